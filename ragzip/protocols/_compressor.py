@@ -1,0 +1,133 @@
+"""Compressors and their algebra: ``a >> b`` is a stack, and the type checker refuses the ones that cannot work."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Self, TypeVar, overload
+
+from ragzip.protocols._roles import Counter
+from ragzip.protocols._run import WordCounter, run_stack
+from ragzip.types import CompressionResult, Context, Segment
+
+In_contra = TypeVar("In_contra", bound=Segment, contravariant=True)
+Out_co = TypeVar("Out_co", bound=Segment, covariant=True)
+Next = TypeVar("Next", bound=Segment)
+In = TypeVar("In", bound=Segment)
+Out = TypeVar("Out", bound=Segment)
+
+
+def runtime_field() -> Any:
+    """A dataclass field that is no option: not compared, not shown, not written to configs (a token counter)."""
+    return dataclasses.field(default=None, compare=False, repr=False, metadata={"runtime": True})
+
+
+class Compressor(ABC, Generic[In_contra, Out_co]):
+    """Makes contexts smaller.
+
+    Implementations are frozen dataclasses whose fields are their options, and keep the laws that
+    ``ragzip.testing.CompressorContract`` tests: same number of contexts in the same order, ``query`` and
+    ``passages`` untouched, spans inside their passages, decisions independent of the batch, nothing mutated.
+    ``In_contra`` and ``Out_co`` are ``TextSegment``, ``SoftSegment`` or their union; they are read by the type
+    checker and, for stacks that came from YAML, at run time.
+
+    A field made by ``runtime_field()`` and called ``counter`` is filled by ``bind`` with the generator's counter.
+    """
+
+    @abstractmethod
+    def compress(self, contexts: Sequence[Context[In_contra]]) -> Sequence[Context[Out_co]]:
+        """One compressed context for each context given, in the same order."""
+
+    def bind(self, counter: Counter) -> Self:
+        """A copy of this component, parts included, that counts tokens with ``counter``."""
+        changes: dict[str, Any] = {}
+        fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        for field in fields:
+            value = getattr(self, field.name)
+            if field.name == "counter" and field.metadata.get("runtime"):
+                changes[field.name] = counter
+            elif isinstance(value, Compressor):
+                changes[field.name] = value.bind(counter)
+            elif isinstance(value, tuple) and any(isinstance(v, Compressor) for v in value):
+                changes[field.name] = tuple(v.bind(counter) if isinstance(v, Compressor) else v for v in value)
+        return dataclasses.replace(self, **changes) if changes else self  # type: ignore[type-var]
+
+    @overload
+    def __rshift__(self, other: Selector) -> Stack[In_contra, Out_co]: ...
+    @overload
+    def __rshift__(self, other: Compressor[Out_co, Next]) -> Stack[In_contra, Next]: ...
+    def __rshift__(self, other: Compressor[Any, Any]) -> Stack[Any, Any]:
+        """This compressor, then ``other``. Stacks flatten, so ``>>`` is associative."""
+        return _join(self, other)
+
+
+class Selector(Compressor[Segment, Segment]):
+    """Keeps, drops, shortens or reorders segments and never turns one kind into another, so it fits anywhere."""
+
+    @overload
+    def __rshift__(self, other: Selector) -> SelectorStack: ...
+    @overload
+    def __rshift__(self, other: Compressor[In, Out]) -> Stack[In, Out]: ...
+    def __rshift__(self, other: Compressor[Any, Any]) -> Any:
+        """This selector, then ``other``."""
+        return _join(self, other)
+
+
+def members(compressor: Compressor[Any, Any]) -> tuple[Compressor[Any, Any], ...]:
+    """The compressors of a stack, or the compressor itself."""
+    return compressor.compressors if isinstance(compressor, Stack) else (compressor,)
+
+
+def _join(first: Compressor[Any, Any], second: Compressor[Any, Any]) -> Stack[Any, Any]:
+    """One flat stack; settings are those of the first of the two that has any."""
+    settings: Stack[Any, Any] = next(
+        (s for s in (first, second) if isinstance(s, Stack) and (s.timeout, s.min_tokens) != (None, 1)), Stack()
+    )
+    return dataclasses.replace(settings, compressors=(*members(first), *members(second)))
+
+
+@dataclass(frozen=True)
+class Stack(Compressor[In_contra, Out_co]):
+    """Compressors in order. The empty stack changes nothing.
+
+    Attributes:
+        compressors: First to last.
+        timeout: Seconds a step may take for its whole batch before its input goes on unchanged; None never.
+        min_tokens: A context with fewer tokens than this skips the step (``skipped_short``); 1 skips only
+            contexts that are empty.
+    """
+
+    compressors: tuple[Compressor[Any, Any], ...] = ()
+    timeout: float | None = None
+    min_tokens: int = 1
+    counter: Counter | None = runtime_field()
+
+    def compress(self, contexts: Sequence[Context[In_contra]]) -> Sequence[Context[Out_co]]:
+        """The contexts of ``run``. Without a bound counter, growth is judged in words."""
+        return [result.context for result in self.run(contexts)]
+
+    def run(
+        self, contexts: Sequence[Context[In_contra]], *, counter: Counter | None = None
+    ) -> list[CompressionResult[Out_co]]:
+        """Compresses and accounts for every step.
+
+        Args:
+            contexts: A batch.
+            counter: Whose tokens are counted: the generator's. None takes the bound one, else words.
+
+        Returns:
+            One result per context, in order.
+
+        Raises:
+            ConfigError, ModelError: A step that could never work (a missing model, say) is not passed over in
+                silence; every other failure of a step falls open to its input with status ``error``.
+        """
+        used = counter or self.counter or WordCounter()
+        bound = tuple(part.bind(used) for part in self.compressors)
+        return run_stack(bound, contexts, used, timeout=self.timeout, min_tokens=self.min_tokens)
+
+
+class SelectorStack(Selector, Stack[Segment, Segment]):
+    """The type of a stack of selectors alone, which fits anywhere, too. At run time it is a plain ``Stack``."""

@@ -1,0 +1,110 @@
+"""Protocols of every role but the compressor. Sequences in, sequences out, same length, same order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from ragzip.types import Context, Generation, Message, Passage, Query, S_co, Segment
+
+S_contra = TypeVar("S_contra", bound=Segment, contravariant=True)
+
+OnText = Callable[[int, str], None]
+"""Called with the index of the prompt in its batch and the next piece of its answer, as it is generated."""
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """Finds passages. Implementations are frozen dataclasses with a ``top_k`` option."""
+
+    def retrieve(self, queries: Sequence[Query], *, top_k: int | None = None) -> Sequence[Sequence[Passage]]:
+        """At most ``top_k`` passages a query, best first, scored; None takes the component's own ``top_k``."""
+        ...
+
+
+class Generator(Protocol[S_contra]):
+    """A frozen language model. ``Generator[TextSegment]`` reads text only; ``Generator[Segment]`` soft rows too."""
+
+    def generate(
+        self, prompts: Sequence[Sequence[Message[S_contra]]], *, on_text: OnText | None = None
+    ) -> Sequence[Generation]:
+        """One answer a prompt. An answer does not depend on what else is in the batch."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> Sequence[int]:
+        """Tokens of each text, without special tokens, as this generator's own tokenizer cuts them."""
+        ...
+
+
+class Prompt(Protocol):
+    """Puts a context and its question into chat turns."""
+
+    @property
+    def titles(self) -> bool:
+        """Whether the title of each passage is rendered; token counts include it then."""
+        ...
+
+    def render(self, context: Context[S_co]) -> tuple[Message[S_co], ...]:
+        """The chat turns, with the context's segments as pieces."""
+        ...
+
+
+class Counter(Protocol):
+    """Counts tokens as the frozen generator consumes them; the one place where tokens are counted."""
+
+    def texts(self, texts: Sequence[str]) -> Sequence[int]:
+        """Tokens of each text on its own."""
+        ...
+
+    def context(self, context: Context[Segment]) -> int:
+        """Tokens of the whole context as rendered: titles and separators included, one per soft row."""
+        ...
+
+
+class Metric(Protocol):
+    """Scores one evaluation record."""
+
+    @property
+    def name(self) -> str:
+        """As printed and parsed."""
+        ...
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Which way is up."""
+        ...
+
+    def score(self, record: Any) -> float:
+        """The record's value."""
+        ...
+
+
+@runtime_checkable
+class SupportsOffline(Protocol):
+    """Query-independent soft compression that can fill a store at index time.
+
+    Implement it only when the same passage gives the same segment for every query.
+    """
+
+    def compress_passages(self, passages: Sequence[Passage]) -> Sequence[Segment]:
+        """One segment a passage."""
+        ...
+
+
+@runtime_checkable
+class SupportsSpace(Protocol):
+    """A soft compressor that can say, before loading anything, whose embedding space it writes."""
+
+    @property
+    def space(self) -> str:
+        """The generator's model name."""
+        ...
+
+
+@runtime_checkable
+class SupportsFuse(Protocol):
+    """A compressor that can run as one pass with the next one, as a reranker and a pruner over the same encoder."""
+
+    def fuse(self, following: Any) -> Any | None:
+        """The fused compressor, or None where the two do not fuse."""
+        ...

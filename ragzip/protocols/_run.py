@@ -1,0 +1,145 @@
+"""Running a stack: times, token counts, statuses, and the rule that a failing step falls open to its input."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ragzip.errors import ConfigError, ModelError, UsageError
+from ragzip.protocols._roles import Counter
+from ragzip.registry import name_of
+from ragzip.types import CompressionResult, Context, Segment, SoftSegment, Status, Step, TextSegment
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+_Outcome = tuple[Context[Any], Status, str]
+
+
+class WordCounter:
+    """Counts words and punctuation marks: what an unbound stack judges growth by. Not a generator's tokens."""
+
+    def texts(self, texts: Sequence[str]) -> list[int]:
+        """Words and punctuation marks of each text."""
+        return [sum(1 for _ in _WORD.finditer(text)) for text in texts]
+
+    def context(self, context: Context[Segment]) -> int:
+        """Words of the text segments plus rows of the soft ones."""
+        texts = self.texts([s.text for s in context.segments if isinstance(s, TextSegment)])
+        return sum(texts) + sum(int(s.embeddings.shape[0]) for s in context.segments if isinstance(s, SoftSegment))
+
+
+class _TookTooLong(Exception):
+    pass
+
+
+def run_stack(
+    compressors: Sequence[Any],
+    contexts: Sequence[Context[Any]],
+    counter: Counter,
+    *,
+    timeout: float | None,
+    min_tokens: int,
+) -> list[CompressionResult[Any]]:
+    """Runs each compressor over the whole batch; see ``Stack.run``."""
+    current = list(contexts)
+    counts = [counter.context(context) for context in current]
+    first = list(counts)
+    steps: list[list[Step]] = [[] for _ in current]
+    for compressor in compressors:
+        name = name_of(compressor)
+        active = [i for i, n in enumerate(counts) if n >= min_tokens and current[i].segments]
+        start = time.perf_counter()
+        outcomes = dict(zip(active, _guarded(compressor, [current[i] for i in active], timeout), strict=True))
+        share = (time.perf_counter() - start) / max(len(active), 1)
+        for i in range(len(current)):
+            if i not in outcomes:
+                detail = "nothing to compress" if not current[i].segments else f"fewer than {min_tokens} tokens"
+                steps[i].append(Step(name, Status.SKIPPED_SHORT, counts[i], counts[i], 0.0, detail))
+                continue
+            context, status, detail = outcomes[i]
+            before = counts[i]
+            if status is Status.OK:
+                context, after, status, detail = _judge(current[i], context, before, counter)
+                current[i], counts[i] = context, after
+            steps[i].append(Step(name, status, before, counts[i], share, detail))
+    return [CompressionResult(current[i], tuple(steps[i]), first[i], counts[i]) for i in range(len(current))]
+
+
+def _judge(
+    before: Context[Any], after: Context[Any], tokens: int, counter: Counter
+) -> tuple[Context[Any], int, Status, str]:
+    """Keeps an output that is smaller, or of equal size and different; otherwise falls open."""
+    if after.segments == before.segments:
+        return before, tokens, Status.NO_GAIN, "nothing was removed"
+    count = counter.context(after)
+    if count > tokens:
+        return before, tokens, Status.NO_GAIN, f"output of {count} tokens is longer than its input of {tokens}"
+    return after, count, Status.OK, ""
+
+
+def _guarded(compressor: Any, batch: list[Context[Any]], timeout: float | None) -> list[_Outcome]:
+    """The outcome for each context; a batch that fails is tried again one by one, so that one bad context costs one."""
+    if not batch:
+        return []
+    deadline = None if timeout is None else time.monotonic() + timeout
+    try:
+        return [(context, Status.OK, "") for context in _call(compressor, batch, deadline)]
+    except _TookTooLong:
+        return [(context, Status.TIMEOUT, f"took longer than {timeout:g} s") for context in batch]
+    except (ConfigError, ModelError, UsageError):
+        raise
+    except Exception as error:  # noqa: BLE001 - the rule: any failure of a step falls open, and says so
+        if len(batch) == 1:
+            return [(batch[0], Status.ERROR, _reason(error))]
+    outcomes: list[_Outcome] = []
+    for context in batch:
+        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        outcomes += _guarded(compressor, [context], left)
+    return outcomes
+
+
+def _call(compressor: Any, batch: list[Context[Any]], deadline: float | None) -> Sequence[Context[Any]]:
+    if deadline is None:
+        result: Sequence[Context[Any]] = compressor.compress(batch)
+    else:
+        result = _call_until(compressor, batch, deadline)
+    _check(batch, result)
+    return result
+
+
+def _check(batch: list[Context[Any]], result: Sequence[Context[Any]]) -> None:
+    if len(result) != len(batch):
+        raise RuntimeError(f"gave {len(result)} contexts for {len(batch)}")
+    for before, after in zip(batch, result, strict=True):
+        if after.query != before.query or after.passages != before.passages:
+            raise RuntimeError("changed the query or the passages of a context")
+        if not isinstance(after.segments, tuple) or not all(isinstance(s, Segment) for s in after.segments):
+            raise RuntimeError("gave segments that are no tuple of TextSegment and SoftSegment")
+
+
+def _call_until(compressor: Any, batch: list[Context[Any]], deadline: float) -> Sequence[Context[Any]]:
+    """Calls in a daemon thread and gives up waiting at the deadline; the thread's late result is thrown away."""
+    box: list[Any] = []
+
+    def work() -> None:
+        try:
+            box.append((True, compressor.compress(batch)))
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
+            box.append((False, error))
+
+    thread = threading.Thread(target=work, daemon=True, name=f"ragzip-{name_of(compressor)}")
+    thread.start()
+    thread.join(max(deadline - time.monotonic(), 0.0))
+    if not box:
+        raise _TookTooLong
+    fine, value = box[0]
+    if not fine:
+        raise value
+    return value  # type: ignore[no-any-return]
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0][:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

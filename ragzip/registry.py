@@ -1,0 +1,140 @@
+"""Names to classes, as strings until used: listing every component imports none of them.
+
+Built-in components stand in the table below. Third parties add theirs through entry points in the groups
+``ragzip.retriever``, ``ragzip.compressor``, ``ragzip.generator`` and ``ragzip.prompt``::
+
+    [project.entry-points."ragzip.compressor"]
+    my_filter = "my_package.my_filter:MyFilter"
+
+or, within one program, with ``register``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import re
+from typing import Any, Literal, get_args
+
+from ragzip.errors import ConfigError
+
+Kind = Literal["retriever", "compressor", "generator", "prompt"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_BUILTIN: dict[Kind, dict[str, str]] = {
+    "retriever": {
+        "dense": "ragzip.retrievers.dense:Dense",
+        "bm25": "ragzip.retrievers.bm25:BM25",
+        "fusion": "ragzip.retrievers.fusion:Fusion",
+        "oracle": "ragzip.retrievers.oracle:Oracle",
+    },
+    "compressor": {
+        "identity": "ragzip.compressors.identity:Identity",
+        "truncate": "ragzip.compressors.truncate:Truncate",
+        "top_k": "ragzip.compressors.top_k:TopK",
+        "dedupe": "ragzip.compressors.dedupe:Dedupe",
+        "reorder": "ragzip.compressors.reorder:Reorder",
+        "sentence_filter": "ragzip.compressors.sentence_filter:SentenceFilter",
+        "budget": "ragzip.compressors.budget:Budget",
+        "stack": "ragzip.protocols._compressor:Stack",
+    },
+    "generator": {
+        "huggingface": "ragzip.generators.huggingface:HuggingFace",
+        "openai": "ragzip.generators.openai:OpenAI",
+        "echo": "ragzip.generators.echo:Echo",
+    },
+    "prompt": {
+        "qa": "ragzip.pipelines.prompt:QA",
+        "plain": "ragzip.pipelines.prompt:Plain",
+    },
+}
+
+_extra: dict[Kind, dict[str, str]] = {kind: {} for kind in KINDS}
+_entry_points: dict[Kind, dict[str, str]] = {}
+
+
+def snake(class_name: str) -> str:
+    """``SentenceFilter`` -> ``sentence_filter``: the name of a class that no table names."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", class_name).lower()
+
+
+def register(kind: Kind, name: str, target: str) -> None:
+    """Adds a component for this process.
+
+    Args:
+        kind: Its role.
+        name: What YAML and the command line call it, in snake case.
+        target: ``"module:Class"``, imported on first use.
+
+    Raises:
+        ConfigError: The name is taken by another class, or not in snake case.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ConfigError("", f"{name!r} is no registry name", hint="Use snake case: my_filter.")
+    taken = table(kind).get(name)
+    if taken is not None and taken != target:
+        raise ConfigError("", f"{kind} {name!r} is already {taken}", hint="Choose another name.")
+    _extra[kind][name] = target
+
+
+def table(kind: Kind) -> dict[str, str]:
+    """All names of a role with their ``module:Class``; the built-in ones cannot be replaced from outside."""
+    if kind not in _entry_points:
+        found = importlib.metadata.entry_points(group=f"ragzip.{kind}")
+        _entry_points[kind] = {point.name: point.value for point in found}
+    return {**_entry_points[kind], **_extra[kind], **_BUILTIN[kind]}
+
+
+def names(kind: Kind) -> list[str]:
+    """All names of a role, built-in ones first, in the order of the table."""
+    everything = table(kind)
+    return [*_BUILTIN[kind], *sorted(name for name in everything if name not in _BUILTIN[kind])]
+
+
+def get(kind: Kind, name: str, *, path: str = "") -> type[Any]:
+    """The class behind a name, imported now.
+
+    Raises:
+        ConfigError: No such name; says which names are close and which exist.
+    """
+    target = table(kind).get(name) if isinstance(name, str) else None
+    if target is None:
+        raise ConfigError(path, f"unknown {kind} {name!r}", hint=suggest(str(name), names(kind)))
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            path, f"{kind} {name!r} cannot be loaded from {target!r}: {error}", hint="Reinstall its package."
+        ) from error
+
+
+def kind_of(component: Any) -> Kind | None:
+    """The role under which this component's class (or class itself) stands in the registry, or None."""
+    found = _find(component)
+    return found[0] if found else None
+
+
+def name_of(component: Any) -> str:
+    """The registry name of a component or class; its class name in snake case where it has none."""
+    found = _find(component)
+    cls = component if isinstance(component, type) else type(component)
+    return found[1] if found else snake(cls.__name__)
+
+
+def _find(component: Any) -> tuple[Kind, str] | None:
+    cls = component if isinstance(component, type) else type(component)
+    target = f"{cls.__module__}:{cls.__qualname__}"
+    for kind in KINDS:
+        for name, value in table(kind).items():
+            if value == target:
+                return kind, name
+    return None
+
+
+def suggest(word: str, known: list[str]) -> str:
+    """``Did you mean 'dense'?`` and the list of what there is."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    meant = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{meant}Known: {', '.join(known)}."

@@ -1,0 +1,68 @@
+"""Token counts as the frozen generator consumes them, and the one way a context is laid out as text.
+
+A context is laid out as its segments one after the other with a blank line between; a segment whose passage has a
+title is preceded by it on a line of its own. Prompts render with ``lay_out`` and the counter counts what it gives,
+so that a budget that is met in the count is met in the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ragzip.types import Context, S_co, Segment, SoftSegment, TextSegment
+
+SEPARATOR = "\n\n"
+
+
+def lay_out(context: Context[S_co], *, titles: bool = True) -> tuple[str | S_co, ...]:
+    """The context's segments with titles and separators between them, as pieces of a prompt.
+
+    A title is printed once for neighbouring segments of one passage. Segments without text or rows are left out.
+    Where passage ids repeat, the first passage counts, as in ``Context.passage``.
+    """
+    by_id = {passage.id: passage.title for passage in reversed(context.passages)} if titles else {}
+    pieces: list[str | S_co] = []
+    last_passage: str | None = None
+    for segment in context.segments:
+        if isinstance(segment, TextSegment) and not segment.text.strip():
+            continue
+        if isinstance(segment, SoftSegment) and segment.embeddings.shape[0] == 0:
+            continue
+        passage_id = segment.sources[0].passage_id if segment.sources else None
+        title = by_id.get(passage_id, "") if passage_id is not None and passage_id != last_passage else ""
+        lead = (SEPARATOR if pieces else "") + (title + "\n" if title else "")
+        if lead:
+            pieces.append(lead)
+        pieces.append(segment)
+        last_passage = passage_id
+    return tuple(pieces)
+
+
+def text_of(context: Context[Segment], *, titles: bool = True) -> str:
+    """The context's text as the generator reads it; soft segments contribute nothing."""
+    pieces = lay_out(context, titles=titles)
+    return "".join(p if isinstance(p, str) else p.text if isinstance(p, TextSegment) else "" for p in pieces)
+
+
+@dataclass(frozen=True)
+class TokenCounter:
+    """Counts with a generator's ``count_tokens``; see ``protocols.Counter``.
+
+    Attributes:
+        count_tokens: Tokens of each text, without special tokens.
+        titles: Whether the prompt renders titles.
+    """
+
+    count_tokens: Callable[[Sequence[str]], Sequence[int]]
+    titles: bool = True
+
+    def texts(self, texts: Sequence[str]) -> Sequence[int]:
+        """Tokens of each text on its own."""
+        return self.count_tokens(texts) if texts else []
+
+    def context(self, context: Context[Segment]) -> int:
+        """Tokens of the whole context as laid out, one per soft row."""
+        rows = sum(int(s.embeddings.shape[0]) for s in context.segments if isinstance(s, SoftSegment))
+        text = text_of(context, titles=self.titles)
+        return rows + (int(self.count_tokens([text])[0]) if text else 0)
