@@ -1,0 +1,100 @@
+"""Stacks that cannot work are refused before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from ragzip import Pipeline
+from ragzip.compressors.dedupe import Dedupe
+from ragzip.compressors.reorder import Reorder
+from ragzip.compressors.sentence_filter import SentenceFilter
+from ragzip.compressors.top_k import TopK
+from ragzip.errors import StackError
+from ragzip.generators.echo import Echo
+from ragzip.generators.huggingface import HuggingFace
+from ragzip.generators.openai import OpenAI
+from ragzip.pipelines.check import Flow, flow_of, generator_takes
+from ragzip.protocols import Compressor, Stack
+from tests.pipelines.parts import FirstWords, Fixed, TextOnly, ToSoft
+
+TEXT, SOFT = frozenset({"text"}), frozenset({"soft"})
+
+
+@dataclass(frozen=True)
+class Child(FirstWords):
+    """Inherits its flow."""
+
+
+def test_flows_are_read_from_the_classes() -> None:
+    assert flow_of(FirstWords()) == Flow(TEXT, TEXT)
+    assert flow_of(Child()) == Flow(TEXT, TEXT)
+    assert flow_of(SentenceFilter()) == Flow(TEXT, TEXT)
+    assert flow_of(ToSoft()) == Flow(TEXT, SOFT, "tiny")
+    for selector in (TopK(), Reorder(), Dedupe()):
+        assert flow_of(selector).gives is None
+
+
+def test_generators_say_what_they_read() -> None:
+    assert generator_takes(HuggingFace()) == TEXT | SOFT
+    assert generator_takes(Echo()) == TEXT | SOFT
+    assert generator_takes(OpenAI(model="x")) == TEXT
+    assert generator_takes(TextOnly()) == TEXT
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        Stack(),
+        FirstWords() >> FirstWords(),
+        FirstWords() >> ToSoft(),
+        FirstWords() >> ToSoft() >> Reorder() >> TopK(2),
+        Stack((Stack((FirstWords(),)), ToSoft())),
+    ],
+)
+def test_stacks_that_fit(stack: Stack) -> None:
+    Pipeline(HuggingFace(model="tiny"), Fixed(), stack).check()
+
+
+def test_text_after_soft_is_refused_with_the_whole_stack_in_view() -> None:
+    with pytest.raises(StackError) as caught:
+        Pipeline(HuggingFace(model="tiny"), Fixed(), (FirstWords(), ToSoft(), Reorder(), SentenceFilter())).check()
+    message = str(caught.value)
+    assert (
+        "compressors[3]: 'sentence_filter' takes text, but compressors[1] 'to_soft' produces soft segments" in message
+    )
+    assert "compressors[1] to_soft           text -> soft (space: tiny)" in message
+    assert "<-- here" in message
+    assert caught.value.hint == "Put text compressors before soft ones, or drop 'sentence_filter'."
+
+
+def test_soft_before_an_api_generator_is_refused() -> None:
+    for generator in (OpenAI(model="gpt"), TextOnly()):
+        with pytest.raises(StackError, match="reads text, but compressors") as caught:
+            Pipeline(generator, Fixed(), ToSoft()).check()
+        assert caught.value.path == "generator"
+
+
+def test_soft_of_another_space_is_refused() -> None:
+    with pytest.raises(StackError, match="writes embeddings of 'tiny'") as caught:
+        Pipeline(HuggingFace(model="smollm2-135m-instruct"), Fixed(), ToSoft()).check()
+    assert caught.value.path == "generator.model"
+
+
+def test_nothing_can_follow_but_soft_readers() -> None:
+    @dataclass(frozen=True)
+    class SoftOnly(Compressor[__import__("ragzip").SoftSegment, __import__("ragzip").SoftSegment]):
+        def compress(self, contexts):
+            return contexts
+
+    Pipeline(HuggingFace(model="tiny"), Fixed(), (ToSoft(), SoftOnly())).check()
+    with pytest.raises(StackError, match="the retriever gives text"):
+        Pipeline(HuggingFace(model="tiny"), Fixed(), (SoftOnly(),)).check()
+
+
+def test_every_way_in_checks() -> None:
+    bad = Pipeline(TextOnly(), Fixed(), ToSoft())
+    for call in (bad.check, lambda: bad.answer("q"), lambda: bad.compress("q"), lambda: list(bad.stream("q"))):
+        with pytest.raises(StackError):
+            call()
