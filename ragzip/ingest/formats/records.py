@@ -1,0 +1,235 @@
+"""Files of records: JSON lines and CSV, one document a record, streamed.
+
+The text is the first of the fields ``text``, ``contents``, ``content``, ``body``, ``passage``, ``abstract``; a CSV
+file with none of these is read as ``column: value`` lines. ``title`` is the title, ``id`` (or ``_id``, ``doc_id``,
+``docid``) goes into the source, everything else becomes metadata. A bad record is skipped, and the next is read.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ragzip.ingest.decode import whole
+from ragzip.ingest.document import Document, Skipped
+from ragzip.ingest.formats.content import heading, reason
+from ragzip.ingest.formats.lines import LONGEST_LINE, Line
+
+TEXT_FIELDS = ("text", "contents", "content", "body", "passage", "abstract")
+ID_FIELDS = ("id", "_id", "doc_id", "docid")
+RESERVED = frozenset({"source", "start", "end", "section", "page"})
+"""Metadata that passages write themselves; a field of this name is kept with an underscore after it."""
+
+_LONGEST_ID = 200
+_LONGEST_VALUE = 256
+
+
+def read_jsonl(lines: Iterable[Line], source: str, root: str) -> Iterator[Document | Skipped]:
+    """One document a line; empty lines are passed over."""
+    names = _Names(source)
+    for line in lines:
+        where = f"{source}:{line.number}"
+        if line.problem:
+            yield Skipped(where, line.problem, root)
+        elif line.text.strip():
+            record = _parse(line.text)
+            if isinstance(record, str):
+                yield Skipped(where, record, root)
+            else:
+                yield _document(record, names, line.number, where, root)
+
+
+def is_jsonl(text: str) -> bool:
+    """Whether every line that is not empty is a JSON object, and there is one."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    return bool(lines) and all(line.lstrip()[0] == "{" and not isinstance(_parse(line), str) for line in lines)
+
+
+def _parse(text: str) -> dict[str, Any] | str:
+    try:
+        # What JSON has no word for (NaN, Infinity) some writers use for "nothing".
+        record = json.loads(text, parse_constant=lambda _: None)
+    except json.JSONDecodeError as error:
+        return f"not JSON: {error.msg} at column {error.colno}"
+    except (ValueError, RecursionError) as error:
+        return f"not JSON: {reason(error)}"
+    return record if isinstance(record, dict) else f"a JSON {type(record).__name__}, not an object"
+
+
+def read_csv(lines: Iterable[Line], source: str, root: str, *, tabs: bool) -> Iterator[Document | Skipped]:
+    """One document a row; the first row names the columns unless it looks like data.
+
+    Comma, semicolon or bar, whichever the first line has most of. Tab-separated files know no quotes around line
+    ends: quotes around a whole field are taken off, all others are text.
+    """
+    names = _Names(source)
+    feed = _Feed(lines)
+    header: list[str] | None = None
+    for row in _rows(feed, tabs):
+        where = f"{source}:{feed.first}"
+        if isinstance(row, str):
+            yield Skipped(where, row, root)
+            continue
+        if feed.problem:
+            yield Skipped(where, feed.problem, root)
+            continue
+        if not any(cell.strip() for cell in row):
+            continue
+        if header is None:
+            header, is_header = _header(row)
+            if is_header:
+                continue
+        if any("\0" in cell for cell in row):
+            yield Skipped(where, "NUL bytes in this row", root)
+            continue
+        record = {header[at] if at < len(header) else f"column_{at + 1}": cell for at, cell in enumerate(row) if cell}
+        yield _document(record if _text_field(header) else _spelled(record), names, feed.first, where, root)
+
+
+class _Feed:
+    """Lines for ``csv.reader``, remembering where the row began and what was wrong on the way."""
+
+    def __init__(self, lines: Iterable[Line]) -> None:
+        self._lines = iter(lines)
+        self.peeked: Line | None = next(self._lines, None)
+        self.first = 0
+        self.problem = ""
+
+    def begin(self) -> None:
+        self.first, self.problem = 0, ""
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self.peeked if self.peeked is not None else next(self._lines)
+        self.peeked = None
+        self.first = self.first or line.number
+        self.problem = self.problem or line.problem
+        return line.text
+
+
+def _rows(feed: _Feed, tabs: bool) -> Iterator[list[str] | str]:
+    """Rows, or the reason why one cannot be read."""
+    head = feed.peeked.text if feed.peeked is not None else ""
+    if tabs:
+        reader = csv.reader(feed, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        counts = {mark: head.count(mark) for mark in ",;|"}
+        reader = csv.reader(feed, delimiter=max(counts, key=lambda mark: counts[mark]))
+    while True:
+        feed.begin()
+        # The limit is the csv module's own, for all readers: it is ours only while our reader runs.
+        before = csv.field_size_limit(LONGEST_LINE)
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            yield f"not CSV: {error}"
+            continue
+        finally:
+            csv.field_size_limit(before)
+        if row is None:
+            return
+        yield [_unquoted(cell) for cell in row] if tabs else row
+
+
+def _unquoted(cell: str) -> str:
+    if len(cell) >= 2 and cell[0] == cell[-1] == '"':
+        inner = cell[1:-1].replace('""', "\0")
+        return cell if '"' in inner else inner.replace("\0", '"')
+    return cell
+
+
+def _header(row: list[str]) -> tuple[list[str], bool]:
+    """Column names, and whether the row gave them."""
+    cells = [cell.strip() for cell in row]
+    named = [cell for cell in cells if cell]
+    is_header = len(set(named)) == len(named) and all(len(cell) <= 64 and not _number(cell) for cell in named)
+    if not is_header:
+        return [f"column_{at + 1}" for at in range(len(row))], False
+    return [whole(cell) or f"column_{at + 1}" for at, cell in enumerate(cells)], True
+
+
+def _number(cell: str) -> bool:
+    try:
+        float(cell.replace(",", "."))
+    except ValueError:
+        return False
+    return True
+
+
+def _text_field(keys: Iterable[str]) -> str | None:
+    by_name = {key.strip().lower(): key for key in keys}
+    return next((by_name[name] for name in TEXT_FIELDS if name in by_name), None)
+
+
+def _spelled(record: dict[str, str]) -> dict[str, str]:
+    """A record without a text field, with one that spells it out; short values stay as metadata."""
+    lines = [f"{key}: {value.strip()}" for key, value in record.items() if value.strip() and key.lower() != "title"]
+    short = {key: value for key, value in record.items() if len(value) <= _LONGEST_VALUE}
+    return {**short, "text": "\n".join(lines)}
+
+
+class _Names:
+    """Sources for the records of one file, no two the same."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._seen: set[bytes] = set()
+
+    def name(self, record: Mapping[str, Any], line: int) -> str:
+        given = next((record[key] for key in ID_FIELDS if isinstance(record.get(key), str | int)), "")
+        own = " ".join(str(given).split()) if not isinstance(given, bool) else ""
+        name = f"{self._source}#{own}" if own and len(own) <= _LONGEST_ID else f"{self._source}#L{line}"
+        while self._taken(name):
+            name += f"@L{line}"
+        return whole(name)
+
+    def _taken(self, name: str) -> bool:
+        # Eight bytes a record: a file may have many millions.
+        key = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        if key in self._seen:
+            return True
+        self._seen.add(key)
+        return False
+
+
+def _document(record: Mapping[str, Any], names: _Names, line: int, where: str, root: str) -> Document | Skipped:
+    field = _text_field(record)
+    if field is None:
+        return Skipped(where, f"no text: none of the fields {', '.join(TEXT_FIELDS)}", root)
+    text = record[field]
+    if not isinstance(text, str):
+        return Skipped(where, f"its {field!r} is {_kind(text)}, not text", root)
+    if not text.strip():
+        return Skipped(where, f"its {field!r} is empty", root)
+    key = next((key for key in record if key.strip().lower() == "title"), None)
+    title = record[key] if key is not None and isinstance(record[key], str) else ""
+    metadata: dict[str, Any] = {}
+    for name, value in record.items():
+        if name not in (field, key) or (name == key and not isinstance(value, str)):
+            name = whole(name)
+            metadata[name + "_" if name in RESERVED else name] = _plain(value)
+    return Document(names.name(record, line), whole(text), whole(heading(title)), metadata, root=root)
+
+
+def _kind(value: Any) -> str:
+    kinds = {"NoneType": "null", "list": "a list", "dict": "an object", "bool": "a truth value"}
+    return kinds.get(type(value).__name__, "a number")
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """A value as metadata: scalars and lists as they are, deeper structure as JSON text."""
+    if isinstance(value, str):
+        return whole(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list) and depth == 0:
+        return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    return value
