@@ -12,6 +12,7 @@ from ragzip.protocols._roles import (
     SupportsOffline,
     SupportsSpace,
 )
+from ragzip.protocols._run import WordCounter
 
 __all__ = [
     "Compressor",
@@ -26,5 +27,6 @@ __all__ = [
     "SupportsFuse",
     "SupportsOffline",
     "SupportsSpace",
+    "WordCounter",
     "runtime_field",
 ]

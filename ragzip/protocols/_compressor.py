@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar, overload
 
 from ragzip.protocols._roles import Counter
-from ragzip.protocols._run import WordCounter, run_stack
+from ragzip.protocols._run import Remembering, WordCounter, run_stack
 from ragzip.types import CompressionResult, Context, Segment
 
 In_contra = TypeVar("In_contra", bound=Segment, contravariant=True)
@@ -124,7 +124,7 @@ class Stack(Compressor[In_contra, Out_co]):
             ConfigError, ModelError: A step that could never work (a missing model, say) is not passed over in
                 silence; every other failure of a step falls open to its input with status ``error``.
         """
-        used = counter or self.counter or WordCounter()
+        used = Remembering(counter or self.counter or WordCounter())
         bound = tuple(part.bind(used) for part in self.compressors)
         return run_stack(bound, contexts, used, timeout=self.timeout, min_tokens=self.min_tokens)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from ragzip.registry import name_of
 from ragzip.types import CompressionResult, Context, Segment, SoftSegment, Status, Step, TextSegment
 
 _WORD = re.compile(r"\w+|[^\w\s]")
+_REMEMBERED = 256
 _Outcome = tuple[Context[Any], Status, str]
 
 
@@ -28,6 +30,33 @@ class WordCounter:
         """Words of the text segments plus rows of the soft ones."""
         texts = self.texts([s.text for s in context.segments if isinstance(s, TextSegment)])
         return sum(texts) + sum(int(s.embeddings.shape[0]) for s in context.segments if isinstance(s, SoftSegment))
+
+
+class Remembering:
+    """A counter that counts the same context object once: a step has mostly just counted what it gives back.
+
+    Lives as long as one run of a stack and remembers the last contexts only.
+    """
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._known: OrderedDict[int, tuple[Context[Any], int]] = OrderedDict()
+        self.titles = bool(getattr(counter, "titles", True))
+
+    def texts(self, texts: Sequence[str]) -> Sequence[int]:
+        """Tokens of each text on its own."""
+        return self._counter.texts(texts)
+
+    def context(self, context: Context[Segment]) -> int:
+        """Tokens of the whole context."""
+        known = self._known.get(id(context))
+        if known is not None and known[0] is context:
+            return known[1]
+        count = self._counter.context(context)
+        self._known[id(context)] = (context, count)
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return count
 
 
 class _TookTooLong(Exception):

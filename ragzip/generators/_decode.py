@@ -1,0 +1,200 @@
+"""One batch through ``model.generate``: padding, sampling without global random state, streaming, stop strings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ragzip.errors import GenerationError
+from ragzip.generators._prompt import EncodedPrompt
+from ragzip.generators._stream import AnswerText
+from ragzip.models import CausalLM
+from ragzip.types import Generation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def decode_batch(
+    lm: CausalLM,
+    prompts: Sequence[EncodedPrompt],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    stop: tuple[str, ...],
+    on_text: Sequence[Callable[[str], None] | None],
+    start: float,
+) -> list[Generation]:
+    """Answers of prompts that run together.
+
+    Args:
+        lm: The model.
+        prompts: Its prompts; shorter ones are padded on the left and the padding is masked.
+        max_new_tokens: Most tokens of each answer.
+        temperature: 0 takes the likeliest token; otherwise the logits are divided by it.
+        top_p: Share of the probability that is sampled from.
+        seed: Of the random numbers of every prompt, each from a generator of its own.
+        stop: Strings that end an answer.
+        on_text: For each prompt, who is told its text as it grows.
+        start: ``time.perf_counter()`` that times count from.
+
+    Raises:
+        GenerationError: No memory for the batch.
+    """
+    import torch
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+    ends = _ends(lm)
+    inputs = _inputs(lm, prompts)
+    tap = _Tap(lm, len(prompts), ends, stop, on_text)
+    processors: list[Any] = []
+    if temperature > 0:
+        processors = _sampling(lm, len(prompts), temperature, top_p, seed)
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        num_return_sequences=1,
+        use_cache=True,
+        repetition_penalty=1.0,
+        eos_token_id=ends or None,
+        pad_token_id=_pad(lm),
+        return_dict_in_generate=False,
+    )
+    try:
+        with torch.inference_mode():
+            lm.model.generate(
+                **inputs,
+                generation_config=config,
+                logits_processor=LogitsProcessorList(processors),
+                stopping_criteria=StoppingCriteriaList([tap]),
+            )
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _no_memory(lm, prompts) from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+            raise _no_memory(lm, prompts) from error
+        raise
+    return tap.results(prompts, start)
+
+
+def _inputs(lm: CausalLM, prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
+    """Left-padded ids, or left-padded input embeddings where any prompt has soft rows."""
+    import torch
+
+    width = max(prompt.length for prompt in prompts)
+    mask = torch.zeros(len(prompts), width, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        mask[row, width - prompt.length :] = 1
+    ids = [prompt.ids for prompt in prompts]
+    if all(found is not None for found in ids):
+        tokens = torch.full((len(prompts), width), _pad(lm), dtype=torch.long)
+        for row, found in enumerate(ids):
+            tokens[row, width - len(found or ()) :] = torch.tensor(found, dtype=torch.long)
+        return {"input_ids": tokens.to(lm.device), "attention_mask": mask.to(lm.device)}
+    rows = torch.zeros(len(prompts), width, lm.dimensions, dtype=lm.model.dtype, device=lm.device)
+    for row, prompt in enumerate(prompts):
+        pieces = [lm.embed(piece) if isinstance(piece, list) else piece for piece in prompt.pieces]
+        rows[row, width - prompt.length :] = torch.cat(pieces)
+    return {"inputs_embeds": rows, "attention_mask": mask.to(lm.device)}
+
+
+def _ends(lm: CausalLM) -> list[int]:
+    """Every token that ends an answer, as the model and its tokenizer say."""
+    found = getattr(lm.model.generation_config, "eos_token_id", None)
+    ends = list(found) if isinstance(found, (list, tuple)) else [found]
+    return sorted({int(end) for end in (*ends, lm.tokenizer.eos_token_id) if end is not None})
+
+
+def _pad(lm: CausalLM) -> int:
+    pad = lm.tokenizer.pad_token_id
+    return int(pad) if pad is not None else next(iter(_ends(lm)), 0)
+
+
+def _no_memory(lm: CausalLM, prompts: Sequence[EncodedPrompt]) -> GenerationError:
+    longest = max(prompt.length for prompt in prompts)
+    return GenerationError(
+        f"not enough memory on {lm.device} for {len(prompts)} prompts of up to {longest} tokens",
+        hint="Lower batch_size or the budget.",
+    )
+
+
+class _Tap:
+    """A stopping criterion that sees every token as it is chosen, and so knows times, texts and ends."""
+
+    def __init__(
+        self,
+        lm: CausalLM,
+        size: int,
+        ends: Sequence[int],
+        stop: tuple[str, ...],
+        on_text: Sequence[Callable[[str], None] | None],
+    ) -> None:
+        tokenizer = lm.text.tokenizer
+        self._ends = frozenset(ends)
+        self._answers = [
+            AnswerText(lambda ids: tokenizer.decode(list(ids), skip_special_tokens=True), stop=stop, on_text=tell)
+            for tell in on_text
+        ]
+        self._tokens = [0] * size
+        self._stopped = [False] * size
+        self._first = [0.0] * size
+        self._last = [0.0] * size
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """Whether each answer of the batch is complete: ``[batch]``."""
+        import torch
+
+        now = time.perf_counter()
+        for row, token in enumerate(input_ids[:, -1].tolist()):
+            if self._stopped[row]:
+                continue  # what follows is padding
+            self._first[row] = self._first[row] or now
+            self._last[row] = now
+            if token in self._ends:
+                self._stopped[row] = True
+                self._answers[row].finish()
+                continue
+            self._tokens[row] += 1
+            self._stopped[row] = self._answers[row].feed(token)
+        return torch.tensor(self._stopped, dtype=torch.bool, device=input_ids.device)
+
+    def results(self, prompts: Sequence[EncodedPrompt], start: float) -> list[Generation]:
+        """What came of every prompt."""
+        return [
+            Generation(
+                text=answer.finish(),
+                prompt_tokens=prompt.length,
+                new_tokens=self._tokens[row],
+                first_token_seconds=self._first[row] - start,
+                seconds=self._last[row] - start,
+                stopped=self._stopped[row],
+            )
+            for row, (answer, prompt) in enumerate(zip(self._answers, prompts, strict=True))
+        ]
+
+
+def _sampling(lm: CausalLM, size: int, temperature: float, top_p: float, seed: int) -> list[Any]:
+    """Sampling as a choice of the greatest: logits plus Gumbel noise, from one random generator for each prompt.
+
+    It draws from exactly the softmax distribution, without the process's random state, and what a prompt draws does
+    not depend on the others in its batch.
+    """
+    import torch
+    from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+
+    generators = [torch.Generator(device="cpu").manual_seed(seed) for _ in range(size)]
+
+    def add_noise(input_ids: Tensor, scores: Tensor) -> Tensor:
+        uniform = torch.stack(
+            [torch.rand(scores.shape[1], generator=g, dtype=torch.float64) for g in generators]
+        ).clamp_(1e-300, 1 - 1e-16)
+        return scores.double() - torch.log(-torch.log(uniform)).to(scores.device)
+
+    warpers: list[Any] = [TemperatureLogitsWarper(float(temperature))]
+    if top_p < 1:
+        warpers.append(TopPLogitsWarper(top_p=top_p))
+    return [*warpers, add_noise]

@@ -1,0 +1,87 @@
+"""What went wrong with a server, in one line that says what to do. Never shows a key."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ragzip.errors import GenerationError
+
+_TOO_LONG = re.compile(r"context.{0,10}length|maximum context|too long|too many tokens|context window", re.IGNORECASE)
+
+
+def explain(error: Exception, model: str, url: str, key_env: str, timeout: float) -> GenerationError:
+    """The error to raise for one that the client raised.
+
+    Args:
+        error: From the ``openai`` library or the HTTP library below it.
+        model: Asked for.
+        url: The server.
+        key_env: The environment variable with the key.
+        timeout: Seconds that were waited.
+    """
+    status = getattr(error, "status_code", None)
+    name, server = type(error).__name__, f"the server at {url}"
+    if "Timeout" in name:
+        return GenerationError(
+            f"{server} gave no sign for {timeout:g} s",
+            hint="It may be overloaded: raise timeout, or lower concurrency.",
+        )
+    if status in (401, 403):
+        state = "refuses the API key in" if os.environ.get(key_env) else "wants an API key, and there is none in"
+        return GenerationError(
+            f"{server} {state} {key_env}", hint=f"Set the environment variable {key_env} to a valid key."
+        )
+    if status == 404:
+        return GenerationError(
+            f"{server} does not know the model {model!r}, or has no chat API at this address",
+            hint="Check model and base_url, which mostly ends in /v1.",
+        )
+    if status == 429:
+        return GenerationError(
+            f"{server} turned the request away: {_said(error, key_env) or 'too many requests'}",
+            hint="Wait, lower concurrency, raise retries, or check the account's credit.",
+        )
+    if isinstance(status, int) and status >= 500:
+        return GenerationError(
+            f"{server} failed (HTTP {status}): {_said(error, key_env)}", hint="Look at its log, or try again later."
+        )
+    if isinstance(status, int):
+        said = _said(error, key_env)
+        hint = "Check model and options."
+        if _TOO_LONG.search(said):
+            hint = "Lower top_k, or add a budget to the compressors."
+        return GenerationError(f"{server} refuses the request (HTTP {status}): {said}", hint=hint)
+    if name == "APIConnectionError":
+        cause = _line(error.__cause__ or error, key_env)
+        return GenerationError(
+            f"{server} does not answer ({cause})", hint="Is it running? Check base_url and the network."
+        )
+    return GenerationError(
+        f"{server} broke off or sent what is no answer ({name}: {_line(error, key_env)})",
+        hint="Is it an API of OpenAI's kind? Check base_url and its log.",
+    )
+
+
+def _said(error: Exception, key_env: str) -> str:
+    """The server's own words: ``message`` of its JSON body, where it has one."""
+    body = getattr(error, "body", None)
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        words = inner.get("message") if isinstance(inner, dict) else inner
+        if isinstance(words, str) and words.strip():
+            return _clean(words, key_env)
+    return _line(error, key_env)
+
+
+def _line(error: BaseException, key_env: str) -> str:
+    return _clean(str(error) or type(error).__name__, key_env)
+
+
+def _clean(words: str, key_env: str) -> str:
+    """One short line without the key or anything that looks like one."""
+    key = os.environ.get(key_env, "").strip()
+    if key:
+        words = words.replace(key, "***")
+    words = re.sub(r"\b(sk|key)-[\w*-]{6,}", "***", words)
+    return " ".join(words.split())[:300]

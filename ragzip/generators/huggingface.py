@@ -1,0 +1,130 @@
+"""Any causal language model of ``transformers``, on this machine, frozen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ragzip.errors import GenerationError
+from ragzip.generators import _options
+from ragzip.models import GENERATOR, CausalLM, CountTokens, Dtype, canonical, check_options, load_causal_lm
+from ragzip.protocols import OnText
+from ragzip.types import Generation, Message, Segment
+
+
+@dataclass(frozen=True)
+class HuggingFace:
+    """A local language model that reads text and soft segments in one prompt.
+
+    The chat template is the model's own; a model without one reads the turns with a blank line between. Soft segments
+    go in as rows of input embeddings at their place in the template. Text never turns into control tokens.
+
+    Attributes:
+        model: A built-in model, a folder in the layout of ``transformers``, or a hub id.
+        max_new_tokens: Most tokens of an answer.
+        temperature: 0 takes the likeliest token each time; more is more random.
+        top_p: With a temperature: the share of the probability that is sampled from.
+        seed: Of the sampling; the same for every prompt, so that an answer does not depend on its place in the batch.
+        dtype: "auto" (bf16 where the hardware computes in it, else fp32), "fp32", "bf16" or "fp16".
+        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:N", "mps" or "xpu".
+        batch_size: Prompts that run together. 1 keeps every answer independent of the others. Larger is faster with
+            many prompts and gives the same answers in fp32; in bf16 rounding depends on the batch, and an answer may
+            differ where two tokens are almost equally likely.
+        stop: Texts that end an answer and are not part of it.
+    """
+
+    model: str = GENERATOR
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    dtype: Dtype = "auto"
+    device: str = "auto"
+    batch_size: int = 1
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _options.text("model", self.model)
+        _options.whole("max_new_tokens", self.max_new_tokens, 1)
+        _options.number("temperature", self.temperature, 0)
+        _options.number("top_p", self.top_p, 0, 1, open_below=True)
+        _options.whole("seed", self.seed, 0)
+        _options.whole("batch_size", self.batch_size, 1)
+        _options.stops("stop", self.stop)
+        check_options(self.dtype, self.device)
+
+    @property
+    def space(self) -> str:
+        """Whose input embeddings its soft segments must be."""
+        return canonical(self.model)
+
+    def load(self) -> CausalLM:
+        """The model, loaded now unless it is already; for those who want the wait before the first question."""
+        return load_causal_lm(self.model, dtype=self.dtype, device=self.device)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, without special tokens. Needs the tokenizer only, not the model."""
+        return CountTokens(self.model)(texts)
+
+    def generate(
+        self, prompts: Sequence[Sequence[Message[Segment]]], *, on_text: OnText | None = None
+    ) -> list[Generation]:
+        """One answer a prompt.
+
+        Args:
+            prompts: Chat turns each. All are checked before any is answered.
+            on_text: Told the prompt's index and the next piece of its answer, while it is generated. The pieces of an
+                answer, joined, are its text.
+
+        Raises:
+            GenerationError: A prompt that does not fit into the model's window, an empty one, or a soft segment that
+                was made for another model.
+            ModelError: The model is not here.
+        """
+        start = time.perf_counter()
+        if not prompts:
+            return []
+        # imported late: it needs torch's types only while it runs, and so does whoever lists components
+        from ragzip.generators._decode import decode_batch
+        from ragzip.generators._prompt import encode_prompt
+
+        lm = self.load()
+        encoded = [encode_prompt(lm, messages, number=i) for i, messages in enumerate(prompts)]
+        for i, prompt in enumerate(encoded):
+            self._check_window(i, prompt.length, lm.window)
+        order = (
+            sorted(range(len(encoded)), key=lambda i: encoded[i].length) if self.batch_size > 1 else range(len(encoded))
+        )
+        results: dict[int, Generation] = {}
+        for first in range(0, len(encoded), self.batch_size):
+            rows = order[first : first + self.batch_size]
+            with lm.lock:
+                found = decode_batch(
+                    lm,
+                    [encoded[i] for i in rows],
+                    max_new_tokens=self.max_new_tokens,
+                    temperature=self.temperature,
+                    top_p=self.top_p,
+                    seed=self.seed,
+                    stop=self.stop,
+                    on_text=[_for_row(on_text, i) for i in rows],
+                    start=start,
+                )
+            results.update(zip(rows, found, strict=True))
+            start = time.perf_counter()  # each batch's times begin where the one before it ended
+        return [results[i] for i in range(len(encoded))]
+
+    def _check_window(self, number: int, length: int, window: int) -> None:
+        if length + self.max_new_tokens > window:
+            raise GenerationError(
+                f"prompt {number} has {length} tokens; with max_new_tokens={self.max_new_tokens} that is more than "
+                f"the window of {window} tokens of {self.model!r}",
+                hint="Lower top_k, or add a budget to the compressors.",
+            )
+
+
+def _for_row(on_text: OnText | None, row: int) -> Callable[[str], None] | None:
+    if on_text is None:
+        return None
+    return lambda piece: on_text(row, piece)

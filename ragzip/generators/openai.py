@@ -1,0 +1,211 @@
+"""Any server that speaks OpenAI's chat protocol: OpenAI itself, vLLM, llama.cpp, Ollama and many more."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ragzip.errors import ConfigError, GenerationError
+from ragzip.generators import _options
+from ragzip.generators._server_errors import explain
+from ragzip.generators._stream import AnswerText
+from ragzip.models import GENERATOR, CountTokens
+from ragzip.protocols import OnText
+from ragzip.types import Generation, Message, TextSegment
+
+if TYPE_CHECKING:
+    import openai
+
+_OFFICIAL = "https://api.openai.com/v1"
+
+
+@dataclass(frozen=True)
+class OpenAI:
+    """A language model behind an API. It reads text only: soft segments need a local generator.
+
+    The key is read from the environment when it is needed. It stands in no config, log or error.
+
+    Attributes:
+        model: What the server calls it.
+        base_url: Where the server is; mostly ends in ``/v1``.
+        api_key_env: The environment variable with the key. Its name must end in ``API_KEY``, so that a pipeline file
+            from elsewhere cannot have another secret sent to a server of its choice. A server other than OpenAI's is
+            asked without a key where the variable is not set.
+        max_new_tokens: Most tokens of an answer.
+        temperature: 0 takes the likeliest token each time; None leaves it to the server (some models want that).
+        stop: Texts that end an answer and are not part of it.
+        timeout: Seconds without any sign from the server before it counts as stuck.
+        retries: How often a request is sent again after an error that may pass: no connection, too many requests,
+            a failing server.
+        concurrency: Requests under way at the same time.
+        tokenizer: The model whose tokenizer counts tokens before they are sent. The built-in one counts those of
+            other models to within some 20 % for English text.
+    """
+
+    model: str = "gpt-4o-mini"
+    base_url: str = _OFFICIAL
+    api_key_env: str = "OPENAI_API_KEY"
+    max_new_tokens: int = 64
+    temperature: float | None = 0.0
+    stop: tuple[str, ...] = ()
+    timeout: float = 60.0
+    retries: int = 2
+    concurrency: int = 4
+    tokenizer: str = GENERATOR
+
+    def __post_init__(self) -> None:
+        _options.text("model", self.model)
+        _options.text("tokenizer", self.tokenizer)
+        _options.whole("max_new_tokens", self.max_new_tokens, 1)
+        _options.whole("retries", self.retries, 0)
+        _options.whole("concurrency", self.concurrency, 1)
+        _options.number("timeout", self.timeout, 0, open_below=True)
+        _options.stops("stop", self.stop)
+        if self.temperature is not None:
+            _options.number("temperature", self.temperature, 0)
+        if not isinstance(self.base_url, str) or not re.match(r"https?://[^/\s@]+(/\S*)?$", self.base_url):
+            raise ConfigError("base_url", f"must be like http://localhost:8000/v1, not {self.base_url!r}")
+        if not isinstance(self.api_key_env, str) or not re.fullmatch(r"(?:\w*_)?API_KEY", self.api_key_env):
+            raise ConfigError(
+                "api_key_env",
+                "must be the name of an environment variable that ends in API_KEY, never the key itself",
+            )
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as the chosen tokenizer cuts it; the server's own may differ."""
+        return CountTokens(self.tokenizer)(texts)
+
+    def generate(
+        self, prompts: Sequence[Sequence[Message[TextSegment]]], *, on_text: OnText | None = None
+    ) -> list[Generation]:
+        """One answer a prompt, at most ``concurrency`` requests at a time.
+
+        Args:
+            prompts: Chat turns each.
+            on_text: Told the prompt's index and the next piece of its answer. Called from several threads, one call
+                at a time.
+
+        Raises:
+            GenerationError: The server cannot be reached, refuses the key, model or prompt, or fails; or a prompt
+                has a soft segment.
+        """
+        start = time.perf_counter()
+        turns = [_turns(messages, number) for number, messages in enumerate(prompts)]
+        if not turns:
+            return []
+        one_at_a_time = threading.Lock()
+
+        def tell(number: int) -> Callable[[str], None] | None:
+            if on_text is None:
+                return None
+
+            def told(piece: str) -> None:
+                with one_at_a_time:
+                    on_text(number, piece)
+
+            return told
+
+        client = self._client()
+        pool = ThreadPoolExecutor(min(self.concurrency, len(turns)), thread_name_prefix="ragzip-openai")
+        try:
+            futures = [pool.submit(self._answer, client, t, tell(i), start) for i, t in enumerate(turns)]
+            return [future.result() for future in futures]
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            client.close()
+
+    def _answer(
+        self, client: openai.OpenAI, turns: list[dict[str, str]], tell: Callable[[str], None] | None, start: float
+    ) -> Generation:
+        answer = AnswerText(lambda _: "", stop=self.stop, on_text=tell)
+        first, usage, reason = 0.0, None, None
+        for chunk in self._chunks(client, turns):
+            usage = getattr(chunk, "usage", None) or usage
+            for choice in (getattr(chunk, "choices", None) or ())[:1]:
+                reason = choice.finish_reason or reason
+                piece = getattr(choice.delta, "content", None)
+                if piece:
+                    first = first or time.perf_counter()
+                    answer.add(piece)
+        if reason is None:  # a connection that closes early looks like an end to the client
+            raise GenerationError(
+                f"the server at {self.base_url} broke off in the middle of an answer", hint="Look at its log."
+            )
+        text, end = answer.finish(), time.perf_counter()
+        prompt_tokens = getattr(usage, "prompt_tokens", None)
+        new_tokens = getattr(usage, "completion_tokens", None)
+        if prompt_tokens is None:
+            prompt_tokens = sum(self.count_tokens([turn["content"] for turn in turns]))
+        if new_tokens is None:
+            new_tokens = self.count_tokens([text])[0] if text else 0
+        return Generation(text, prompt_tokens, new_tokens, (first or end) - start, end - start, reason != "length")
+
+    def _chunks(self, client: openai.OpenAI, turns: list[dict[str, str]]) -> Iterator[Any]:
+        """The server's stream. Its errors are explained here, so that those of a callback are not mistaken for it."""
+        try:
+            got_any = False
+            with self._open(client, turns) as stream:
+                for chunk in stream:
+                    got_any = True
+                    yield chunk
+        except Exception as error:  # the client lets errors of its own and of its HTTP library through
+            raise explain(error, self.model, self.base_url, self.api_key_env, self.timeout) from error
+        if not got_any:
+            raise GenerationError(
+                f"the server at {self.base_url} sent no answer as a stream", hint="Check base_url; is it an API?"
+            )
+
+    def _open(self, client: openai.OpenAI, turns: list[dict[str, str]]) -> Any:
+        import openai
+
+        limit = "max_completion_tokens" if self._is_official else "max_tokens"
+        options: dict[str, Any] = {limit: self.max_new_tokens}
+        if self.temperature is not None:
+            options["temperature"] = self.temperature
+        if self.stop:
+            options["stop"] = list(self.stop)
+        create: Any = client.chat.completions.create
+        usage = {"stream_options": {"include_usage": True}}
+        try:
+            return create(model=self.model, messages=turns, stream=True, **options, **usage)
+        except openai.BadRequestError as error:
+            if "stream_options" not in str(error):
+                raise
+        return create(model=self.model, messages=turns, stream=True, **options)  # an older server
+
+    def _client(self) -> openai.OpenAI:
+        key = os.environ.get(self.api_key_env, "").strip()
+        if not key and self._is_official:
+            raise GenerationError(
+                f"no API key for {self.base_url}: the environment variable {self.api_key_env} is not set",
+                hint=f"Set {self.api_key_env}, or point base_url at a server of your own.",
+            )
+        import openai
+
+        return openai.OpenAI(
+            api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=self.retries
+        )
+
+    @property
+    def _is_official(self) -> bool:
+        return urlsplit(self.base_url).hostname == urlsplit(_OFFICIAL).hostname
+
+
+def _turns(messages: Sequence[Message[TextSegment]], number: int) -> list[dict[str, str]]:
+    if not messages:
+        raise GenerationError(f"prompt {number} has no messages", hint="Give at least a user's turn.")
+    for message in messages:
+        for piece in message.pieces:
+            if not isinstance(piece, (str, TextSegment)):
+                raise GenerationError(
+                    f"prompt {number} has a soft segment, but an API reads text only",
+                    hint="Use the huggingface generator, or leave the soft compressor out.",
+                )
+    return [{"role": message.role, "content": str(message)} for message in messages]

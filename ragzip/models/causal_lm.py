@@ -1,0 +1,139 @@
+"""A frozen causal language model with its tokenizer, loaded once."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragzip.errors import ModelError
+from ragzip.models.loading import open_model
+from ragzip.models.locate import canonical, resolve
+from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, quiet, state
+from ragzip.models.tokenizer import TextTokenizer, text_tokenizer, tokenizer_file
+from ragzip.models.weights import weight_files
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+_SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
+_SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+@dataclass(frozen=True, eq=False)
+class CausalLM:
+    """A loaded language model in evaluation mode; no parameter asks for a gradient, and nothing may change one.
+
+    Attributes:
+        name: As it was asked for.
+        space: Whose input embeddings its soft segments must be: the name in its one canonical spelling.
+        model: The ``transformers`` model.
+        tokenizer: The ``transformers`` tokenizer, for chat templates and special tokens.
+        text: Encodes text that is data, such that no control token comes out of it.
+        window: Most tokens it reads and writes in all.
+        dimensions: Width of its input embeddings.
+        device: Where it runs.
+        dtype: The number format it computes in.
+        folder: Its files.
+        lock: Held while it computes: one prompt batch at a time makes the best of the cores.
+    """
+
+    name: str
+    space: str
+    model: Any = field(repr=False)
+    tokenizer: Any = field(repr=False)
+    text: TextTokenizer = field(repr=False)
+    window: int
+    dimensions: int
+    device: str
+    dtype: str
+    folder: Path
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """Input embeddings of token ids: ``[n, dimensions]``, detached."""
+        import torch
+
+        with torch.inference_mode():
+            tokens = torch.tensor(list(ids), dtype=torch.long, device=self.device)
+            found: Tensor = self.model.get_input_embeddings()(tokens)
+        return found.clone()
+
+
+def load_causal_lm(name: str, *, dtype: str = "auto", device: str = "auto") -> CausalLM:
+    """A language model, loaded once for each process, dtype and device.
+
+    Args:
+        name: A built-in model, a folder in the layout of ``transformers``, or a hub id.
+        dtype: "auto", "fp32", "bf16" or "fp16".
+        device: "auto", "cpu", "cuda", "cuda:N", "mps" or "xpu".
+
+    Raises:
+        ModelError: It is not here, damaged, or no causal language model.
+        ConfigError: A dtype or device that does not exist.
+    """
+    check_options(dtype, device)
+    folder = resolve(name)
+    device = choose_device(device)
+    number = choose_dtype(dtype, device)
+    files = [*weight_files(folder), tokenizer_file(folder)]
+    files += [path for path in (folder / setting for setting in _SETTINGS) if path.is_file()]
+
+    def load() -> CausalLM:
+        model = open_model("AutoModelForCausalLM", folder, dtype=number, device=device)
+        _forget_defaults(model)
+        return CausalLM(
+            name=name,
+            space=canonical(name),
+            model=model,
+            tokenizer=_tokenizer(folder),
+            text=text_tokenizer(name),
+            window=_window(model),
+            dimensions=int(model.get_input_embeddings().weight.shape[1]),
+            device=device,
+            dtype=str(number).removeprefix("torch."),
+            folder=folder,
+        )
+
+    found: CausalLM = kept(("causal_lm", canonical(name), *state(*files), str(number), device), load)
+    return found
+
+
+def _forget_defaults(model: Any) -> None:
+    """Leaves the special tokens of ``generation_config.json`` and drops its taste in sampling and penalties.
+
+    How to decode is said by the generator's options, and by nothing that comes with the weights.
+    """
+    import transformers
+
+    kept_ids = {key: getattr(model.generation_config, key, None) for key in _SPECIAL_IDS}
+    model.generation_config = transformers.GenerationConfig(**kept_ids)
+
+
+def _window(model: Any) -> int:
+    config = model.config.get_text_config(decoder=True)
+    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        value = getattr(config, key, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return 1 << 20
+
+
+def _tokenizer(folder: Path) -> Any:
+    import transformers
+
+    try:
+        with quiet():
+            return transformers.AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False, use_fast=True
+            )
+    except Exception as error:  # as for weights: errors of many kinds
+        first = (str(error).strip().splitlines() or [""])[0][:300]
+        raise ModelError(
+            f"the tokenizer in {folder} cannot be loaded: {type(error).__name__}: {first}",
+            hint="Get the model's files again.",
+        ) from error

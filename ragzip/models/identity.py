@@ -1,0 +1,59 @@
+"""A model's fingerprint: equal exactly when the files that decide its output are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from ragzip.errors import ModelError
+from ragzip.models.cache import digest_memory
+from ragzip.models.digests import digest
+from ragzip.models.locate import resolve
+from ragzip.models.weights import weight_files
+
+_DECIDING = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "modules.json",
+    "sentence_bert_config.json",
+    "1_Pooling/config.json",
+    "chat_template.jinja",
+)
+_NOISE = ("transformers_version", "_name_or_path", "_model_name_or_path", "torch_dtype", "dtype")
+
+
+def fingerprint(name: str) -> str:
+    """SHA-256, in hex, over a model's config, tokenizer, pooling and weights.
+
+    The same for the same files wherever they lie. The weights are read once; later calls compare sizes and times.
+
+    Raises:
+        ModelError: The model is not here or damaged.
+    """
+    return folder_fingerprint(resolve(name))
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """``fingerprint`` of a model folder."""
+    lines = [f"config {_config(folder / 'config.json')}"]
+    files = [folder / n for n in _DECIDING if (folder / n).is_file()]
+    try:
+        for file in [*files, *weight_files(folder)]:
+            lines.append(f"{file.relative_to(folder).as_posix()} {digest(file, digest_memory())}")
+    except OSError as error:
+        raise ModelError(f"{folder} cannot be read: {error}", hint="Get the model's files again.") from error
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _config(path: Path) -> str:
+    """Checksum of the config without what differs between versions of the library that wrote it."""
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        kept = {key: value for key, value in config.items() if key not in _NOISE}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", hint="Get the model's files again.") from error
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,178 @@
+"""What runs where: device, number format, threads; and the one place where loaded weights are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from ragzip.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+"""``auto`` is bf16 on a GPU and on processors that compute in it, else fp32."""
+
+_lock = threading.RLock()
+_loaded: dict[tuple[Any, ...], Any] = {}
+_threads_settled = False
+
+
+def kept(key: tuple[Any, ...], load: Callable[[], Any]) -> Any:
+    """The object loaded under a key, loaded now if it is the first time. One load at a time in a process."""
+    found = _loaded.get(key)
+    if found is None:
+        with _lock:
+            found = _loaded.get(key)
+            if found is None:
+                found = _loaded[key] = load()
+    return found
+
+
+def unload() -> None:
+    """Forgets all loaded weights and tokenizers; memory is freed once nobody holds them any more."""
+    with _lock:
+        _loaded.clear()
+
+
+def state(*paths: Path) -> tuple[tuple[str, int, int], ...]:
+    """Paths with size and time of change: part of a key, so that files that changed are loaded anew."""
+    found = []
+    for path in paths:
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise ModelError(
+                f"{path} cannot be read: {error.strerror or error}", hint="Get the model's files again."
+            ) from error
+        found.append((str(path), stat.st_size, stat.st_mtime_ns))
+    return tuple(found)
+
+
+def check_options(dtype: str, device: str) -> None:
+    """Refuses a dtype or device that cannot be, without importing anything.
+
+    Raises:
+        ConfigError: With the option's name.
+    """
+    if dtype not in get_args(Dtype):
+        raise ConfigError("dtype", f"must be one of {', '.join(get_args(Dtype))}, not {dtype!r}")
+    if not isinstance(device, str) or device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps", "xpu"):
+        raise ConfigError("device", f"must be auto, cpu, cuda, cuda:N, mps or xpu, not {device!r}")
+
+
+def choose_device(device: str) -> str:
+    """``auto`` is the GPU where CUDA has one, else the processor; anything else is taken as it stands.
+
+    Raises:
+        ModelError: The device asked for is not there.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = device.partition(":")
+    present = device == "cpu"
+    if kind in ("cuda", "xpu", "mps") and (number.isdecimal() or not number):
+        backend: Any = getattr(torch.backends if kind == "mps" else torch, kind, None)
+        count = 1 if kind == "mps" else backend.device_count() if backend is not None else 0
+        present = backend is not None and bool(backend.is_available()) and int(number or 0) < count
+    if not present:
+        raise ModelError(f"device {device!r} is not on this machine", hint="Use device: auto or cpu.")
+    return device
+
+
+def choose_dtype(dtype: str, device: str) -> torch.dtype:
+    """The number format for a device; ``auto`` as ``Dtype`` says."""
+    import torch
+
+    if dtype == "auto":
+        fast = device.startswith("cuda") or (device == "cpu" and _cpu_has_bf16())
+        return torch.bfloat16 if fast else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 matrices itself; emulated bf16 is slower than fp32."""
+    import torch
+
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        probe = getattr(torch.cpu, name, None)
+        if probe is not None and probe():
+            return True
+    return False
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(len(os.sched_getaffinity(0)), 1)
+    return os.cpu_count() or 1
+
+
+def set_threads(n: int) -> None:
+    """Sets how many threads the models compute with, for the whole process.
+
+    Raises:
+        ConfigError: ``n`` is less than 1.
+    """
+    global _threads_settled  # torch's own setting is global, too
+    if n < 1:
+        raise ConfigError("threads", f"must be at least 1, not {n}")
+    import torch
+
+    torch.set_num_threads(n)
+    _threads_settled = True
+
+
+def settle_threads() -> None:
+    """Before the first load: ``RAGZIP_THREADS``, else torch's own number, but no more than there are cores.
+
+    Raises:
+        ConfigError: ``RAGZIP_THREADS`` is no number from 1.
+    """
+    if _threads_settled:
+        return
+    import torch
+
+    wanted = os.environ.get("RAGZIP_THREADS", "").strip()
+    if wanted:
+        if not wanted.isdecimal() or int(wanted) < 1:
+            raise ConfigError("RAGZIP_THREADS", f"must be a number from 1, not {wanted!r}")
+        set_threads(int(wanted))
+    elif torch.get_num_threads() > cores():
+        set_threads(cores())
+    else:
+        set_threads(torch.get_num_threads())
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Loads without bars and log lines on standard error; puts every setting back.
+
+    Holds the lock of ``kept``, so that two loads never see each other's settings. What the log lines would say is
+    checked by the loaders themselves and raised as errors.
+    """
+    from transformers.utils import logging
+
+    hub: Any = importlib.import_module("huggingface_hub.utils")
+    with _lock:
+        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        hub_bars_off = hub.are_progress_bars_disabled()
+        logging.set_verbosity(logging.CRITICAL)
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if bars:
+                logging.enable_progress_bar()
+            if not hub_bars_off:
+                hub.enable_progress_bars()
+            elif bars:
+                hub.disable_progress_bars()

@@ -1,0 +1,112 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ragzip import models
+from ragzip.errors import ConfigError
+from ragzip.models import runtime
+from ragzip.testing.models import tiny_causal_lm, tiny_encoder
+
+
+def test_auto_is_bf16_only_where_the_processor_computes_in_it(monkeypatch):
+    for amx, avx, expected in (
+        (True, False, torch.bfloat16),
+        (False, True, torch.bfloat16),
+        (False, False, torch.float32),
+    ):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx, raising=False)
+        assert runtime.choose_dtype("auto", "cpu") == expected
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert runtime.choose_dtype("auto", "cpu") == torch.float32
+    assert runtime.choose_dtype("auto", "cuda") == torch.bfloat16
+    assert runtime.choose_dtype("fp16", "cpu") == torch.float16
+
+
+def test_auto_device_is_the_gpu_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert runtime.choose_device("auto") == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert runtime.choose_device("auto") == "cpu"
+
+
+def threads_in_child(tiny_encoder_path, value):
+    code = (
+        "import torch; from ragzip import models; "
+        f"models.load_encoder({tiny_encoder_path!r}); print(torch.get_num_threads())"
+    )
+    import os
+
+    env = {**os.environ, "RAGZIP_THREADS": value}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+
+
+def test_threads_come_from_the_environment(tiny_encoder_path):
+    assert threads_in_child(tiny_encoder_path, "1").stdout.strip() == "1"
+
+
+@pytest.mark.parametrize("value", ["0", "two", "-1", "1.5"])
+def test_bad_thread_numbers_are_config_errors(value, monkeypatch):
+    monkeypatch.setenv("RAGZIP_THREADS", value)
+    monkeypatch.setattr(runtime, "_threads_settled", False)
+    with pytest.raises(ConfigError, match="RAGZIP_THREADS"):
+        runtime.settle_threads()
+
+
+def test_no_more_threads_than_cores(monkeypatch):
+    set_to = []
+    monkeypatch.delenv("RAGZIP_THREADS", raising=False)
+    monkeypatch.setattr(runtime, "_threads_settled", False)
+    monkeypatch.setattr(runtime, "cores", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    runtime.settle_threads()
+    assert set_to == [2]
+
+
+def test_set_threads_refuses_none():
+    with pytest.raises(ConfigError):
+        models.set_threads(0)
+
+
+def test_quiet_puts_everything_back():
+    from huggingface_hub import utils as hub
+    from transformers.utils import logging
+
+    for level in (logging.INFO, logging.WARNING):
+        for bars in (True, False):
+            before = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub.are_progress_bars_disabled()
+            try:
+                logging.set_verbosity(level)
+                (logging.enable_progress_bar if bars else logging.disable_progress_bar)()
+                hub.disable_progress_bars()
+                with pytest.raises(KeyError), runtime.quiet():
+                    assert not logging.is_progress_bar_enabled()
+                    raise KeyError
+                assert logging.get_verbosity() == level
+                assert logging.is_progress_bar_enabled() is bars
+                assert hub.are_progress_bars_disabled()
+            finally:
+                logging.set_verbosity(before[0])
+                (logging.enable_progress_bar if before[1] else logging.disable_progress_bar)()
+                (hub.disable_progress_bars if before[2] else hub.enable_progress_bars)()
+
+
+def test_unload_forgets(tiny_encoder_path):
+    first = models.load_encoder(tiny_encoder_path)
+    models.unload()
+    assert models.load_encoder(tiny_encoder_path) is not first
+
+
+@pytest.mark.parametrize("make", [tiny_encoder, tiny_causal_lm])
+def test_tiny_models_are_made_the_same_for_a_seed_and_leave_randomness_alone(make, tmp_path):
+    before = torch.get_rng_state()
+    one, two, other = make(tmp_path / "a"), make(tmp_path / "b"), make(tmp_path / "c", seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    files = sorted(p.relative_to(one) for p in one.rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(two) for p in two.rglob("*") if p.is_file())
+    assert all((one / f).read_bytes() == (two / f).read_bytes() for f in files)
+    assert (one / "model.safetensors").read_bytes() != (other / "model.safetensors").read_bytes()
