@@ -1,9 +1,9 @@
 """Pipelines: retriever, stack, prompt and generator as one object; checks, prompts, citations."""
 
 from ragzip.pipelines.check import check_stack
-from ragzip.pipelines.pipeline import Pipeline
+from ragzip.pipelines.pipeline import Pipeline, check_question
 from ragzip.pipelines.prompt import QA, Plain
 from ragzip.pipelines.provenance import Stretch, cite, highlight
 from ragzip.pipelines.stream import AnswerStream
 
-__all__ = ["QA", "AnswerStream", "Pipeline", "Plain", "Stretch", "check_stack", "cite", "highlight"]
+__all__ = ["QA", "AnswerStream", "Pipeline", "Plain", "Stretch", "check_question", "check_stack", "cite", "highlight"]

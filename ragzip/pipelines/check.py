@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ragzip.errors import StackError
 from ragzip.protocols import Compressor, Generator, Selector, Stack, SupportsSpace
 from ragzip.registry import name_of
-from ragzip.types import SoftSegment, TextSegment
+from ragzip.types import Message, SoftSegment, TextSegment
 
 TEXT, SOFT = "text", "soft"
 _ORDER = (TEXT, SOFT)
@@ -39,9 +39,25 @@ def flow_of(compressor: Compressor[Any, Any]) -> Flow:
 
 
 def generator_takes(generator: Generator[Any]) -> frozenset[str]:
-    """The kinds of segments a generator reads; one that does not say so reads text."""
-    found = parameters(type(generator), Generator)
+    """The kinds of segments a generator reads, from its base or from the annotation of its ``generate``.
+
+    One that says neither reads text.
+    """
+    found = parameters(type(generator), Generator) or _message_kind(type(generator))
     return _kinds(found[0]) if found else frozenset({TEXT})
+
+
+def _message_kind(cls: type[Any]) -> tuple[Any, ...]:
+    try:
+        todo: list[Any] = list(get_type_hints(cls.generate).values())
+    except (NameError, TypeError, AttributeError):
+        return ()
+    while todo:
+        annotation = todo.pop()
+        if get_origin(annotation) is Message:
+            return get_args(annotation)
+        todo += [a for a in get_args(annotation) if not isinstance(a, list)]
+    return ()
 
 
 def parameters(cls: type[Any], base: type[Any]) -> tuple[Any, ...]:
@@ -50,13 +66,13 @@ def parameters(cls: type[Any], base: type[Any]) -> tuple[Any, ...]:
         origin = get_origin(parent) or parent
         if origin is base:
             return get_args(parent)
-        if isinstance(origin, type) and issubclass(origin, base):
+        if isinstance(origin, type) and base in origin.__mro__:
             inner = parameters(origin, base)
             named = getattr(origin, "__parameters__", ())
             own: dict[Any, Any] = dict(zip(named, get_args(parent), strict=False))
             return tuple(own.get(a, a) if isinstance(a, TypeVar) else a for a in inner)
     for parent in cls.__bases__:
-        if parent is not base and issubclass(parent, base):
+        if parent is not base and base in parent.__mro__:
             found = parameters(parent, base)
             if found:
                 return found

@@ -11,7 +11,7 @@ from typing import Any, Generic
 
 from ragzip import config, yaml_io
 from ragzip.errors import ConfigError, UsageError
-from ragzip.pipelines.check import check_stack
+from ragzip.pipelines.check import check_stack, flatten
 from ragzip.pipelines.prompt import QA
 from ragzip.pipelines.provenance import cite
 from ragzip.pipelines.stream import AnswerStream
@@ -81,6 +81,21 @@ class Pipeline(Generic[S]):
     def counter(self) -> TokenCounter:
         """Counts as this pipeline's generator reads: its tokenizer, with titles if the prompt renders them."""
         return TokenCounter(self.generator.count_tokens, titles=self.prompt.titles)
+
+    def warm_up(self) -> float:
+        """Loads the models and opens the index now rather than in the first question; gives the seconds it took.
+
+        The times of an answer then hold no loading.
+        """
+        self.check()
+        start = time.perf_counter()
+        for part in (self.generator, *flatten(self.stack)):
+            load = getattr(part, "load", None)
+            if callable(load):
+                load()
+        if self.retriever is not None:
+            self.retriever.retrieve([Query("warm up")], top_k=1)
+        return time.perf_counter() - start
 
     def retrieve(self, questions: Sequence[str | Query], *, top_k: int | None = None) -> list[tuple[Passage, ...]]:
         """The passages for each question, best first, before any compression."""
@@ -268,14 +283,19 @@ def _queries(questions: Sequence[str | Query]) -> list[Query]:
         raise UsageError("questions is one string", hint="Give a list of questions, or call answer().")
     queries = [Query(q) if isinstance(q, str) else q for q in questions]
     for query in queries:
-        if not query.text.strip():
-            raise UsageError("the question is empty", hint="Ask something.")
-        if len(query.text) > MAX_QUESTION:
-            raise UsageError(
-                f"the question has {len(query.text):,} characters, more than {MAX_QUESTION:,}",
-                hint="Put long text into the index or the passages, and ask about it.",
-            )
+        check_question(query.text)
     return queries
+
+
+def check_question(text: str) -> None:
+    """Refuses a question that is empty or far too long, with UsageError."""
+    if not text.strip():
+        raise UsageError("the question is empty", hint="Ask something.")
+    if len(text) > MAX_QUESTION:
+        raise UsageError(
+            f"the question has {len(text):,} characters, more than {MAX_QUESTION:,}",
+            hint="Put long text into the index or the passages, and ask about it.",
+        )
 
 
 def _shifted(on_text: OnText | None, by: int) -> OnText | None:

@@ -9,6 +9,7 @@ from ragzip.errors import ConfigError
 from ragzip.tokens import lay_out
 from ragzip.types import Context, Message, S_co
 
+
 @dataclass(frozen=True)
 class QA:
     """Questions over a context, answered in a sentence. Without any context the question is asked alone.

@@ -15,13 +15,12 @@ _WORD = re.compile(r"\w+", re.UNICODE)
 _MAX_CITATIONS = 3
 _LEAST_GAIN = 0.15
 # Words that carry no evidence by themselves. Short on purpose: rarity within the context does the rest.
-_STOP = frozenset(
-    """
+_STOP_WORDS = """
     a an and are as at be but by can could did do does for from had has have he her his how i if in is it its may
     not of on or she should so such than that the their them then there these they this those to was we were what
     when where which who whom whose why will with would you your
-    """.split()
-)
+"""
+_STOP = frozenset(_STOP_WORDS.split())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,115 @@
+"""The typer application, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from ragzip.cli import compress, index, inspect, models, query
+from ragzip.cli.console import complain
+from ragzip.errors import RagzipError
+
+# typer carries its own copy of click from 0.2x on; these are its errors, whichever copy it is.
+_ClickUsageError, _ClickException = typer.BadParameter.__mro__[1:3]
+
+app = typer.Typer(
+    name="ragzip",
+    help="Retrieve, compress, answer: the same answers from a fraction of the tokens.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(index.app, name="index")
+app.command("query")(query.query)
+app.command("compress")(compress.compress)
+app.command("check")(inspect.check)
+app.command("list")(inspect.list_)
+app.command("show")(inspect.show)
+app.add_typer(models.app, name="models")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from ragzip import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
+    ),
+    threads: int | None = typer.Option(None, "--threads", min=1, help="CPU threads for models.", show_default=False),
+) -> None:
+    if threads is not None:
+        os.environ["RAGZIP_THREADS"] = str(threads)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits: 0 fine, 1 failure, 2 wrong usage, 130 interrupted."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the command line and gives the exit code. Failures are one message on standard error."""
+    try:
+        code = app(args=list(arguments), standalone_mode=False)
+        sys.stdout.flush()
+    except RagzipError as error:
+        complain(error.message, error.hint)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        complain("interrupted", "")
+        return 130
+    except BrokenPipeError:
+        _abandon_stdout()  # the reader went away: ragzip ... | head
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last resort: never a traceback at a user
+        if isinstance(error, _ClickException):
+            return _wrong_call(error)
+        return _unexpected(error)
+    return code if isinstance(code, int) else 0
+
+
+def _abandon_stdout() -> None:
+    """Points standard output nowhere, so that what is left in its buffer does not fail once more at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _wrong_call(error: Any) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+        typer.echo(context.get_help(), err=True)
+    else:
+        usage = context.get_usage() if isinstance(error, _ClickUsageError) and context is not None else ""
+        complain(error.format_message(), usage)
+    return int(error.exit_code)
+
+
+def _unexpected(error: Exception) -> int:
+    if os.environ.get("RAGZIP_DEBUG"):
+        raise error
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        _abandon_stdout()
+        complain(f"the disk is full{f' at {error.filename}' if error.filename else ''}", "Free space and run it again.")
+    elif isinstance(error, MemoryError):
+        complain("out of memory", "Close other programs, or use fewer passages at a time.")
+    elif isinstance(error, OSError):
+        complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", "")
+    else:
+        first = str(error).strip().split("\n")[0][:300]
+        complain(
+            f"unexpected {type(error).__name__}: {first}",
+            "This is a defect of ragzip; set RAGZIP_DEBUG=1 for the traceback and report it.",
+        )
+    return 1

@@ -1,0 +1,152 @@
+"""``ragzip compress``: a filter for text or passages, usable in a shell pipe without any index or generator."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from ragzip.cli.console import note
+from ragzip.cli.query import build_stack
+from ragzip.errors import UsageError
+from ragzip.types import CompressionResult, Passage, Query, Segment, TextSegment, context_of
+
+MAX_INPUT = 64_000_000
+_TEXT_KEYS = ("text", "contents", "content", "body", "passage")
+
+
+def compress(
+    query: Annotated[str, typer.Option("--query", "-q", help="What the text should answer.")],
+    compress: Annotated[
+        list[str] | None, typer.Option("--compress", "-c", help="Compressor by name; repeatable.")
+    ] = None,
+    budget: Annotated[int | None, typer.Option("--budget", "-b", min=0, help="Most tokens of the output.")] = None,
+    keep: Annotated[float | None, typer.Option("--keep", help="Share of tokens kept, above 0 up to 1.")] = None,
+    threshold: Annotated[float | None, typer.Option("--threshold", "-t", help="Least score kept.")] = None,
+    tokenizer: Annotated[str, typer.Option("--tokenizer", help="Whose tokens are counted.")] = "smollm2-135m-instruct",
+    format_: Annotated[str, typer.Option("--format", help="text, jsonl, or auto by the first line.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", help="No summary on standard error.")] = False,
+) -> None:
+    """Compress standard input to standard output.
+
+    Text in, text out. JSON lines of passages ({"id", "title", "text"}) in, the same lines out with compressed text
+    and the spans it came from; passages with nothing left are left out. All lines share one budget.
+
+    Example:
+        cat notes.txt | ragzip compress --query "Who pays?" --budget 200
+    """
+    if not query.strip():
+        raise UsageError("the query is empty", hint='Say what the text should answer: --query "..."')
+    if format_ not in ("auto", "text", "jsonl"):
+        raise UsageError(f"--format {format_!r} is not text, jsonl or auto")
+    given = {"budget": budget, "keep": keep, "threshold": threshold}
+    stack_parts = build_stack(compress or ["sentence_filter"], {k: v for k, v in given.items() if v is not None})
+    text = _read()
+    rows = _rows(text, format_)
+    from ragzip.models import load_tokenizer
+    from ragzip.protocols import Stack
+    from ragzip.tokens import TokenCounter
+
+    encoder = load_tokenizer(tokenizer)
+
+    def count(texts: Any) -> list[int]:
+        return [len(e.ids) for e in encoder.encode_batch(list(texts), add_special_tokens=False)]
+
+    stack: Stack[TextSegment, Segment] = Stack(stack_parts)
+    _require_text(stack)
+    passages = tuple(_passage(row, i) for i, row in enumerate(rows)) if rows else (Passage("stdin", text),)
+    result = stack.run([context_of(Query(query), passages)], counter=TokenCounter(count, titles=bool(rows)))[0]
+    _write(result, rows)
+    if not quiet:
+        _summary(result)
+
+
+def _require_text(stack: Any) -> None:
+    from ragzip.generators.echo import Echo
+    from ragzip.pipelines.check import check_stack
+
+    check_stack(stack, Echo())
+
+
+def _read() -> str:
+    if sys.stdin.isatty():
+        note("reading text from the terminal; end with Ctrl-D")
+    data = sys.stdin.buffer.read(MAX_INPUT + 1)
+    if len(data) > MAX_INPUT:
+        raise UsageError(f"more than {MAX_INPUT // 1_000_000} MB on standard input", hint="Index it: ragzip index")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"standard input is not UTF-8 (byte {error.start:,})", hint="Convert it: iconv -f latin1 -t utf-8"
+        ) from error
+
+
+def _rows(text: str, format_: str) -> list[dict[str, Any]]:
+    """The passages of JSON lines, or none where the input is plain text."""
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if format_ == "text" or not lines:
+        return []
+    if format_ == "auto" and not _is_passage(lines[0][1]):
+        return []
+    rows = []
+    for number, line in lines:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(
+                f"standard input, line {number}: not JSON: {error}", hint="Or pass --format text."
+            ) from error
+        if not isinstance(row, dict) or not isinstance(row.get(_text_key(row)), str):
+            raise UsageError(
+                f"standard input, line {number}: needs an object with a 'text'", hint="Or pass --format text."
+            )
+        rows.append(row)
+    return rows
+
+
+def _is_passage(line: str) -> bool:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and isinstance(row.get(_text_key(row)), str)
+
+
+def _text_key(row: dict[str, Any]) -> str:
+    return next((key for key in _TEXT_KEYS if key in row), "text")
+
+
+def _passage(row: dict[str, Any], position: int) -> Passage:
+    score = row.get("score")
+    number = float(score) if isinstance(score, int | float) and not isinstance(score, bool) else None
+    title = row.get("title")
+    # Ids repeat in other people's files; spans need them to be unique, so the position takes their place.
+    return Passage(str(position), row[_text_key(row)], title if isinstance(title, str) else "", number)
+
+
+def _write(result: CompressionResult[Segment], rows: list[dict[str, Any]]) -> None:
+    segments = [s for s in result.context.segments if isinstance(s, TextSegment) and s.text]
+    if not rows:
+        from ragzip.tokens import SEPARATOR
+
+        text = SEPARATOR.join(s.text for s in segments)
+        typer.echo(text, nl=not text.endswith("\n") and bool(text))
+        return
+    for segment in segments:
+        position = int(segment.sources[0].passage_id) if segment.sources else 0
+        row = rows[position]
+        spans = [[s.start, s.end] for s in segment.sources if s.passage_id == str(position)]
+        typer.echo(json.dumps({**row, _text_key(row): segment.text, "spans": spans}, ensure_ascii=False))
+
+
+def _summary(result: CompressionResult[Segment]) -> None:
+    from ragzip.cli.answers import ratio
+    from ragzip.types import Status
+
+    note(f"{result.tokens_in:,} -> {result.tokens_out:,} tokens ({ratio(result.ratio)}) in {result.seconds:.2f} s")
+    for step in result.steps:
+        if step.status is not Status.OK:
+            note(f"  {step.name}: {step.status}: {step.detail}")

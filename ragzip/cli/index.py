@@ -1,0 +1,199 @@
+"""``ragzip index``: make, bring up to date, inspect and mend an index."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+from ragzip.cli.console import human_bytes, note, pairs, print_json, progress, table, waiting
+from ragzip.errors import StoreError, UsageError
+
+_DEFAULT = "build"
+
+
+class _DefaultGroup(typer.core.TyperGroup):
+    """``ragzip index docs/`` is ``ragzip index build docs/``: anything that is no subcommand is a path."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        formatter.write_usage("ragzip index", "PATH... --index DIR [OPTIONS]")
+        formatter.write_usage("ragzip index", "add | remove | info | verify ... --index DIR", prefix="       ")
+
+
+app = typer.Typer(
+    cls=_DefaultGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Index files and folders; run it again to bring the index up to date.",
+)
+
+Paths = Annotated[list[str], typer.Argument(help="Files, folders, quoted globs, - for standard input, python:topics.")]
+IndexOption = Annotated[Path, typer.Option("--index", "-i", help="The index's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Encoding = Annotated[str | None, typer.Option("--encoding", help="Encoding of text files that are not UTF-8.")]
+
+
+@app.command(_DEFAULT, hidden=True)
+def build(
+    paths: Paths,
+    index: IndexOption,
+    retriever: Annotated[
+        str | None, typer.Option("--retriever", help="dense, bm25 or fusion; default: the index's, else fusion.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Embedding model; default all-minilm-l6-v2.")] = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", min=16, help="Most tokens of a passage; default 180.")
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option("--overlap", min=0, help="Tokens shared by neighbours; default 30.")
+    ] = None,
+    encoding: Encoding = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Start afresh; the old index stays until the end.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Index PATHS; run again, only what changed is indexed, and what is gone from PATHS is removed."""
+    settings = {"tokens": tokens, "overlap": overlap, "rebuild": rebuild}
+    _run(paths, index, retriever, model, encoding, json_, sync=True, **settings)
+
+
+@app.command()
+def add(paths: Paths, index: IndexOption, encoding: Encoding = None, json_: Json = False) -> None:
+    """Add or update PATHS with the index's own settings; nothing is removed."""
+    if not index.exists():
+        raise StoreError(f"no index at {index}", hint=f"Make one: ragzip index PATH... --index {index}")
+    _run(paths, index, None, None, encoding, json_, sync=False)
+
+
+def _run(
+    paths: list[str],
+    index: Path,
+    retriever: str | None,
+    model: str | None,
+    encoding: str | None,
+    as_json: bool,
+    *,
+    sync: bool,
+    **settings: Any,
+) -> None:
+    from ragzip.indexes import build_index
+
+    stdin = sys.stdin.buffer if "-" in paths else None
+    with progress("indexing", unit="passages") as report:
+        result = build_index(
+            paths,
+            index,
+            sync=sync,
+            retriever=_checked(retriever),
+            model=model,
+            encoding=encoding,
+            stdin=stdin,
+            on_progress=report,
+            **settings,
+        )
+    if as_json:
+        print_json(_report(result))
+    else:
+        _tell(result, index)
+    _tell_skipped(result.skipped)
+
+
+def _checked(retriever: str | None) -> Any:
+    if retriever not in (None, "dense", "bm25", "fusion"):
+        raise UsageError(f"no retriever {retriever!r} for an index", hint="Choose dense, bm25 or fusion.")
+    return retriever
+
+
+def _report(result: Any) -> dict[str, Any]:
+    values = dataclasses.asdict(result)
+    values["skipped"] = [{"source": s.source, "reason": s.reason} for s in result.skipped]
+    return values
+
+
+def _tell(result: Any, index: Path) -> None:
+    changes = [f"{n} {word}" for n, word in _changes(result) if n]
+    typer.echo(
+        f"{index}: {result.documents:,} documents, {result.passages:,} passages ({', '.join(changes) or 'empty'})"
+    )
+
+
+def _changes(result: Any) -> list[tuple[int, str]]:
+    return [(getattr(result, word), word) for word in ("added", "updated", "unchanged", "removed")]
+
+
+def _tell_skipped(skipped: Any, *, most: int = 20) -> None:
+    if not skipped:
+        return
+    note(f"skipped {len(skipped):,}:")
+    for item in skipped[:most]:
+        note(f"  {item.source}: {item.reason}")
+    if len(skipped) > most:
+        note(f"  and {len(skipped) - most:,} more (--json lists all)")
+
+
+@app.command()
+def remove(
+    sources: Annotated[list[str], typer.Argument(help="Sources as `info --sources` lists them; globs work.")],
+    index: IndexOption,
+    json_: Json = False,
+) -> None:
+    """Remove documents by their source."""
+    from ragzip import indexes
+
+    result = indexes.remove(index, sources)
+    if json_:
+        print_json(_report(result))
+        return
+    if not result.removed:
+        raise UsageError(f"nothing in {index} matches {', '.join(sources)}", hint="See: ragzip index info --sources")
+    _tell(result, index)
+
+
+@app.command()
+def info(
+    index: IndexOption,
+    sources: Annotated[bool, typer.Option("--sources", help="List the documents.")] = False,
+    json_: Json = False,
+) -> None:
+    """Show what an index holds."""
+    from ragzip import indexes
+
+    found = indexes.info(index)
+    values: dict[str, Any] = dataclasses.asdict(found)
+    documents = [d.source for d in indexes.Index.open(index).documents()] if sources else None
+    if json_:
+        print_json({**values, **({"sources": documents} if documents is not None else {})})
+        return
+    shown = {key: human_bytes(value) if key == "bytes" else value for key, value in values.items()}
+    pairs({key.replace("_", " "): "-" if value is None else value for key, value in shown.items()})
+    for source in documents or ():
+        typer.echo(source)
+
+
+@app.command()
+def verify(index: IndexOption, json_: Json = False) -> None:
+    """Check every file of an index against its checksums."""
+    from ragzip import indexes
+
+    if not index.exists():
+        raise StoreError(f"no index at {index}", hint=f"Make one: ragzip index PATH... --index {index}")
+    with waiting("verifying"):
+        problems = [str(problem) for problem in indexes.verify(index)]
+    if json_:
+        print_json({"index": str(index), "problems": problems})
+    elif problems:
+        table("", ["problem"], [[problem] for problem in problems])
+    else:
+        typer.echo(f"{index}: no problems")
+    if problems:
+        raise typer.Exit(1)

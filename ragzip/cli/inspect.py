@@ -1,0 +1,146 @@
+"""``ragzip check``, ``list`` and ``show``: what there is, and whether it fits, without loading any weight."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ragzip.cli.console import print_json, table
+from ragzip.errors import UsageError
+
+
+def check(
+    pipeline: Annotated[Path, typer.Argument(help="A pipeline's YAML file.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: compressors.0.threshold=0.1")] = None,
+) -> None:
+    """Check a pipeline file: names, types, whether the parts fit, and whether its index and models are here."""
+    from ragzip.pipelines import Pipeline
+    from ragzip.pipelines.check import flatten
+    from ragzip.pipelines.check import table as stack_table
+
+    made = Pipeline.load(pipeline, overrides=set_ or ())
+    problems = _missing(made)
+    parts = flatten(made.stack)
+    typer.echo(f"{pipeline}: the parts fit")
+    if parts:
+        typer.echo(stack_table(parts, -1))
+    for problem in problems:
+        typer.secho(f"missing: {problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _missing(pipeline: Any) -> list[str]:
+    """Indexes that do not open and models that are not here, without loading either."""
+    from ragzip import indexes, models
+    from ragzip.errors import RagzipError
+
+    problems = []
+    for path, part in _components(pipeline):
+        index, model = getattr(part, "index", None), getattr(part, "model", None)
+        if isinstance(index, str):
+            try:
+                indexes.info(index)
+            except RagzipError as error:
+                problems.append(f"{path}.index: {error}")
+        local = not hasattr(part, "base_url")
+        if isinstance(model, str) and model and local and not models.status(model):
+            problems.append(f"{path}.model: {model!r} is not here. Get it: ragzip models fetch {model}")
+    return problems
+
+
+def _components(component: Any, path: str = "") -> list[tuple[str, Any]]:
+    from ragzip.protocols import Stack
+
+    found = [(path, component)] if path else []
+    for field in dataclasses.fields(component):
+        value = getattr(component, field.name)
+        items = value.compressors if isinstance(value, Stack) else value if isinstance(value, tuple) else (value,)
+        many = isinstance(value, Stack | tuple)
+        for i, item in enumerate(items):
+            if dataclasses.is_dataclass(item) and not isinstance(item, type):
+                name = f"{field.name}.{i}" if many else field.name
+                found += _components(item, f"{path}.{name}" if path else name)
+    return found
+
+
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="retriever, compressor, generator or prompt.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """List the components by role."""
+    from ragzip import registry
+
+    wanted = (kind or "").rstrip("s")
+    if wanted and wanted not in registry.KINDS:
+        raise UsageError(f"no role {kind!r}", hint=registry.suggest(wanted, list(registry.KINDS)))
+    kinds: list[registry.Kind] = [k for k in registry.KINDS if not wanted or k == wanted]
+    found = {k: {name: _idea(registry.get(k, name)) for name in registry.names(k)} for k in kinds}
+    if json_:
+        print_json(found)
+        return
+    for role, members in found.items():
+        table(role, ["name", "idea"], [[f"  {name}", idea] for name, idea in members.items()])
+        typer.echo()
+
+
+def _idea(cls: type[Any]) -> str:
+    return (inspect.getdoc(cls) or "").split("\n")[0]
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A component, a pipeline's YAML file, or a passage id with --index.")],
+    index: Annotated[str | None, typer.Option("--index", "-i", help="Show the passage with this id.")] = None,
+) -> None:
+    """Show a component's options, a pipeline with every default spelled out, or the original text of a passage."""
+    from ragzip import registry
+
+    if index is not None:
+        _show_passage(name, index)
+        return
+    kinds = [kind for kind in registry.KINDS if name in registry.names(kind)]
+    if kinds:
+        for kind in kinds:
+            _show_component(kind, name)
+        return
+    if Path(name).suffix in (".yaml", ".yml") or Path(name).is_file():
+        from ragzip.pipelines import Pipeline
+
+        typer.echo(Pipeline.load(name).to_yaml(), nl=False)
+        return
+    everything = [n for kind in registry.KINDS for n in registry.names(kind)]
+    raise UsageError(f"no component and no file {name!r}", hint=registry.suggest(name, everything))
+
+
+def _show_component(kind: Any, name: str) -> None:
+    from ragzip import config, registry
+
+    cls = registry.get(kind, name)
+    typer.echo(f"{name} ({kind})\n")
+    typer.echo(inspect.getdoc(cls) or "")
+    fields = config.options(cls)
+    if fields:
+        typer.echo("\noptions:")
+        rows = [[f"  {f.name}", str(f.type).replace("typing.", ""), _default(f)] for f in fields]
+        table("", ["  name", "type", "default"], rows)
+
+
+def _default(field: Any) -> str:
+    from ragzip import config
+
+    if field.default is not dataclasses.MISSING:
+        return str(config.to_config(field.default))
+    return "(required)" if field.default_factory is dataclasses.MISSING else str(field.default_factory())
+
+
+def _show_passage(passage_id: str, index: str) -> None:
+    from ragzip import indexes
+
+    passage = indexes.Index.open(index).passage(passage_id)
+    if passage.title:
+        typer.secho(passage.title, bold=True)
+    typer.echo(passage.text)

@@ -1,0 +1,172 @@
+"""``ragzip query``: answers with citations, token counts and times."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ragzip.cli import answers
+from ragzip.cli.console import note, print_json, waiting
+from ragzip.errors import UsageError
+
+DEFAULT_BUDGET = 400
+PARAGRAPH = "\n\n"  # where the answer of a small model ends, and its wandering begins
+
+
+def query(
+    questions: Annotated[
+        list[str] | None, typer.Argument(help="Questions; without any, they are read line by line.", show_default=False)
+    ] = None,
+    index: Annotated[str | None, typer.Option("--index", "-i", help="The index to search.")] = None,
+    pipeline: Annotated[Path | None, typer.Option("--pipeline", "-p", help="A pipeline's YAML file.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: compressors.0.threshold=0.1")] = None,
+    compress: Annotated[
+        list[str] | None,
+        typer.Option("--compress", "-c", help="Compressor by name, several in order; 'none' for none."),
+    ] = None,
+    budget: Annotated[int | None, typer.Option("--budget", "-b", min=0, help="Most context tokens.")] = None,
+    keep: Annotated[float | None, typer.Option("--keep", help="Share of tokens kept, above 0 up to 1.")] = None,
+    threshold: Annotated[float | None, typer.Option("--threshold", "-t", help="Least score kept.")] = None,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Passages retrieved.")] = 20,
+    retriever: Annotated[str | None, typer.Option("--retriever", help="dense, bm25 or fusion.")] = None,
+    filter_: Annotated[list[str] | None, typer.Option("--filter", help="Metadata filter: source=docs/*")] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="The generator's model.")] = "smollm2-135m-instruct",
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object a question, nothing else.")] = False,
+    show_context: Annotated[
+        bool, typer.Option("--show-context", help="Print the passages: kept text bright, dropped text dim.")
+    ] = False,
+) -> None:
+    """Answer questions from an index, and show what compression saved.
+
+    Examples:
+        ragzip query "When is __del__ called?" --index kb/
+        ragzip query "When is __del__ called?" --index kb/ --compress none
+        ragzip query "When is __del__ called?" --pipeline pipeline.yaml --set compressors.0.budget=200
+    """
+    from ragzip.pipelines import Pipeline, check_question
+
+    if pipeline is not None:
+        made: Pipeline[Any] = Pipeline.load(pipeline, overrides=set_ or ())
+        if index is not None and made.retriever is None:
+            made = _with_retriever(made, index, None, top_k, filter_)
+        elif index is not None:
+            raise UsageError(f"{pipeline} names its own index", hint="Use --set retriever.index=..., not --index.")
+    elif index is None:
+        raise UsageError("no index", hint="Give --index kb/ (made by: ragzip index PATH... --index kb/) or --pipeline.")
+    else:
+        from ragzip.generators.huggingface import HuggingFace
+
+        parts = _compressors(compress or [], budget, keep, threshold)
+        base: Pipeline[Any] = Pipeline(
+            HuggingFace(model=model, max_new_tokens=max_new_tokens, stop=(PARAGRAPH,)), compressors=parts
+        )
+        made = _with_retriever(base, index, retriever, top_k, filter_)
+        if set_:
+            from ragzip.pipelines.overrides import apply_overrides
+
+            made = Pipeline.from_config(apply_overrides(made.to_config(), set_))
+    made.check()
+    for question in questions or ():
+        check_question(question)
+    with waiting("loading models"):
+        made.warm_up()
+    if questions:
+        for question in questions:
+            _one(made, question, json_, show_context)
+    elif sys.stdin.isatty():
+        _loop(made, json_, show_context)
+    else:
+        asked = [line.strip() for line in sys.stdin if line.strip()]
+        if not asked:
+            raise UsageError("no question", hint='Ask one: ragzip query "..." --index kb/')
+        for question in asked:
+            _one(made, question, json_, show_context)
+
+
+def _one(pipeline: Any, question: str, as_json: bool, show_context: bool) -> None:
+    with waiting("answering"):
+        answer = pipeline.answer(question)
+    if not answer.compression.context.passages:
+        note("no passage was found; the answer is the model's own")
+    if as_json:
+        print_json(answers.as_dict(answer))
+    else:
+        answers.show(answer, show_context=show_context)
+
+
+def _loop(pipeline: Any, as_json: bool, show_context: bool) -> None:
+    from ragzip.errors import RagzipError
+
+    note("Ask a question; an empty line or Ctrl-D ends.")
+    while True:
+        try:
+            question = input("? ").strip()
+        except EOFError:
+            return
+        if not question:
+            return
+        try:
+            _one(pipeline, question, as_json, show_context)
+        except RagzipError as error:
+            from ragzip.cli.console import complain
+
+            complain(error.message, error.hint)
+
+
+def _with_retriever(pipeline: Any, index: str, retriever: str | None, top_k: int, filters: list[str] | None) -> Any:
+    import dataclasses
+
+    from ragzip.retrievers import for_index
+
+    found = for_index(index, top_k=top_k, filters=tuple(filters or ()), kind=retriever)
+    return dataclasses.replace(pipeline, retriever=found)
+
+
+def _compressors(names: list[str], budget: int | None, keep: float | None, threshold: float | None) -> tuple[Any, ...]:
+    """The stack the options describe; without any option, ``sentence_filter`` at the default budget."""
+    given = {"budget": budget, "keep": keep, "threshold": threshold}
+    wanted = {name: value for name, value in given.items() if value is not None}
+    if [n.strip().lower() for n in names] == ["none"]:
+        if wanted:
+            raise UsageError(f"--compress none takes no --{next(iter(wanted))}", hint="Drop one of the two.")
+        return ()
+    return build_stack(names or ["sentence_filter"], wanted)
+
+
+def build_stack(names: list[str], wanted: dict[str, Any]) -> tuple[Any, ...]:
+    """Compressors by name, with ``budget``, ``keep`` and ``threshold`` given to those that have such an option.
+
+    A budget that no compressor takes is met by a ``budget`` step at the end; a budget goes to the last one that has
+    it. Where nothing is given, the last compressor that has a budget gets the default.
+
+    Raises:
+        UsageError: A keep or threshold that no compressor takes.
+        ConfigError: An unknown name, or a value outside its range.
+    """
+    from ragzip import config, registry
+
+    settings: list[dict[str, Any]] = [{"type": name} for name in names]
+    fields = [{f.name for f in config.options(registry.get("compressor", name, path="--compress"))} for name in names]
+    if not wanted and any(_budget_name(known) for known in fields):
+        wanted = {"budget": DEFAULT_BUDGET}
+    for option, value in wanted.items():
+        if option == "budget":
+            taking = [i for i, known in enumerate(fields) if _budget_name(known)]
+            if taking:
+                settings[taking[-1]][_budget_name(fields[taking[-1]])] = value
+            else:
+                settings.append({"type": "budget", "tokens": value})
+            continue
+        taking = [i for i, known in enumerate(fields) if option in known]
+        if not taking:
+            raise UsageError(f"{', '.join(names)} has no {option!r}", hint="See the options with: ragzip show NAME")
+        settings[taking[-1]][option] = value
+    return tuple(config.from_config("compressor", s, path=f"--compress {s['type']}") for s in settings)
+
+
+def _budget_name(known: set[str]) -> str:
+    return "budget" if "budget" in known else "tokens" if "tokens" in known else ""

@@ -1,0 +1,95 @@
+"""``ragzip compress`` as a filter."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Call, Result
+
+TEXT = "The lamp burnt rape oil. The keeper lived alone. Ships passed at night. " * 6
+
+
+@pytest.fixture
+def pipe(call: Call, monkeypatch: pytest.MonkeyPatch, tiny_lm_path: Path) -> Callable[..., Result]:
+    def piping(data: str | bytes, *arguments: str) -> Result:
+        raw = data.encode("utf-8") if isinstance(data, str) else data
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
+        return call("compress", "--tokenizer", str(tiny_lm_path), *arguments)
+
+    return piping
+
+
+def count(path: Path, text: str) -> int:
+    from ragzip.models import load_tokenizer
+
+    return len(load_tokenizer(str(path)).encode(text, add_special_tokens=False).ids)
+
+
+@pytest.mark.parametrize("budget", [1, 7, 40, 100])
+def test_a_budget_is_met_in_text(pipe, tiny_lm_path: Path, budget: int) -> None:
+    result = pipe(TEXT, "--query", "lamp", "--compress", "budget", "--budget", str(budget))
+    assert result.code == 0
+    assert count(tiny_lm_path, result.out.removesuffix("\n")) <= budget
+    assert "tokens" in result.err
+
+
+def test_text_that_fits_comes_out_as_it_went_in(pipe) -> None:
+    assert pipe("One  line.\n", "--query", "q", "--compress", "budget", "--budget", "4000").out == "One  line.\n"
+
+
+def test_json_lines_in_json_lines_out(pipe) -> None:
+    rows = [
+        {"id": "a", "title": "Lamp", "text": "The lamp burnt oil. It was bright.", "year": 1871, "score": 2.0},
+        {"id": "a", "title": "Keeper", "text": "The keeper lived alone. He had a dog.", "score": 1.0},
+    ]
+    lines = "\n".join(json.dumps(row) for row in rows)
+    result = pipe(lines, "--query", "lamp", "--compress", "truncate", "--keep", "0.5")
+    assert result.code == 0
+    out = [json.loads(line) for line in result.out.splitlines()]
+    assert out
+    for row in out:
+        original = next(r for r in rows if r["title"] == row["title"])
+        assert {k: v for k, v in row.items() if k not in ("text", "spans")} == {
+            k: v for k, v in original.items() if k != "text"
+        }
+        assert " ".join(original["text"][a:b] for a, b in row["spans"]) == row["text"]
+
+
+def test_a_sentence_filter_runs_in_a_pipe(pipe, tiny_encoder_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = pipe(
+        TEXT, "--query", "lamp", "--compress", "truncate", "--compress", "dedupe", "--budget", "30", "--quiet"
+    )
+    assert (result.code, result.err) == (0, "")
+
+
+def test_nothing_in_nothing_out(pipe) -> None:
+    result = pipe("", "--query", "q", "--compress", "budget", "--budget", "10")
+    assert (result.code, result.out) == (0, "")
+    assert pipe("text", "--query", "q", "--compress", "budget", "--budget", "0").out == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "arguments", "words"),
+    [
+        (b"caf\xe9", ["--query", "q"], "UTF-8"),
+        ("text", ["--query", " "], "query is empty"),
+        ('{"text": "a"}\n{"text": ', ["--query", "q"], "line 2"),
+        ('{"text": "a"}\n{"body": 3}', ["--query", "q"], "line 2"),
+        ('{"text": "a"}\n[]', ["--query", "q"], "line 2"),
+        ("text", ["--query", "q", "--format", "xml"], "xml"),
+        ("text", ["--query", "q", "--compress", "nope"], "nope"),
+        ("text", ["--query", "q", "--keep", "0"], "keep"),
+        ("text", ["--query", "q", "--budget", "-1"], "budget"),
+    ],
+)
+def test_bad_input(pipe, data: str | bytes, arguments: list[str], words: str) -> None:
+    result = pipe(data, *arguments)
+    assert result.code in (1, 2)
+    assert result.out == ""
+    assert words in result.err

@@ -1,0 +1,115 @@
+"""``ragzip index`` and its subcommands."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Call
+
+
+def test_indexing_reports_and_is_incremental(call: Call, docs: Path, kb: Path) -> None:
+    again = json.loads(call("index", docs, "--index", kb, "--json").out)
+    assert (again["added"], again["updated"], again["unchanged"], again["removed"]) == (0, 0, 3, 0)
+    (docs / "dogs.txt").write_text("Dogs sleep all day.", encoding="utf-8")
+    (docs / "cats.md").unlink()
+    (docs / "new.txt").write_text("Birds sing.", encoding="utf-8")
+    changed = json.loads(call("index", docs, "--index", kb, "--json").out)
+    assert (changed["added"], changed["updated"], changed["unchanged"], changed["removed"]) == (1, 1, 1, 1)
+
+
+def test_other_paths_stay(call: Call, docs: Path, kb: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("Fish swim.", encoding="utf-8")
+    report = json.loads(call("index", other, "--index", kb, "--json").out)
+    assert (report["added"], report["removed"], report["documents"]) == (1, 0, 4)
+
+
+def test_add_and_remove(call: Call, docs: Path, kb: Path, tmp_path: Path) -> None:
+    extra = tmp_path / "extra.txt"
+    extra.write_text("Fish swim.", encoding="utf-8")
+    assert json.loads(call("index", "add", extra, "--index", kb, "--json").out)["added"] == 1
+    assert json.loads(call("index", "remove", "extra.txt", "--index", kb, "--json").out)["removed"] == 1
+    nothing = call("index", "remove", "extra.txt", "--index", kb)
+    assert nothing.code == 2
+    assert "matches" in nothing.err
+
+
+def test_info_and_verify(call: Call, kb: Path) -> None:
+    info = json.loads(call("index", "info", "--index", kb, "--json", "--sources").out)
+    assert info["documents"] == 3
+    assert sorted(info["sources"]) == ["docs/cats.md", "docs/dogs.txt", "docs/sub/rain.rst"]
+    assert "documents" in call("index", "info", "--index", kb).out
+    assert call("index", "verify", "--index", kb).code == 0
+    victim = next(p for p in sorted(kb.rglob("*")) if p.is_file() and "bm25" in str(p) and p.stat().st_size > 20)
+    data = bytearray(victim.read_bytes())
+    data[-1] ^= 0xFF
+    victim.write_bytes(bytes(data))
+    damaged = call("index", "verify", "--index", kb)
+    assert damaged.code == 1
+    assert victim.name in damaged.out
+
+
+def test_what_cannot_be_read_is_listed_with_the_reason(call: Call, docs: Path) -> None:
+    (docs / "broken.pdf").write_bytes(b"%PDF-1.7 nonsense")
+    (docs / "latin.txt").write_bytes("caf\xe9 au lait".encode("latin-1"))
+    (docs / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    result = call("index", docs, "--index", docs.parent / "kb2", "--retriever", "bm25")
+    assert result.code == 0
+    for name in ("broken.pdf", "latin.txt", "image.png"):
+        assert name in result.err
+        assert name not in result.out
+    assert "UTF-8" in result.err
+    again = call("index", docs, "--index", docs.parent / "kb3", "--retriever", "bm25", "--encoding", "latin-1")
+    assert "latin.txt" not in again.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["index", "missing/", "--index", "new/"], "missing"),
+        (["index", "EMPTY", "--index", "new/"], "no document"),
+        (["index", "DOCS"], "--index"),
+        (["index", "add", "DOCS", "--index", "new/"], "no index"),
+        (["index", "info", "--index", "new/"], "new"),
+        (["index", "info", "--index", "DOCS"], "not"),
+        (["index", "verify", "--index", "new/"], "new"),
+        (["index", "remove", "x", "--index", "new/"], "new"),
+        (["index", "DOCS", "--index", "new/", "--retriever", "sparse"], "sparse"),
+        (["index", "DOCS", "--index", "new/", "--tokens", "3"], "tokens"),
+        (["index", "DOCS", "--index", "new/", "--model", "no-such-model"], "no-such-model"),
+    ],
+)
+def test_bad_calls_leave_nothing_behind(
+    call: Call, docs: Path, arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "empty").mkdir()
+    result = call(*[{"DOCS": str(docs), "EMPTY": str(tmp_path / "empty")}.get(a, a) for a in arguments])
+    assert result.code in (1, 2)
+    assert result.err.startswith("error: ")
+    assert words in result.err
+    assert not (tmp_path / "new" / "manifest.json").exists()
+
+
+def test_standard_input(call: Call, docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import io
+    import sys
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"The moon is made of rock.\n")))
+    report = json.loads(call("index", "-", "--index", docs.parent / "kb4", "--retriever", "bm25", "--json").out)
+    assert report["added"] == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
+def test_a_read_only_place(call: Call, docs: Path) -> None:
+    docs.parent.chmod(0o500)
+    try:
+        result = call("index", docs, "--index", docs.parent / "kb5", "--retriever", "bm25")
+    finally:
+        docs.parent.chmod(0o700)
+    assert result.code == 1

@@ -1,0 +1,95 @@
+"""``ragzip query``."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Call
+
+KEYS = {"question", "answer", "citations", "tokens_in", "tokens_out", "ratio", "prompt_tokens", "ttft_seconds", "steps"}
+
+
+def test_json_is_one_object_a_question_and_nothing_else(call: Call, look: Path) -> None:
+    result = call("query", "Where did the cat sit?", "Do dogs bark?", "--pipeline", look, "--json")
+    assert result.code == 0
+    objects = [json.loads(line) for line in result.out.splitlines()]
+    assert [o["question"] for o in objects] == ["Where did the cat sit?", "Do dogs bark?"]
+    for found in objects:
+        assert set(found) >= KEYS
+        assert found["tokens_out"] <= 12
+        assert found["ratio"] == pytest.approx(found["tokens_in"] / found["tokens_out"], abs=1e-3)
+        assert set(found["steps"][0]) >= {"name", "status", "tokens_in", "tokens_out", "seconds"}
+        assert found["steps"][0]["name"] == "budget"
+        for citation in found["citations"]:
+            assert set(citation) == {"passage_id", "source", "start", "end", "text"}
+
+
+def test_overrides_change_the_pipeline(call: Call, look: Path) -> None:
+    small, large = (
+        json.loads(call("query", "cat dog rain", "-p", look, "--set", f"compressors.0.tokens={n}", "--json").out)
+        for n in (5, 100)
+    )
+    assert small["tokens_out"] <= 5 < large["tokens_out"]
+
+
+def test_text_for_people(call: Call, look: Path) -> None:
+    result = call("query", "Where did the cat sit?", "--pipeline", look, "--show-context")
+    assert result.code == 0
+    for part in ("Where did the cat sit?", "cats.md", "context", "budget", "first token after", "[-"):
+        assert part in result.out
+
+
+def test_questions_come_from_a_pipe(call: Call, look: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Where is the cat?\n\nDo dogs bark?\n"))
+    result = call("query", "--pipeline", look, "--json")
+    assert len(result.out.splitlines()) == 2
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    assert call("query", "--pipeline", look).code == 2
+
+
+def test_an_index_joins_a_pipeline_without_retriever(call: Call, kb: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.yaml"
+    bare.write_text("generator: echo\n", encoding="utf-8")
+    found = json.loads(call("query", "cat", "--pipeline", bare, "--index", kb, "--json").out)
+    assert found["tokens_in"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["query", "q"], "no index"),
+        (["query", "q", "--index", "none/"], "none"),
+        (["query", "", "--pipeline", "LOOK"], "empty"),
+        (["query", "x" * 5_000_000, "--pipeline", "LOOK"], "5,000,000 characters"),
+        (["query", "q", "--pipeline", "nope.yaml"], "no such file"),
+        (["query", "q", "--pipeline", "LOOK", "--set", "x"], "path=value"),
+        (["query", "q", "--pipeline", "LOOK", "--set", "compressors.0.tokns=1"], "Did you mean 'tokens'"),
+        (["query", "q", "--pipeline", "LOOK", "--set", "retriever.index=gone/"], "gone"),
+        (["query", "q", "--pipeline", "LOOK", "--index", "KB"], "its own index"),
+        (["query", "q", "--index", "KB", "--compress", "sentence_fliter"], "Did you mean 'sentence_filter'"),
+        (["query", "q", "--index", "KB", "--compress", "top_k", "--threshold", "1"], "has no 'threshold'"),
+        (["query", "q", "--index", "KB", "--compress", "none", "--budget", "5"], "takes no --budget"),
+        (["query", "q", "--index", "KB", "--keep", "7"], "keep"),
+        (["query", "q", "--index", "KB", "--top-k", "0"], "top-k"),
+        (["query", "q", "--index", "KB", "--retriever", "sparse"], "sparse"),
+        (["query", "q", "--index", "KB", "--retriever", "bm25", "--filter", "nonsense"], "nonsense"),
+        (["query", "q", "--no-such-option"], "no-such-option"),
+        (["qeury"], "qeury"),
+    ],
+)
+def test_bad_calls_get_one_clear_line(
+    call: Call, look: Path, kb: Path, arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call(*[{"LOOK": str(look), "KB": str(kb)}.get(a, a) for a in arguments])
+    assert result.code in (1, 2)
+    assert result.out == ""
+    first = result.err.splitlines()[0]
+    assert first.startswith("error: ")
+    assert words in result.err
+    assert len(result.err) < 1500

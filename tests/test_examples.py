@@ -1,0 +1,104 @@
+"""The examples run as they stand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ragzip import Pipeline
+
+ROOT = Path(__file__).resolve().parent.parent
+PIPELINES = sorted((ROOT / "examples" / "pipelines").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
+def test_pipelines_load_check_and_stay_the_same(path: Path) -> None:
+    pipeline = Pipeline.load(path)
+    pipeline.check()
+    assert Pipeline.from_yaml(pipeline.to_yaml()) == pipeline
+
+
+def test_yaml_in_the_docs_and_the_readme_loads() -> None:
+    found = 0
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for block in page.read_text(encoding="utf-8").split("```yaml\n")[1:]:
+            text = block.split("```")[0]
+            if text.startswith(("ragzip:", "#")):
+                Pipeline.from_yaml(text, source=page.name).check()
+                found += 1
+    assert found >= 2
+
+
+def test_python_in_the_docs_and_the_readme_compiles() -> None:
+    found = 0
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for block in page.read_text(encoding="utf-8").split("```python\n")[1:]:
+            compile(block.split("```")[0], page.name, "exec")
+            found += 1
+    assert found >= 3
+
+
+def test_links_in_the_docs_lead_somewhere() -> None:
+    import re
+
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_a_compressor_of_ones_own() -> None:
+    command = [sys.executable, str(ROOT / "examples" / "own_compressor.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert "The lamp burnt rape oil." in done.stdout
+    assert "lived alone" not in done.stdout
+    assert "shared_words ok" in done.stdout
+
+
+def run(folder: Path, *arguments: str, text: str | None = None) -> str:
+    command = [sys.executable, "-m", "ragzip", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder, input=text)
+    return done.stdout
+
+
+def test_looking_without_any_model(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("# Lamps\n\nThe lamp burnt rape oil. " + "The keeper lived alone. " * 60)
+    run(tmp_path, "index", "notes.md", "--index", "kb/", "--retriever", "bm25")
+    pipeline = str(ROOT / "examples" / "pipelines" / "look.yaml")
+    found = json.loads(run(tmp_path, "query", "What did the lamp burn?", "--pipeline", pipeline, "--json"))
+    assert found["tokens_out"] <= 300 < found["tokens_in"]
+
+
+@pytest.mark.models
+def test_the_readme_as_a_new_user(tmp_path: Path) -> None:
+    """Index, query, YAML, ten lines of Python and a pipe, with the real models."""
+    docs = str(ROOT / "docs")
+    run(tmp_path, "index", docs, "--index", "kb/")
+    question = "What happens when a compression step fails?"
+    found = json.loads(run(tmp_path, "query", question, "--index", "kb/", "--budget", "300", "--json"))
+    assert found["answer"]
+    assert found["tokens_out"] <= 300 < found["tokens_in"]
+    assert found["prompt_tokens"] > found["tokens_out"]
+    assert found["ttft_seconds"] > 0
+    for citation in found["citations"]:
+        assert citation["text"] in (ROOT / "docs" / Path(citation["source"]).name).read_text(encoding="utf-8")
+
+    pipeline = str(ROOT / "examples" / "pipelines" / "local.yaml")
+    small = ("--set", "compressors.1.budget=100", "--set", "generator.max_new_tokens=8")
+    found = json.loads(run(tmp_path, "query", question, "--pipeline", pipeline, *small, "--json"))
+    assert found["tokens_out"] <= 100
+    assert [step["name"] for step in found["steps"]] == ["dedupe", "sentence_filter"]
+
+    script = [sys.executable, str(ROOT / "examples" / "quickstart.py"), docs, question]
+    done = subprocess.run(script, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "tokens (" in done.stdout
+
+    text = (ROOT / "docs" / "footguns.md").read_text(encoding="utf-8")
+    squeezed = run(tmp_path, "compress", "--query", "Why is fork a bad idea?", "--budget", "60", text=text)
+    assert "fork" in squeezed
+    assert len(squeezed) < len(text) / 5
