@@ -1,0 +1,342 @@
+"""Reading an index: one commit of it, from any thread, whatever writers do meanwhile."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragzip.errors import RagzipError, StoreDamaged, StoreError, StoreMismatch, UsageError
+from ragzip.indexes import ann, bm25, manifest
+from ragzip.indexes.encoding import Encoder, check_model
+from ragzip.indexes.files import rebuild_hint
+from ragzip.indexes.filters import Condition, parse
+from ragzip.indexes.manifest import Manifest, ModelEntry, StoreMoved
+from ragzip.indexes.ranking import NO_HITS, Hits, top
+from ragzip.indexes.table import IndexedDocument, Table, from_row
+from ragzip.indexes.text import searched_text
+from ragzip.indexes.vectors import Vectors
+from ragzip.types import Passage
+
+_MOST_FILTERS = 32
+_TRIES = 20
+
+
+class Index:
+    """One commit of an index folder.
+
+    Opening reads the manifest and looks at the sizes of the files; tables and vectors are opened on first use.
+    A writer that commits meanwhile does not disturb it; one that replaces files not opened yet makes it raise
+    ``StoreMoved``: open the index again.
+
+    Attributes:
+        path: The folder.
+        manifest: What the index says of itself.
+    """
+
+    def __init__(self, path: Path, entry: Manifest) -> None:
+        self.path = path
+        self.manifest = entry
+        self._lock = threading.RLock()
+        self._table: Table | None = None
+        self._rows: NDArray[np.int64] | None = None
+        self._vectors: Vectors | None = None
+        self._ann: ann.Ann | None = None
+        self._postings: bm25.Postings | None = None
+        self._checked: Encoder | None = None
+        self._allowed: dict[tuple[str, ...], NDArray[np.int64]] = {}
+
+    @classmethod
+    def open(cls, path: str | Path, *, model: str | None = None) -> Self:
+        """Opens the last commit of an index.
+
+        Args:
+            path: The index folder.
+            model: The encoder it must have been made with, or None for any.
+
+        Raises:
+            StoreError: There is no index.
+            StoreMismatch: Another format version, or another model.
+            StoreDamaged: A file is missing or has another size than the manifest says.
+        """
+        root = Path(path)
+        for _ in range(_TRIES):
+            entry = manifest.read(root)
+            problem = _looks_wrong(root, entry)
+            if not problem:
+                break
+            if not _moved(root, entry):
+                raise StoreDamaged(f"{root}: {problem}.", hint=rebuild_hint(root))
+        else:
+            raise StoreMoved(f"{root}: is being rewritten all the time.", hint="Try again in a moment.")
+        found = entry.model.name if entry.model else None
+        if model is not None and model != found:
+            raise StoreMismatch(
+                f"{root}: made with {found or 'no model (bm25)'}, not with {model}.",
+                hint=f"Use that model, or make it anew. {rebuild_hint(root)}",
+            )
+        return cls(root, entry)
+
+    def close(self) -> None:
+        """Gives the files back; the index opens them again when used again."""
+        with self._lock:
+            if self._table is not None:
+                self._table.close()
+            self._table = self._rows = self._vectors = self._ann = self._postings = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Passages alive."""
+        return self.manifest.passages
+
+    def model_name(self) -> str:
+        """What ``load_encoder`` takes to encode questions for this index.
+
+        Raises:
+            StoreMismatch: The index has no vectors.
+        """
+        return self._model().name
+
+    def check_model(self, encoder: Encoder) -> None:
+        """Makes sure that an encoder is the one the vectors come from.
+
+        Raises:
+            StoreMismatch: It is not; says which is which.
+        """
+        entry = self._model()
+        if self._checked is encoder:
+            return
+        hint = f"Get the model it was made with, or make it anew. {rebuild_hint(self.path)}"
+        check_model(entry, encoder.name, encoder.fingerprint, where=str(self.path), hint=hint)
+        self._checked = encoder
+
+    def search_vectors(self, queries: NDArray[np.float32], k: int, filters: Sequence[str] = ()) -> list[Hits]:
+        """The passages whose vectors have the greatest inner product with each query.
+
+        Exact below 100,000 passages and wherever filters apply; above, a compressed index finds the candidates. The
+        scores are exact always. One query's result does not depend on the others.
+
+        Args:
+            queries: ``[n, dimensions]``, finite.
+            k: How many at most for each.
+            filters: As ``ragzip.indexes.filters`` describes.
+
+        Raises:
+            StoreMismatch: The index has no vectors, or of another width.
+            UsageError: Queries that are not finite, or not a matrix.
+            ConfigError: A filter that is none.
+        """
+        allowed = self._rows_where(filters) if filters else None
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        if queries.ndim != 2 or not np.isfinite(queries).all():
+            raise UsageError("queries must be a matrix of finite numbers", hint="Check the encoder's output.")
+        model = self._model()
+        if queries.shape[1] != model.dimensions:
+            raise StoreMismatch(
+                f"{self.path}: vectors are {model.dimensions} wide, the query's {queries.shape[1]}.",
+                hint=f"Encode with {model.name}.",
+            )
+        if k < 1 or len(self) == 0 or (allowed is not None and len(allowed) == 0):
+            return [NO_HITS for _ in queries]
+        return [self._nearest(query, k, allowed) for query in queries]
+
+    def search_terms(self, texts: Sequence[str], k: int, filters: Sequence[str] = ()) -> list[Hits]:
+        """The passages that share terms with each text, by BM25; those that share none are left out.
+
+        Args:
+            texts: Questions.
+            k: How many at most for each.
+            filters: As ``ragzip.indexes.filters`` describes.
+
+        Raises:
+            ConfigError: A filter that is none.
+        """
+        allowed = np.searchsorted(self.rows, self._rows_where(filters)).astype(np.int64) if filters else None
+        if k < 1 or len(self) == 0:
+            return [NO_HITS for _ in texts]
+        postings = self.postings
+        found = [postings.search(text, k, allowed) for text in texts]
+        return [Hits(self.rows[hits.rows], hits.scores) for hits in found]
+
+    def passages(
+        self, rows: Sequence[int] | NDArray[np.int64], scores: Sequence[float] | NDArray[np.float32] | None = None
+    ) -> list[Passage]:
+        """The passages of these rows, in this order.
+
+        Args:
+            rows: As searches give them.
+            scores: One for each, to be set on the passages.
+
+        Raises:
+            KeyError: There is no such row.
+        """
+        wanted = [int(row) for row in rows]
+        found = self.table.some(wanted)
+        values = [None] * len(wanted) if scores is None else [float(score) for score in scores]
+        return [from_row(found[row], score) for row, score in zip(wanted, values, strict=True)]
+
+    def passage(self, passage_id: str) -> Passage:
+        """The passage with this id.
+
+        Raises:
+            KeyError: There is none.
+        """
+        row = self.table.find(passage_id)
+        if row is None:
+            raise KeyError(passage_id)
+        return from_row(row)
+
+    def documents(self) -> list[IndexedDocument]:
+        """Every document, sorted by source."""
+        return sorted((found[0] for found in self.table.documents()), key=lambda document: document.source)
+
+    def __iter__(self) -> Iterator[Passage]:
+        """Every passage, in row order, a page at a time."""
+        return map(from_row, self.table.alive())
+
+    # What is opened late.
+
+    @property
+    def table(self) -> Table:
+        """The passage table at this commit."""
+        with self._lock, self._opening():
+            if self._table is None:
+                entry = self.manifest
+                self._table = Table(self.path, entry.table, entry.id, entry.commit, entry.rows)
+            return self._table
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The rows alive, ascending, ``[passages]``: position to row."""
+        with self._lock:
+            if self._rows is None:
+                self._rows = self._alive()
+            return self._rows
+
+    @property
+    def vectors(self) -> Vectors:
+        """All vectors, dead ones included, ``[rows, dimensions]``."""
+        with self._lock, self._opening():
+            if self._vectors is None:
+                width = self.manifest.model.dimensions if self.manifest.model else 0
+                self._vectors = Vectors(self.path, self.manifest.shards, width)
+            return self._vectors
+
+    @property
+    def postings(self) -> bm25.Postings:
+        """The term index; built in memory where the commit has none, because its writer was stopped."""
+        with self._lock, self._opening():
+            if self._postings is None:
+                if self.manifest.bm25:
+                    self._postings = bm25.load(self.path, self.manifest.bm25, len(self))
+                else:
+                    self._postings = bm25.build(searched_text(passage) for passage in self)
+            return self._postings
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Tells files that a writer replaced from files that are missing."""
+        try:
+            yield
+        except (FileNotFoundError, StoreDamaged) as error:
+            if _moved(self.path, self.manifest):
+                raise StoreMoved(f"{self.path}: was rewritten since it was opened.", hint="Open it again.") from error
+            if isinstance(error, RagzipError):
+                raise
+            raise StoreDamaged(f"{self.path}: a file is missing: {error}.", hint=rebuild_hint(self.path)) from error
+
+    def _model(self) -> ModelEntry:
+        if self.manifest.model is None:
+            raise StoreMismatch(
+                f"{self.path}: was made for bm25 and has no vectors.",
+                hint=f"Search it with bm25, or make it with vectors. {rebuild_hint(self.path)}",
+            )
+        return self.manifest.model
+
+    def _alive(self) -> NDArray[np.int64]:
+        entry = self.manifest
+        if entry.passages == entry.rows:
+            return np.arange(entry.rows, dtype=np.int64)
+        spans = self.table.intervals()
+        counts = spans[:, 1]
+        # Each document's rows are consecutive: its first row, plus how far into the document.
+        offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows: NDArray[np.int64] = np.repeat(spans[:, 0], counts) + offsets
+        return rows
+
+    def _nearest(self, query: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None) -> Hits:
+        if allowed is not None or self.manifest.faiss is None:
+            return self.vectors.search(query, k, self.rows if allowed is None else allowed)
+        with self._lock, self._opening():
+            if self._ann is None:
+                self._ann = ann.Ann(self.path, self.manifest.faiss, len(self), len(query))
+            searcher = self._ann
+        hits = searcher.search(query, k)
+        rows = self.rows[hits.rows]
+        if searcher.exact:
+            return Hits(rows, hits.scores)
+        rows = np.sort(rows)
+        scores: NDArray[np.float32] = self.vectors.take(rows) @ query
+        return top(rows, scores, k)
+
+    def _rows_where(self, filters: Sequence[str]) -> NDArray[np.int64]:
+        """The rows alive that pass; remembered, because a component asks with the same filters each time."""
+        key = tuple(filters)
+        conditions = parse(key)
+        with self._lock:
+            found = self._allowed.get(key)
+            if found is None:
+                passing = [
+                    row
+                    for row, passage_id, title, _, metadata in self.table.alive(text=False)
+                    if _passes(conditions, json.loads(metadata), {"id": passage_id, "title": title})
+                ]
+                found = np.array(passing, dtype=np.int64)
+                while len(self._allowed) >= _MOST_FILTERS:
+                    self._allowed.pop(next(iter(self._allowed)))
+                self._allowed[key] = found
+            return found
+
+
+def _passes(conditions: Sequence[Condition], metadata: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    return all(condition.holds(metadata, own) for condition in conditions)
+
+
+def _looks_wrong(root: Path, entry: Manifest) -> str:
+    """What is wrong with the files' names and sizes, or ""."""
+    for file in entry.files:
+        problem = _size_problem(root / file.name, file.bytes, file.bytes)
+        if problem:
+            return problem
+    # A writer that was stopped may have left the table larger; it never gets smaller.
+    return _size_problem(root / entry.table, entry.table_bytes, None)
+
+
+def _size_problem(path: Path, least: int, most: int | None) -> str:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        return f"{path.name} is missing" if isinstance(error, FileNotFoundError) else f"{path.name}: {error.strerror}"
+    if size < least or (most is not None and size > most):
+        return f"{path.name} has {size} bytes, not {least}"
+    return ""
+
+
+def _moved(root: Path, entry: Manifest) -> bool:
+    """Whether another commit has taken the place of this one."""
+    try:
+        now = manifest.read(root)
+    except StoreError:
+        return False
+    return (now.id, now.commit) != (entry.id, entry.commit)

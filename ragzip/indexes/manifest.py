@@ -1,0 +1,234 @@
+"""The manifest: the one file whose replacement is a commit.
+
+A reader that has read it knows every file of one state of the index. Files it lists are never changed, except the
+SQLite table, whose rows carry the commits that added and removed them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ragzip.errors import StoreDamaged, StoreError, StoreMismatch
+from ragzip.indexes.files import FileEntry, new_file, rebuild_hint
+
+FORMAT = 1
+NAME = "manifest.json"
+PENDING = "manifest.rebuild.json"
+Retrieval = Literal["dense", "bm25", "fusion"]
+_MOST_BYTES = 64 * 1024 * 1024
+_FILE = re.compile(r"vectors/\d{6,}\.npy|faiss-\d{6,}\.index|bm25-\d{6,}/[a-z_]+(\.[a-z_]+)*|passages-\d{6,}\.sqlite")
+
+
+class StoreMoved(StoreError):
+    """A writer replaced files since this index was opened: open it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """The encoder the vectors come from.
+
+    Attributes:
+        name: As ``load_encoder`` takes it.
+        fingerprint: Of its weights.
+        dimensions: Width of its vectors.
+    """
+
+    name: str
+    fingerprint: str
+    dimensions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """How documents were cut.
+
+    Attributes:
+        tokens: Most tokens a passage.
+        overlap: Tokens shared with the passage before.
+        unit: Whose tokens: ``model``, or ``words`` where there is no model.
+        loader: Version of the loaders.
+    """
+
+    tokens: int
+    overlap: int
+    unit: str
+    loader: int
+
+    @property
+    def recipe(self) -> str:
+        """One string that differs when passages would."""
+        return f"{self.tokens}+{self.overlap} {self.unit} v{self.loader}"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Vectors of consecutive rows, ``[rows, dimensions]`` float32."""
+
+    file: FileEntry
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One state of an index.
+
+    Attributes:
+        id: Random; also in the SQLite table, so that mixed-up files are noticed.
+        commit: Number of commits so far.
+        retriever: How it is meant to be searched.
+        model: None for bm25 alone.
+        chunking: Of the last run; documents record their own.
+        documents: That are alive.
+        passages: That are alive.
+        rows: Given out so far, dead ones included.
+        digest: Sum of the digests of the documents alive, modulo 2^256, in hex.
+        table: File name of the SQLite table.
+        table_bytes: Its least size.
+        shards: In row order.
+        faiss: Over the vectors alive, in row order; None between the commits of one run.
+        bm25: Files of the term index over the same passages; empty between the commits of one run.
+        serial: Last number given to a file.
+        created: When, ISO 8601.
+        updated: When, ISO 8601.
+        version: Of the ragzip that wrote it.
+    """
+
+    id: str
+    commit: int
+    retriever: Retrieval
+    model: ModelEntry | None
+    chunking: Chunking
+    documents: int
+    passages: int
+    rows: int
+    digest: str
+    table: str
+    table_bytes: int
+    shards: tuple[Shard, ...]
+    faiss: FileEntry | None
+    bm25: tuple[FileEntry, ...]
+    serial: int
+    created: str
+    updated: str
+    version: str
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """Everything listed but the SQLite table."""
+        return (*(s.file for s in self.shards), *((self.faiss,) if self.faiss else ()), *self.bm25)
+
+    @property
+    def searchable(self) -> bool:
+        """Whether the search structures belong to this commit; without them a search works, but slower."""
+        vectors = self.faiss is not None or self.retriever == "bm25"
+        terms = bool(self.bm25) or self.retriever == "dense"
+        return self.passages == 0 or (vectors and terms)
+
+
+def exists(root: Path) -> bool:
+    """Whether there is a manifest, good or bad."""
+    return (root / NAME).is_file()
+
+
+def write(root: Path, manifest: Manifest, name: str = NAME) -> None:
+    """Commits: from the moment of the rename, the index is what this manifest says."""
+    body = dataclasses.asdict(manifest)
+    text = json.dumps({"format": FORMAT, "checksum": _checksum(body), **body}, indent=1)
+    with new_file(root / name) as out:
+        out.write(text.encode("utf-8"))
+
+
+def read(root: Path, name: str = NAME) -> Manifest:
+    """The manifest of an index folder.
+
+    Raises:
+        StoreError: There is no folder, or no index in it.
+        StoreMismatch: Another format version.
+        StoreDamaged: Not what was written.
+    """
+    path = root / name
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise StoreDamaged(f"{path}: far too large for a manifest.", hint=rebuild_hint(root))
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise _missing(root) from None
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be read: {error.strerror or error}.", hint="Check its permissions."
+        ) from error
+    try:
+        values = json.loads(data)
+        version = values["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StoreDamaged(f"{path}: is no manifest: {error!r}.", hint=rebuild_hint(root)) from error
+    if version != FORMAT:
+        age = "a newer ragzip" if isinstance(version, int) and version > FORMAT else "another ragzip"
+        raise StoreMismatch(
+            f"{path}: format {version!r}, written by {age}; this ragzip reads format {FORMAT}.",
+            hint=f"Upgrade ragzip, or make it anew. {rebuild_hint(root)}",
+        )
+    try:
+        return _parse(values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreDamaged(f"{path}: is damaged: {error}.", hint=rebuild_hint(root)) from error
+
+
+def _missing(root: Path) -> StoreError:
+    if not root.exists():
+        return StoreError(
+            f"{root}: no such index.", hint=f"Make one: ragzip index PATH... --index {root}; or check the spelling."
+        )
+    if not root.is_dir():
+        return StoreError(f"{root}: an index is a folder, and this is a file.", hint="Name the index folder.")
+    if (root / PENDING).is_file() or any(root.glob("passages-*.sqlite")):
+        return StoreError(
+            f"{root}: indexing was stopped before its first commit.", hint="Run the same ragzip index command again."
+        )
+    return StoreError(
+        f"{root}: this folder holds no index.",
+        hint=f"Make one: ragzip index PATH... --index {root}; or check the path.",
+    )
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _parse(values: dict[str, Any]) -> Manifest:
+    body = {key: value for key, value in values.items() if key not in ("format", "checksum")}
+    if values.get("checksum") != _checksum(body):
+        raise ValueError("its checksum does not match")
+    model = ModelEntry(**body["model"]) if body["model"] is not None else None
+    shards = tuple(Shard(_file(s["file"]), int(s["rows"])) for s in body["shards"])
+    manifest = Manifest(
+        **{
+            **body,
+            "model": model,
+            "chunking": Chunking(**body["chunking"]),
+            "shards": shards,
+            "faiss": _file(body["faiss"]) if body["faiss"] is not None else None,
+            "bm25": tuple(_file(entry) for entry in body["bm25"]),
+        }
+    )
+    if manifest.retriever not in get_args(Retrieval):
+        raise ValueError(f"unknown retriever {manifest.retriever!r}")
+    if not _FILE.fullmatch(manifest.table):
+        raise ValueError(f"{manifest.table!r} is no file of an index")
+    if model is not None and sum(shard.rows for shard in shards) != manifest.rows:
+        raise ValueError("its shards do not hold its rows")
+    return manifest
+
+
+def _file(values: dict[str, Any]) -> FileEntry:
+    entry = FileEntry(**values)
+    if not _FILE.fullmatch(entry.name):
+        raise ValueError(f"{entry.name!r} is no file of an index")
+    return entry

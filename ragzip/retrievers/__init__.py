@@ -1,0 +1,9 @@
+"""Retrievers: a question in, scored passages out. Importing this loads nothing; searching does."""
+
+from ragzip.retrievers.bm25 import BM25
+from ragzip.retrievers.choose import for_index
+from ragzip.retrievers.dense import Dense
+from ragzip.retrievers.fusion import Fusion
+from ragzip.retrievers.oracle import Oracle
+
+__all__ = ["BM25", "Dense", "Fusion", "Oracle", "for_index"]
