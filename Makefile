@@ -29,9 +29,9 @@ models: $(STAMP) ## Make the built-in models ready
 demo: models ## Index real text, ask three questions, show what compression saves
 	@$(BIN)/ragzip index python:topics docs/ --index $(DEMO)/kb
 	@$(BIN)/ragzip query --index $(DEMO)/kb --compress sentence_filter --budget 400 \
-		"When is the __del__ method of an object called?" \
 		"What does the nonlocal statement do?" \
-		"What happens in ragzip when a compression step fails?"
+		"What does the pass statement do?" \
+		"What happens when a compression step fails?"
 
 fmt: $(STAMP) ## Format the code
 	$(BIN)/ruff format .

@@ -12,9 +12,7 @@ LONGEST, MEDIAN = 400, 150
 FORBIDDEN = {
     r"\bpickle\.loads?\(|allow_pickle=True|yaml\.load\(|trust_remote_code=True|\beval\(|\bexec\(": "unsafe loading",
     r"/(home|root|work|Users)/[a-z]": "a path of one machine",
-    r"\bprint\(": "print in the package",
 }
-ALLOWED = {"print in the package": "tools|benchmarks|examples|tests"}
 
 
 def main() -> int:
@@ -40,9 +38,8 @@ def _forbidden(path: Path) -> list[str]:
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         for pattern, what in FORBIDDEN.items():
-            if re.search(pattern, line) and not re.match(ALLOWED.get(what, "^$"), path.parts[0]):
-                if "model.eval()" in line or "literal_eval" in line:
-                    continue
+            allowed = "model.eval()" in line or "noqa: S" in line  # with its reason beside it
+            if re.search(pattern, line) and not allowed:
                 found.append(f"{path}:{number}: {what}: {line.strip()[:80]}")
     return found
 

@@ -141,6 +141,7 @@ def _render(lm: CausalLM, turns: list[dict[str, str]], number: int) -> str | Non
     if not lm.tokenizer.chat_template:
         return None
     merged = _without_system(turns)
+    reason: Exception | None = None
     for attempt in [turns, merged] if merged else [turns]:
         try:
             return _apply(lm, attempt)

@@ -105,10 +105,11 @@ class OpenAI:
         def tell(number: int) -> Callable[[str], None] | None:
             if on_text is None:
                 return None
+            call: OnText = on_text
 
             def told(piece: str) -> None:
                 with one_at_a_time:
-                    on_text(number, piece)
+                    call(number, piece)
 
             return told
 

@@ -53,7 +53,7 @@ def build(
     """
     import faiss
 
-    index = faiss.index_factory(dimensions, kind(count, dimensions), faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(dimensions, kind(count, dimensions), faiss.METRIC_INNER_PRODUCT)
     if not index.is_trained:
         sample = np.unique(np.linspace(0, count - 1, num=min(count, _TRAIN_ROWS)).astype(np.int64))
         index.train(take(sample))

@@ -142,7 +142,7 @@ class Run:
     def _settle(self, before: Manifest | None) -> None:
         """Fills in what the caller left open."""
         options = self._options
-        self._retriever = options.retriever or (before.retriever if before else DEFAULT_RETRIEVER)
+        self._retriever: Retrieval = options.retriever or (before.retriever if before else DEFAULT_RETRIEVER)
         named = options.model or (before.model.name if before and before.model else EMBEDDER)
         name = "" if self._retriever == "bm25" else named
         self._encoder = LazyEncoder(name, self._given, self._on_progress)

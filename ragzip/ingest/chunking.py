@@ -185,7 +185,7 @@ def _checked(
     """Counts the passages as they came out and shortens those over the limit, until none is."""
     fits: list[tuple[str, str, Packed, bool]] = [(*passage, False) for passage in passages]
     while todo := [at for at, (_, _, _, good) in enumerate(fits) if not good]:
-        counts = counter.raw([_read(text, *fits[at][::2]) for at in todo])
+        counts = counter.raw([_read(text, fits[at][0], fits[at][2]) for at in todo])
         over = {at for at, count in zip(todo, counts, strict=True) if count > tokens}
         after: list[tuple[str, str, Packed, bool]] = []
         for at, (title, path, packed, _) in enumerate(fits):

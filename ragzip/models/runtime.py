@@ -158,7 +158,7 @@ def quiet() -> Iterator[None]:
     Holds the lock of ``kept``, so that two loads never see each other's settings. What the log lines would say is
     checked by the loaders themselves and raised as errors.
     """
-    from transformers.utils import logging
+    logging: Any = importlib.import_module("transformers.utils.logging")
 
     hub: Any = importlib.import_module("huggingface_hub.utils")
     with _lock:

@@ -22,7 +22,7 @@ class QA:
         titles: Whether each passage's title stands before its text.
     """
 
-    instruction: str = "Answer this question in one sentence, from the context above:"
+    instruction: str = "Answer with one sentence of the context above.\nQuestion:"
     system: str = "You are a helpful assistant."
     titles: bool = True
 

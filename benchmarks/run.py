@@ -1,0 +1,68 @@
+"""Runs the benchmarks and writes what they gave: benchmarks/results/*.json and docs/numbers.md.
+
+    python benchmarks/run.py            # all
+    python benchmarks/run.py main_job   # one
+
+Run it with nothing else on the machine. Numbers are medians; compare ratios, not seconds of different machines.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+NUMBERS = ROOT / "docs" / "numbers.md"
+PARTS = ("main_job",)
+
+
+def main(parts: list[str]) -> None:
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.measure import environment
+
+    RESULTS.mkdir(exist_ok=True)
+    for part in parts or PARTS:
+        module = importlib.import_module(f"benchmarks.{part}")
+        record = {
+            "command": f"python benchmarks/run.py {part}",
+            "when": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "environment": environment(),
+            "results": module.run(),
+        }
+        text = json.dumps(record, indent=2) + "\n"
+        (RESULTS / f"{part}.json").write_text(text, encoding="utf-8")
+        print(text)
+    write_page()
+
+
+def write_page() -> None:
+    """Renders every stored result between the page's markers; the prose around them is written by hand."""
+    page = NUMBERS.read_text(encoding="utf-8")
+    for path in sorted(RESULTS.glob("*.json")):
+        begin, end = f"<!-- begin {path.stem} -->", f"<!-- end {path.stem} -->"
+        if begin not in page:
+            continue
+        head, _, rest = page.partition(begin)
+        _, _, tail = rest.partition(end)
+        page = f"{head}{begin}\n{_render(json.loads(path.read_text(encoding='utf-8')))}{end}{tail}"
+    NUMBERS.write_text(page, encoding="utf-8")
+
+
+def _render(record: dict[str, Any]) -> str:
+    lines = [
+        f"`{record['command']}`, {record['when']}, " + ", ".join(f"{k} {v}" for k, v in record["environment"].items())
+    ]
+    lines += ["", "| what | | value |", "|---|---|---|"]
+    for name, value in record["results"].items():
+        rows = value.items() if isinstance(value, dict) else [("", value)]
+        lines += [f"| {name} | {key} | {number:,} |" for key, number in rows]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,119 @@
+"""The helper base for methods that score sentences: subclass it, write ``score``, and everything else is there."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+from ragzip.compressors._allocate import fit, fits, unless_grown
+from ragzip.compressors._layout import Layout
+from ragzip.compressors._options import check_count, check_number, check_share, counter_of
+from ragzip.protocols import Compressor, Counter, runtime_field
+from ragzip.types import Context, Passage, Query, Segment, TextSegment
+
+
+@dataclass(frozen=True, slots=True)
+class Sentences:
+    """The sentences of one segment.
+
+    Attributes:
+        texts: In order; a very long one comes in several parts.
+        passage: Where they come from (title, score, full text), or None where the segment names none.
+    """
+
+    texts: tuple[str, ...]
+    passage: Passage | None = None
+
+    @property
+    def title(self) -> str:
+        """The passage's title, or ""."""
+        return self.passage.title if self.passage else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceScorer(Compressor[TextSegment, TextSegment]):
+    """Keeps the sentences with the best scores, in their order, with exact spans.
+
+    A method is a frozen dataclass with ``score`` and its own options; see ``sentence_filter`` for an example. All
+    limits that are given hold together; where none is, ``default_keep`` does.
+
+    Attributes:
+        threshold: Sentences that score less are dropped; None drops none.
+        keep: Share of the context's tokens kept, above 0 and at most 1, shared across passages by score; the best
+            sentence is kept whole even where it is more.
+        budget: Most tokens of the whole context as laid out, titles and separators included, shared across
+            passages by score. Always met: a best sentence that is longer than the budget is cut at a word.
+        counter: Whose tokens are counted; the generator's within a pipeline.
+    """
+
+    default_keep: ClassVar[float] = 0.5
+
+    threshold: float | None = None
+    keep: float | None = None
+    budget: int | None = None
+    counter: Counter | None = runtime_field()
+
+    def __post_init__(self) -> None:
+        check_number("threshold", self.threshold)
+        check_share("keep", self.keep)
+        check_count("budget", self.budget)
+
+    @abstractmethod
+    def score(self, query: Query, groups: Sequence[Sentences]) -> Sequence[Sequence[float]]:
+        """A score for each sentence of each group, greater is better; called once a context.
+
+        Args:
+            query: The question; its text may be empty.
+            groups: One per segment that has sentences, in order; never empty.
+        """
+
+    def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[TextSegment]]:
+        """Each context with its best sentences."""
+        return [cast("Context[TextSegment]", self._compress(context)) for context in contexts]
+
+    def _compress(self, context: Context[TextSegment]) -> Context[Segment]:
+        layout = Layout(cast("Context[Segment]", context))
+        keep = self.keep
+        if keep is None and self.threshold is None and self.budget is None:
+            keep = self.default_keep
+        keep = None if keep == 1.0 else keep
+        if not layout.units or (keep is None and self.threshold is None and self.budget is None):
+            return layout.context
+        if keep is None and self.budget is None:
+            kept = layout.build(self._ranked(layout))
+            return unless_grown(layout, kept, lambda: counter_of(self.counter))
+        counter = counter_of(self.counter)
+        if self.budget == 0:
+            return layout.build(())
+        if keep is None and self.threshold is None and fits(layout, self.budget or 0, counter):
+            return layout.context  # nothing to decide: spare the scoring
+        ranked = self._ranked(layout)
+        share = None if keep is None else math.floor(keep * counter.context(layout.context))
+        if share is None or (self.budget is not None and self.budget <= share):
+            kept = fit(layout, ranked, self.budget or 0, counter)
+        else:
+            kept = fit(layout, ranked, share, counter, cut=False)
+            if not kept.segments and ranked:
+                best = ranked[:1]
+                whole = self.budget is None
+                kept = layout.build(best) if whole else fit(layout, best, self.budget or 0, counter)
+        return unless_grown(layout, kept, lambda: counter)
+
+    def _ranked(self, layout: Layout) -> list[int]:
+        """Units at or above the threshold, best first, equal ones in their order."""
+        groups, places = [], []
+        for segment, units in enumerate(layout.of_segment):
+            if units:
+                groups.append(Sentences(tuple(layout.text(unit) for unit in units), layout.passage(segment)))
+                places.append(units)
+        found = self.score(layout.context.query, groups)
+        if [len(scores) for scores in found] != [len(units) for units in places]:
+            raise ValueError(f"{type(self).__name__}.score gave another number of scores than there are sentences")
+        scores = [float(score) for group in found for score in group]
+        if not all(math.isfinite(score) for score in scores):
+            raise ValueError(f"{type(self).__name__}.score gave a score that is not finite")
+        least = -math.inf if self.threshold is None else self.threshold
+        return sorted((u for u in range(len(scores)) if scores[u] >= least), key=lambda u: (-scores[u], u))

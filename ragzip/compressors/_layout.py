@@ -1,0 +1,187 @@
+"""A context cut into units that can be kept or dropped, and put together again with exact spans."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ragzip.text import Stretch, cut_before, sentences
+from ragzip.types import Context, Passage, Segment, SoftSegment, Span, TextSegment
+
+_LONGEST = 1000  # characters of a unit: about what a sentence encoder reads
+_SPACE = re.compile(r"\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A sentence of a text segment, or a whole soft segment.
+
+    Attributes:
+        segment: Index of its segment in the context.
+        start: First character within the segment's text; 0 for a soft segment.
+        end: One past the last; 0 for a soft segment.
+    """
+
+    segment: int
+    start: int
+    end: int
+
+
+class Layout:
+    """The units of one context, in order.
+
+    Sentences longer than 1,000 characters (tables, code, text without full stops) are several units, cut at line
+    ends or words. Segments without any character but white space have no unit.
+
+    Args:
+        context: It is never changed.
+    """
+
+    def __init__(self, context: Context[Segment]) -> None:
+        self.context = context
+        self.units: list[Unit] = []
+        self.of_segment: list[range] = []
+        for index, segment in enumerate(context.segments):
+            first = len(self.units)
+            if isinstance(segment, TextSegment):
+                self.units += [Unit(index, start, end) for start, end in _units(segment.text)]
+            elif segment.embeddings.shape[0]:
+                self.units.append(Unit(index, 0, 0))
+            self.of_segment.append(range(first, len(self.units)))
+
+    @cached_property
+    def passages(self) -> dict[str, Passage]:
+        """Passages by id; the first one counts where ids repeat."""
+        return {passage.id: passage for passage in reversed(self.context.passages)}
+
+    def passage(self, segment: int) -> Passage | None:
+        """The passage a segment comes from: that of its first span."""
+        sources = self.context.segments[segment].sources
+        return self.passages.get(sources[0].passage_id) if sources else None
+
+    def title(self, segment: int) -> str:
+        """The title that is printed before a segment, or ""."""
+        passage = self.passage(segment)
+        return passage.title if passage else ""
+
+    def size(self, unit: int) -> int:
+        """How long a unit is, without counting tokens: characters, and four for each soft row."""
+        place = self.units[unit]
+        segment = self.context.segments[place.segment]
+        return 4 * int(segment.embeddings.shape[0]) if isinstance(segment, SoftSegment) else place.end - place.start
+
+    @cached_property
+    def length(self) -> int:
+        """The size of all units."""
+        return sum(map(self.size, range(len(self.units))))
+
+    def text(self, unit: int) -> str:
+        """A unit's characters; "" for a soft segment."""
+        place = self.units[unit]
+        segment = self.context.segments[place.segment]
+        return segment.text[place.start : place.end] if isinstance(segment, TextSegment) else ""
+
+    def build(self, kept: Iterable[int], ends: Mapping[int, int] | None = None) -> Context[Segment]:
+        """The context with these units alone, in their order.
+
+        Neighbouring units keep the white space between them; others are joined by the segment's joiner.
+
+        Args:
+            kept: Indices of units.
+            ends: For units to be cut short, the character of the segment's text to stop before.
+        """
+        ends = ends or {}
+        chosen = sorted(set(kept))
+        if len(chosen) == len(self.units) and not ends:
+            return self.context
+        segments: list[Segment] = []
+        for index, stretches in self._stretches(chosen, ends).items():
+            segment = self.context.segments[index]
+            units = self.of_segment[index]
+            whole = [(self.units[units[0]].start, self.units[units[-1]].end)]
+            part: Segment | None = segment
+            if isinstance(segment, TextSegment) and stretches != whole:
+                part = _take(segment, stretches, self.passages)
+            if part is not None:
+                segments.append(part)
+        return Context(self.context.query, tuple(segments), self.context.passages)
+
+    def _stretches(self, chosen: Sequence[int], ends: Mapping[int, int]) -> dict[int, list[Stretch]]:
+        """Per segment the stretches of its text that are kept, neighbouring units as one."""
+        found: dict[int, list[Stretch]] = {}
+        before = -2
+        for unit in chosen:
+            place = self.units[unit]
+            stretches = found.setdefault(place.segment, [])
+            end = ends.get(unit, place.end)
+            if stretches and before == unit - 1 and before not in ends:
+                stretches[-1] = (stretches[-1][0], end)
+            else:
+                stretches.append((place.start, end))
+            before = unit
+        return found
+
+
+def _units(text: str) -> Iterable[Stretch]:
+    for start, end in sentences(text):
+        while end - start > _LONGEST:
+            stop = _break(text, start, start + _LONGEST)
+            yield start, start + len(text[start:stop].rstrip())
+            space = _SPACE.match(text, stop)
+            start = space.end() if space else stop
+        yield start, end
+
+
+def _break(text: str, start: int, stop: int) -> int:
+    """Where to cut a long sentence at or before ``stop``: a line end, else a space, else between letters."""
+    for mark in ("\n", " "):
+        found = text.rfind(mark, start + _LONGEST // 2, stop)
+        if found > start:
+            return found
+    near = start + cut_before(text[start : stop + 1], stop - start)
+    return near if near > start else stop
+
+
+def _take(segment: TextSegment, stretches: Sequence[Stretch], passages: Mapping[str, Passage]) -> TextSegment | None:
+    """The segment with only these stretches of its text; None where nothing is left."""
+    joiner = segment.joiner if not segment.joiner.strip() else " "
+    pieces = _pieces(segment, passages)
+    if pieces is None:  # abstractive: the text is cut, and the spans still say what it was written from
+        text = joiner.join(segment.text[start:end] for start, end in stretches)
+        return TextSegment(text, segment.sources, joiner) if text.strip() else None
+    starts = [start for start, _ in pieces]
+    spans: list[Span] = []
+    for start, end in stretches:
+        number = max(bisect_right(starts, start) - 1, 0)
+        while number < len(pieces) and pieces[number][0] < end:
+            offset, span = pieces[number]
+            first, last = max(start, offset), min(end, offset + len(span))
+            if first < last:
+                spans.append(Span(span.passage_id, span.start + first - offset, span.start + last - offset))
+            number += 1
+    text = joiner.join(passages[s.passage_id].text[s.start : s.end] for s in spans)
+    return TextSegment(text, tuple(spans), joiner) if text.strip() else None
+
+
+def _pieces(segment: TextSegment, passages: Mapping[str, Passage]) -> list[tuple[int, Span]] | None:
+    """Where each span of an extractive segment begins in its text; None if the text is not what its spans say."""
+    if not segment.sources:
+        return None
+    pieces, position = [], 0
+    text, joiner = segment.text, segment.joiner
+    for number, span in enumerate(segment.sources):
+        passage = passages.get(span.passage_id)
+        if passage is None or span.end > len(passage.text):
+            return None
+        if number:
+            if not text.startswith(joiner, position):
+                return None
+            position += len(joiner)
+        if not text.startswith(passage.text[span.start : span.end], position):
+            return None
+        pieces.append((position, span))
+        position += len(span)
+    return pieces if position == len(text) else None

@@ -1,0 +1,41 @@
+"""Checks of options, for ``__post_init__``: cheap, and with errors that name the option."""
+
+from __future__ import annotations
+
+import math
+
+from ragzip.errors import ConfigError
+from ragzip.protocols import Counter
+
+
+def check_share(name: str, value: float | None) -> None:
+    """``keep``-like: above 0, up to 1, or None."""
+    if value is not None and not 0 < value <= 1:
+        raise ConfigError(name, f"must be above 0 and at most 1, not {value!r}")
+
+
+def check_count(name: str, value: int | None, *, least: int = 0) -> None:
+    """A whole number from ``least`` on, or None."""
+    if value is not None and (value != int(value) if math.isfinite(value) else True):
+        raise ConfigError(name, f"must be a whole number, not {value!r}")
+    if value is not None and value < least:
+        raise ConfigError(name, f"must be at least {least}, not {value!r}")
+
+
+def check_number(name: str, value: float | None, *, low: float = -math.inf, high: float = math.inf) -> None:
+    """A finite number within bounds, or None."""
+    if value is None:
+        return
+    if not math.isfinite(value):
+        raise ConfigError(name, f"must be a finite number, not {value!r}")
+    if not low <= value <= high:
+        raise ConfigError(name, f"must be between {low:g} and {high:g}, not {value!r}")
+
+
+def counter_of(bound: Counter | None) -> Counter:
+    """The bound counter, or that of the built-in generator for a compressor used by itself."""
+    if bound is not None:
+        return bound
+    from ragzip.models import default_counter
+
+    return default_counter()

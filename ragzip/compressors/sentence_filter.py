@@ -1,0 +1,57 @@
+"""Sentence filtering by embedding similarity: the plain extractive baseline, and a strong one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ragzip import models
+from ragzip.compressors._extractive import Sentences, SentenceScorer
+from ragzip.errors import ConfigError
+from ragzip.models import EMBEDDER, Dtype, check_options
+from ragzip.types import Query
+
+if TYPE_CHECKING:
+    from ragzip.models import Encoder
+
+
+@dataclass(frozen=True)
+class SentenceFilter(SentenceScorer):
+    """Keeps the sentences whose embeddings are closest to the question's, in their order.
+
+    A sentence's score is the cosine of its embedding, made with its passage's title before it, and that of the
+    question; negative cosines count as 0, so ``threshold=0`` drops nothing. Without threshold, keep and budget,
+    half of the tokens are kept. An empty question scores all sentences alike.
+
+    Attributes:
+        model: A sentence encoder: a name that ``ragzip models`` lists, a folder, or a model of the hub.
+        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
+    """
+
+    model: str = EMBEDDER
+    dtype: Dtype = "auto"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.model, str) or not self.model:
+            raise ConfigError("model", f"must be the name or folder of a model, not {self.model!r}")
+        check_options(self.dtype, self.device)
+
+    def load(self) -> Encoder:
+        """The encoder, loaded now unless it is already."""
+        return models.load_encoder(self.model, dtype=self.dtype, device=self.device)
+
+    def score(self, query: Query, groups: Sequence[Sentences]) -> Sequence[Sequence[float]]:
+        """Cosines, 0 to 1."""
+        if not query.text.strip():
+            return [[1.0] * len(group.texts) for group in groups]
+        encoder = self.load()
+        # The question by itself and the sentences of one context together: no score depends on a batch.
+        asked = encoder.encode([query.text])[0]
+        texts = [f"{group.title}: {text}" if group.title else text for group in groups for text in group.texts]
+        flat = (encoder.encode(texts) @ asked).clip(0.0, 1.0).tolist()
+        rest = iter(flat)
+        return [[next(rest) for _ in group.texts] for group in groups]

@@ -1,0 +1,99 @@
+"""Budgets are met for every counter, in few calls of it."""
+
+import pytest
+
+from ragzip.compressors._allocate import fit
+from ragzip.compressors._layout import Layout
+from ragzip.compressors.budget import Budget
+from ragzip.compressors.truncate import Truncate
+from ragzip.testing.contracts import count_words
+from ragzip.tokens import TokenCounter, text_of
+from ragzip.types import Passage, Query, context_of
+
+
+def corpus(passages=20, sentences=8, title="Some title"):
+    body = " ".join(f"Sentence number {i} says a few more words about it." for i in range(sentences))
+    return context_of(Query("?"), tuple(Passage(f"p{i}", body, title, 1.0 - i / 100) for i in range(passages)))
+
+
+STRANGE = {
+    "squares": lambda text: len(text) ** 2 // 50,
+    "much more together": lambda text: len(text) // 4 + (100 if len(text) > 200 else 0),
+    "less together": lambda text: len(text) // 40 + bool(text),
+    "steps": lambda text: -(-len(text) // 64) * 64,
+    "a constant": lambda text: 37 if text else 0,
+    "everything is long": lambda text: 10**6 if text else 0,
+    "characters": len,
+    "up and down": lambda text: len(text) // (3 + len(text) % 5),
+    "nothing costs": lambda text: 0,
+    "one by one cheap": lambda text: len(text) if len(text) > 100 else 0,
+    "one by one dear": lambda text: len(text) // 8 if len(text) > 100 else 10**4,
+}
+
+
+@pytest.mark.parametrize("limit", [1, 5, 50, 400, 3000])
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_budget_is_met_for_any_counter(name, limit):
+    calls = []
+
+    def count(texts):
+        calls.append(len(texts))
+        return [STRANGE[name](text) for text in texts]
+
+    counter, context = TokenCounter(count), corpus()
+    for compressor in (Budget(limit), Truncate(tokens=limit)):
+        calls.clear()
+        after = compressor.bind(counter).compress([context])[0]
+        assert len(calls) < 80
+        assert counter.context(after) <= limit
+
+
+@pytest.mark.parametrize("name", ["squares", "steps", "characters", "less together", "up and down"])
+def test_strange_counters_still_leave_something(name):
+    counter = TokenCounter(lambda texts: [STRANGE[name](text) for text in texts])
+    after = Budget(400).bind(counter).compress([corpus()])[0]
+    assert counter.context(after) > 150
+
+
+def test_few_calls_for_an_ordinary_counter():
+    calls = []
+
+    def count(texts):
+        calls.append(sum(map(len, texts)))
+        return count_words(texts)
+
+    context = corpus()
+    Budget(400).bind(TokenCounter(count)).compress([context])
+    assert len(calls) <= 8
+    assert sum(calls) < len(text_of(context))  # less than counting everything once
+
+
+def test_text_whose_length_says_nothing_about_its_tokens():
+    """Long runs of white space: a sentence far too long by its characters that fits all the same."""
+    context = context_of(Query("?"), (Passage("p", "One" + " " * 20_000 + "two."), Passage("q", "a " * 400)))
+    counter = TokenCounter(count_words)
+    after = Budget(5).bind(counter).compress([context])[0]
+    assert 3 <= counter.context(after) <= 5
+
+
+def test_nothing_ranked_is_nothing_kept():
+    layout = Layout(corpus())
+    counter = TokenCounter(count_words)
+    assert fit(layout, [], 100, counter).segments == ()
+    assert fit(layout, [3], 0, counter).segments == ()
+    assert layout.context.segments  # the input is as it was
+
+
+def test_what_is_passed_over():
+    first, second = "One two three four five. Six. Seven eight nine ten.", "Red. Blue green pink gray. Black."
+    context = context_of(Query("?"), (Passage("p", first), Passage("q", second)))
+    layout, counter = Layout(context), TokenCounter(count_words)
+
+    def left(skip, limit):
+        made = fit(layout, range(len(layout.units)), limit, counter, skip=skip, cut=False)
+        return [segment.text for segment in made.segments]
+
+    assert left("unit", 4) == ["Six.", "Red."]
+    assert left("segment", 4) == ["Red."]
+    assert left("all", 4) == []
+    assert left("all", 12) == ["One two three four five. Six."]

@@ -1,0 +1,106 @@
+import random
+import time
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragzip.compressors.dedupe import Dedupe, _shingles
+from ragzip.errors import ConfigError
+from ragzip.types import Context, Passage, Query, SoftSegment, Span, TextSegment, context_of
+
+FACT = "Rome was founded on the seven hills by the river Tiber in the year of the wolf."
+
+
+def of(*texts, scores=None):
+    scores = scores or [None] * len(texts)
+    pairs = enumerate(zip(texts, scores, strict=True))
+    return context_of(Query("?"), tuple(Passage(f"p{i}", text, score=score) for i, (text, score) in pairs))
+
+
+def left(context, **options):
+    return [int(s.sources[0].passage_id[1:]) for s in Dedupe(**options).compress([context])[0].segments]
+
+
+def test_exact_duplicates_go_the_first_stays():
+    assert left(of(FACT, "Other.", FACT, FACT)) == [0, 1]
+    assert left(of("!", "?", "!")) == [0, 1]
+    assert left(of("a  b\n", " a b")) == [0]
+
+
+def test_the_better_scored_one_stays():
+    assert left(of(FACT, FACT, "Other.", scores=[0.1, 0.9, 0.5])) == [1, 2]
+    assert left(of(FACT, FACT, scores=[None, 0.1])) == [1]
+
+
+def test_case_and_punctuation_do_not_matter():
+    assert left(of(FACT, FACT.upper().replace(" ", "  ").rstrip(".") + "!")) == [0]
+
+
+def test_contained_text_goes_and_containing_text_stays():
+    more = f"{FACT} Then it grew for a thousand years and fell."
+    assert left(of(more, FACT)) == [0]
+    assert left(of(FACT, more)) == [0, 1]
+
+
+def test_the_threshold_is_the_share_of_shingles():
+    changed = FACT.replace("river", "stream")  # 3 of 15 shingles
+    assert len(_shingles(FACT)) == 15
+    assert left(of(FACT, changed)) == [0, 1]
+    assert left(of(FACT, changed), threshold=0.81) == [0, 1]
+    assert left(of(FACT, changed), threshold=0.8) == [0]
+
+
+def test_other_scripts():
+    assert left(of("罗马建立在七座山丘上", "罗马建立在七座山丘上。", "罗马很大")) == [0, 2]
+    assert left(of("रोम सात पहाड़ियों पर", "रोम सात पहाड़ियों पर।")) == [0]
+
+
+def test_empty_segments_are_left_alone():
+    context = of("", " ", "", FACT)
+    assert Dedupe().compress([context])[0] is context
+
+
+def test_equal_soft_segments_go():
+    soft = [SoftSegment(torch.full((2, 3), float(v)), "m", (Span("p0", 0, 1),)) for v in (1, 1, 2)]
+    context = Context(Query("?"), (soft[0], soft[1], TextSegment("x"), soft[2]), (Passage("p0", "abc"),))
+    assert Dedupe().compress([context])[0].segments == (soft[0], TextSegment("x"), soft[2])
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=12).map(" ".join), max_size=8), st.integers(1, 10)
+)
+def test_gives_what_comparing_all_pairs_gives(texts, tenths):
+    """The look-up by rare shingles is exact."""
+    threshold = tenths / 10
+    kept = []
+    for index, text in enumerate(texts):
+        mine = _shingles(text)
+        shares = [len(mine & _shingles(texts[other])) / len(mine) for other in kept]
+        if not any(share >= threshold - 1e-9 for share in shares):
+            kept.append(index)
+    assert left(of(*texts), threshold=threshold) == kept
+
+
+def test_time_is_near_linear():
+    words = [f"w{i}" for i in range(3000)]
+
+    def seconds(count):
+        draw = random.Random(0)
+        shared = " ".join(draw.choices(words, k=60))  # boilerplate that every passage repeats
+        context = of(*(" ".join(draw.choices(words, k=100)) + " " + shared for _ in range(count)))
+        start = time.perf_counter()
+        kept = left(context)
+        taken = time.perf_counter() - start
+        assert len(kept) == count
+        return taken
+
+    small = max(seconds(100), 0.05)
+    assert seconds(1600) < 60 * small
+
+
+@pytest.mark.parametrize("threshold", [0.0, -0.5, 1.1, float("nan")])
+def test_refuses_nonsense(threshold):
+    with pytest.raises(ConfigError, match=r"^threshold: must be"):
+        Dedupe(threshold)

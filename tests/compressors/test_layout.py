@@ -1,0 +1,85 @@
+"""Cutting a context into units and putting any choice of them together again."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragzip.compressors._layout import Layout
+from ragzip.testing import contexts
+from ragzip.types import Context, Passage, Query, SoftSegment, Span, TextSegment, context_of
+
+
+def one(text):
+    return context_of(Query("?"), (Passage("p", text),))
+
+
+@given(contexts(), st.data())
+def test_any_choice_is_exact(context, data):
+    layout = Layout(context)
+    kept = data.draw(st.sets(st.integers(0, max(len(layout.units) - 1, 0)))) if layout.units else set()
+    ends = {}
+    if kept and data.draw(st.booleans()):
+        unit = data.draw(st.sampled_from(sorted(kept)))
+        ends[unit] = data.draw(st.integers(layout.units[unit].start + 1, layout.units[unit].end))
+    after = layout.build(kept, ends)
+    assert after.passages is context.passages
+    known = {p.id: p.text for p in reversed(context.passages)}
+    before = {(s.sources, s.joiner.join(known.get(x.passage_id, "")[x.start : x.end] for x in s.sources) == s.text)
+              for s in context.segments}  # fmt: skip
+    for segment in after.segments:
+        says = segment.joiner.join(known.get(s.passage_id, "")[s.start : s.end] for s in segment.sources)
+        assert segment.text == says or (segment.sources, False) in before
+    if len(kept) == len(layout.units) and not ends:
+        assert after is context
+    shorter = len("".join("".join(s.text.split()) for s in after.segments))
+    assert shorter <= len("".join("".join(s.text.split()) for s in context.segments))
+
+
+@given(contexts())
+def test_units_are_in_order_and_cover_the_text(context):
+    layout = Layout(context)
+    for index, units in enumerate(layout.of_segment):
+        text = context.segments[index].text
+        stretches = [(layout.units[u].start, layout.units[u].end) for u in units]
+        assert "".join("".join(text[a:b].split()) for a, b in stretches) == "".join(text.split())
+        assert stretches == sorted(stretches)
+
+
+def test_long_sentences_are_cut_at_lines_words_or_letters():
+    lines = Layout(one("\n".join("row with some words" * 5 for _ in range(60))))
+    assert all(lines.text(u).endswith("words") for u in range(len(lines.units)))
+    for text in ("word " * 2000, "x" * 5000, "字" * 5000, "e\u0301" * 3000, "a" + "\u0301" * 5000):
+        layout = Layout(one(text))
+        pieces = [layout.text(u) for u in range(len(layout.units))]
+        assert max(map(len, pieces)) <= 1000
+        assert "".join(pieces) == "".join(text.split()) or " " in text
+    assert not any(Layout(one("e\u0301" * 3000)).text(u).startswith("\u0301") for u in range(5))
+
+
+def test_a_sentence_across_spans_is_one_unit():
+    passage = Passage("p", "The cat, which was black, sat.")
+    segment = TextSegment("The cat sat. ", (Span("p", 0, 7), Span("p", 26, 30), Span("p", 30, 30)))
+    context = Context(Query("?"), (segment, TextSegment("More here.")), (passage,))
+    layout = Layout(context)
+    assert [layout.text(u) for u in range(2)] == ["The cat sat.", "More here."]
+    assert layout.build([0]).segments == (segment,)
+
+
+def test_joiners_that_cost_tokens_give_way_to_a_space():
+    passage = Passage("p", "One. Two. Three. Four.")
+    segment = TextSegment("One. Two. … Four.", (Span("p", 0, 9), Span("p", 17, 22)), " … ")
+    layout = Layout(Context(Query("?"), (segment,), (passage,)))
+    left = layout.build([0, len(layout.units) - 1]).segments[0]
+    assert left.joiner == " "
+    assert left.text == " ".join(passage.text[s.start : s.end] for s in left.sources)
+    assert "Two" not in left.text
+
+
+def test_soft_segments_are_units_of_their_own():
+    import torch
+
+    soft, empty = SoftSegment(torch.ones(3, 4), "m"), SoftSegment(torch.ones(0, 4), "m")
+    layout = Layout(Context(Query("?"), (soft, TextSegment("One. Two."), empty), ()))
+    assert [len(units) for units in layout.of_segment] == [1, 2, 0]
+    assert layout.size(0) == 12
+    assert layout.length == 12 + 8
+    assert layout.build([0, 2]).segments == (soft, TextSegment("Two."))

@@ -1,0 +1,168 @@
+"""What a run accounts for, and the rule that a failing or useless step falls open to its input."""
+
+import time
+
+import pytest
+
+from ragzip.errors import ConfigError, ModelError, UsageError
+from ragzip.protocols import Stack
+from ragzip.tokens import TokenCounter
+from ragzip.types import Status
+from tests.protocols.parts import CONTEXT, Backwards, Fails, First, Gives, Slow, Soft, Upper, context, words
+
+
+def by_words(texts):
+    return [len(text.split()) for text in texts]
+
+
+COUNTER = TokenCounter(by_words)
+
+
+def run(stack, *contexts, counter=COUNTER):
+    return (stack if isinstance(stack, Stack) else Stack((stack,))).run(list(contexts), counter=counter)
+
+
+def statuses(result):
+    return [step.status for step in result.steps]
+
+
+def test_steps_say_what_happened():
+    (result,) = run(First(2) >> First(1), CONTEXT)
+    first, second = result.steps
+    assert (first.name, first.status, first.detail) == ("first", Status.OK, "")
+    assert (result.tokens_in, first.tokens_in) == (17, 17)  # 15 words and two titles
+    assert first.tokens_out == second.tokens_in == 15
+    assert second.tokens_out == result.tokens_out == 10
+    assert result.ratio == pytest.approx(1.7)
+    assert all(step.seconds >= 0 for step in result.steps)
+    assert result.seconds == first.seconds + second.seconds
+
+
+def test_a_reordering_of_equal_length_is_ok():
+    (result,) = run(Backwards(), CONTEXT)
+    assert statuses(result) == [Status.OK]
+    assert words(result)[0] == "Rain falls."
+
+
+def test_an_unchanged_context_is_no_gain():
+    (result,) = run(First(9), CONTEXT)
+    assert statuses(result) == [Status.NO_GAIN]
+    assert result.context is CONTEXT
+
+
+def test_a_longer_output_falls_open():
+    (result,) = run(Upper(suffix=" and so on"), CONTEXT)
+    assert statuses(result) == [Status.NO_GAIN]
+    assert "26 tokens is longer than its input of 17" in result.steps[0].detail
+    assert result.context is CONTEXT
+
+
+def test_empty_and_short_contexts_skip_the_step():
+    empty, short = context(), context("two words")
+    results = Stack((Fails(),), min_tokens=3).run([empty, short, CONTEXT], counter=COUNTER)
+    assert [statuses(r) for r in results] == [[Status.SKIPPED_SHORT], [Status.SKIPPED_SHORT], [Status.ERROR]]
+    assert results[0].steps[0].detail == "nothing to compress"
+    assert results[1].steps[0].detail == "fewer than 3 tokens"
+    assert results[0].ratio == 1.0
+
+
+def test_an_emptied_context_skips_what_follows():
+    (result,) = run(First(0) >> Fails(), CONTEXT)
+    assert statuses(result) == [Status.OK, Status.SKIPPED_SHORT]
+    assert result.ratio == float("inf")
+
+
+def test_a_failing_step_falls_open_and_says_why():
+    (result,) = run(Fails() >> First(1), CONTEXT)
+    assert statuses(result) == [Status.ERROR, Status.OK]
+    assert result.steps[0].detail == "ValueError: no such luck"
+    assert result.steps[0].tokens_out == result.steps[0].tokens_in
+    assert words(result) == [CONTEXT.segments[0].text]
+
+
+def test_running_out_of_memory_falls_open():
+    (result,) = run(Fails(kind="memory"), CONTEXT)
+    assert statuses(result) == [Status.ERROR]
+    assert result.steps[0].detail == "MemoryError"
+
+
+def test_one_bad_context_costs_one():
+    batch = [context("a b", "c", query=name) for name in ("good", "bad", "fine")]
+    results = run(Fails(on="bad"), *batch)
+    assert [statuses(r)[0] for r in results] == [Status.OK, Status.ERROR, Status.OK]
+    assert [len(r.context.segments) for r in results] == [1, 2, 1]
+    assert [r.context.query.text for r in results] == ["good", "bad", "fine"]
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["none", "one too few", "another query", "other passages", "a list of segments", "strings", "text"],
+)
+def test_nonsense_falls_open(what):
+    results = run(Gives(what), CONTEXT, CONTEXT)
+    assert [statuses(r) for r in results] == [[Status.ERROR], [Status.ERROR]]
+    assert all(r.context is CONTEXT for r in results)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [("config", ConfigError), ("model", ModelError), ("usage", UsageError), ("interrupt", KeyboardInterrupt)],
+)
+@pytest.mark.parametrize("timeout", [None, 10.0])
+def test_what_can_never_work_is_raised(kind, error, timeout):
+    with pytest.raises(error):
+        Stack((Fails(kind=kind),), timeout=timeout).run([CONTEXT], counter=COUNTER)
+
+
+def test_a_step_that_takes_too_long_falls_open():
+    start = time.monotonic()
+    stack = Stack((Slow(5.0), First(1)), timeout=0.1)
+    results = stack.run([CONTEXT, CONTEXT], counter=COUNTER)
+    assert time.monotonic() - start < 4.0
+    assert [statuses(r) for r in results] == [[Status.TIMEOUT, Status.OK]] * 2
+    assert results[0].steps[0].detail == "took longer than 0.1 s"
+
+
+def test_a_step_in_time_is_ok_and_its_errors_fall_open():
+    (result,) = Stack((Slow(0.0), Fails()), timeout=30.0).run([CONTEXT], counter=COUNTER)
+    assert statuses(result) == [Status.OK, Status.ERROR]
+
+
+def test_a_failing_batch_is_tried_again_within_its_time():
+    batch = [context("a b", "c", query=name) for name in ("good", "bad")]
+    results = Stack((Fails(on="bad"),), timeout=30.0).run(batch, counter=COUNTER)
+    assert [statuses(r)[0] for r in results] == [Status.OK, Status.ERROR]
+
+
+def test_soft_rows_count_as_one_token_each():
+    (result,) = run(First(2) >> Soft() >> Backwards(), CONTEXT)
+    assert statuses(result) == [Status.OK] * 3
+    assert result.tokens_out == 2 + 2  # two rows and two titles
+
+
+def test_no_contexts_give_no_results():
+    assert Stack((Fails(),)).run([]) == []
+
+
+def test_each_context_is_counted_once():
+    seen = []
+
+    class Counting:
+        titles = True
+
+        def texts(self, texts):
+            return by_words(texts)
+
+        def context(self, value):
+            seen.append(value)
+            return COUNTER.context(value)
+
+    batch = [CONTEXT, context("a b c", "d")]
+    run(First(9) >> First(2) >> First(1), *batch, counter=Counting())
+    assert len({id(value) for value in seen}) == len(seen)
+
+
+def test_an_unbound_stack_judges_growth_in_words():
+    result = Stack((Upper(suffix=" and so on"),)).run([CONTEXT])[0]
+    assert statuses(result) == [Status.NO_GAIN]
+    assert result.tokens_in == 19  # words and full stops, without titles
