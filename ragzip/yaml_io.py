@@ -11,6 +11,7 @@ from ragzip.errors import ConfigError
 
 MAX_BYTES = 1_000_000
 _MAX_DEPTH = 30
+_UNICODE_BREAKS = ("\x85", "\u2028", "\u2029", "\ufeff")
 
 
 def parse(text: str, *, source: str = "") -> tuple[Any, Lines]:
@@ -23,10 +24,10 @@ def parse(text: str, *, source: str = "") -> tuple[Any, Lines]:
         raise ConfigError("", f"longer than {MAX_BYTES:,} characters", source=source, hint="Is it a pipeline?")
     loader = yaml.SafeLoader(text)
     try:
-        _refuse_aliases(text, source)
+        _look_over(text, source)
         node = loader.get_single_node()
         lines: dict[str, int] = {}
-        value = None if node is None else _value(loader, node, "", lines, source, 0)
+        value = None if node is None else _value(loader, node, "", lines, source)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         problem = getattr(error, "problem", None) or str(error).split("\n")[0]
@@ -39,7 +40,10 @@ def parse(text: str, *, source: str = "") -> tuple[Any, Lines]:
 
 def dump(value: Any) -> str:
     """YAML of plain values, keys in their order, one document."""
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+    if any(mark in text for mark in _UNICODE_BREAKS):  # PyYAML writes these as they are, and reads them as line ends
+        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=False, width=100)
+    return text
 
 
 def scalar(text: str) -> Any:
@@ -50,18 +54,22 @@ def scalar(text: str) -> Any:
         return text
 
 
-def _refuse_aliases(text: str, source: str) -> None:
+def _look_over(text: str, source: str) -> None:
+    """Refuses aliases and great depth while the text is only being read."""
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:  # here, before the parser's own work grows with the square of the depth
+            line = event.start_mark.line + 1 if event.start_mark else 0
+            raise ConfigError("", f"nested deeper than {_MAX_DEPTH} levels", source=source, line=line)
         if isinstance(event, yaml.AliasEvent):
             line = event.start_mark.line + 1 if event.start_mark else 0
             raise ConfigError("", "aliases are not allowed", source=source, line=line, hint="Write the value out.")
 
 
-def _value(loader: Any, node: Any, path: str, lines: dict[str, int], source: str, depth: int) -> Any:
+def _value(loader: Any, node: Any, path: str, lines: dict[str, int], source: str) -> Any:
     line = node.start_mark.line + 1
     lines[path] = line
-    if depth > _MAX_DEPTH:
-        raise ConfigError(path, f"nested deeper than {_MAX_DEPTH} levels", source=source, line=line)
     plain = "tag:yaml.org,2002:map" if isinstance(node, yaml.MappingNode) else "tag:yaml.org,2002:seq"
     if not isinstance(node, yaml.ScalarNode) and node.tag != plain:
         raise ConfigError(path, f"not valid YAML for a config: the tag {node.tag!r}", source=source, line=line)
@@ -73,12 +81,11 @@ def _value(loader: Any, node: Any, path: str, lines: dict[str, int], source: str
             if key in result:
                 where = key_node.start_mark.line + 1
                 raise ConfigError(inner, "stands here twice", source=source, line=where, hint="Remove one.")
-            result[key] = _value(loader, value_node, inner, lines, source, depth + 1)
+            result[key] = _value(loader, value_node, inner, lines, source)
             lines[inner] = key_node.start_mark.line + 1
         return result
     if isinstance(node, yaml.SequenceNode):
         return [
-            _value(loader, item, f"{path}.{i}" if path else str(i), lines, source, depth + 1)
-            for i, item in enumerate(node.value)
+            _value(loader, item, f"{path}.{i}" if path else str(i), lines, source) for i, item in enumerate(node.value)
         ]
     return loader.construct_object(node, deep=True)

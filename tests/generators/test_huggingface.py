@@ -88,7 +88,11 @@ def test_times_are_in_order(generator):
     answers = generator.generate([user("hello"), user("what")])
     for answer in answers:
         assert 0 < answer.first_token_seconds <= answer.seconds
-    assert answers[1].first_token_seconds > answers[0].seconds
+    import time
+
+    start = time.perf_counter()
+    many = generator.generate([user("hello")] * 5)
+    assert sum(answer.seconds for answer in many) <= time.perf_counter() - start  # each counts its own time alone
 
 
 def test_first_piece_arrives_before_the_end(generator):
