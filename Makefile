@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-DEMO := .demo
+DEMO := .demo-kb
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install models demo fmt check test test-fast bench build clean
@@ -27,8 +27,8 @@ models: $(STAMP) ## Make the built-in models ready
 	@$(BIN)/ragzip models fetch smollm2-135m-instruct
 
 demo: models ## Index real text, ask three questions, show what compression saves
-	@$(BIN)/ragzip index python:topics docs/ --index $(DEMO)/kb
-	@$(BIN)/ragzip query --index $(DEMO)/kb --compress sentence_filter --budget 400 \
+	@$(BIN)/ragzip index python:topics docs/ --index $(DEMO)
+	@$(BIN)/ragzip query --index $(DEMO) --compress sentence_filter --budget 400 \
 		"What does the nonlocal statement do?" \
 		"What does the pass statement do?" \
 		"What happens when a compression step fails?"
@@ -61,4 +61,4 @@ build: $(STAMP) ## Wheel and source distribution in build/dist
 	$(BIN)/python -m build --no-isolation --outdir build/dist .
 
 clean: ## Remove what was built, not the environment
-	rm -rf build dist .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist .demo-kb .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ragzip.cli.console import note
+from ragzip.cli.console import note, waiting
 from ragzip.cli.query import build_stack
 from ragzip.errors import UsageError
 from ragzip.types import CompressionResult, Passage, Query, Segment, TextSegment, context_of
@@ -45,29 +45,31 @@ def compress(
     stack_parts = build_stack(compress or ["sentence_filter"], {k: v for k, v in given.items() if v is not None})
     text = _read()
     rows = _rows(text, format_)
-    from ragzip.models import load_tokenizer
+    from ragzip.models import CountTokens
     from ragzip.protocols import Stack
     from ragzip.tokens import TokenCounter
-
-    encoder = load_tokenizer(tokenizer)
-
-    def count(texts: Any) -> list[int]:
-        return [len(e.ids) for e in encoder.encode_batch(list(texts), add_special_tokens=False)]
 
     stack: Stack[TextSegment, Segment] = Stack(stack_parts)
     _require_text(stack)
     passages = tuple(_passage(row, i) for i, row in enumerate(rows)) if rows else (Passage("stdin", text),)
-    result = stack.run([context_of(Query(query), passages)], counter=TokenCounter(count, titles=bool(rows)))[0]
+    counter = TokenCounter(CountTokens(tokenizer), titles=bool(rows))
+    with waiting("compressing"):
+        result = stack.run([context_of(Query(query), passages)], counter=counter)[0]
     _write(result, rows)
     if not quiet:
         _summary(result)
 
 
 def _require_text(stack: Any) -> None:
-    from ragzip.generators.echo import Echo
-    from ragzip.pipelines.check import check_stack
+    from ragzip.pipelines.check import SOFT, flatten, flow_of
+    from ragzip.registry import name_of
 
-    check_stack(stack, Echo())
+    for part in flatten(stack):
+        if SOFT in (flow_of(part).gives or ()):
+            raise UsageError(
+                f"{name_of(part)!r} produces soft segments, and this command writes text",
+                hint="Use a soft compressor in a pipeline with a local generator: ragzip query --pipeline",
+            )
 
 
 def _read() -> str:

@@ -63,6 +63,10 @@ class HuggingFace:
         """The model, loaded now unless it is already; for those who want the wait before the first question."""
         return load_causal_lm(self.model, dtype=self.dtype, device=self.device)
 
+    def counting(self) -> Callable[[Sequence[str]], list[int]]:
+        """``count_tokens`` with its tokenizer at hand, for those who count many times: see ``SupportsCounting``."""
+        return CountTokens(self.model).ready()
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, without special tokens. Needs the tokenizer only, not the model."""
         return CountTokens(self.model)(texts)

@@ -78,6 +78,10 @@ class OpenAI:
                 "must be the name of an environment variable that ends in API_KEY, never the key itself",
             )
 
+    def counting(self) -> Callable[[Sequence[str]], list[int]]:
+        """``count_tokens`` with its tokenizer at hand, for those who count many times: see ``SupportsCounting``."""
+        return CountTokens(self.tokenizer).ready()
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text as the chosen tokenizer cuts it; the server's own may differ."""
         return CountTokens(self.tokenizer)(texts)

@@ -86,6 +86,7 @@ def load_causal_lm(name: str, *, dtype: str = "auto", device: str = "auto") -> C
     def load() -> CausalLM:
         model = open_model("AutoModelForCausalLM", folder, dtype=number, device=device)
         _forget_defaults(model)
+        _plain_rows(model)
         return CausalLM(
             name=name,
             space=canonical(name),
@@ -112,6 +113,27 @@ def _forget_defaults(model: Any) -> None:
 
     kept_ids = {key: getattr(model.generation_config, key, None) for key in _SPECIAL_IDS}
     model.generation_config = transformers.GenerationConfig(**kept_ids)
+
+
+def _plain_rows(model: Any) -> None:
+    """Gives the output layer rows with strides of their own.
+
+    The last position, sliced out of a whole prompt, keeps the prompt's strides; with those, the bf16 product with a
+    vocabulary of 49,152 words took 79 ms in place of 2. A copy of one row changes no value.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        return
+
+    def plain(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        import torch
+
+        rows, *rest = inputs
+        if rows.dim() == 3 and rows.shape[1] == 1:
+            rows = rows.clone(memory_format=torch.contiguous_format)
+        return (rows, *rest)
+
+    head.register_forward_pre_hook(plain)
 
 
 def _window(model: Any) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,15 @@ def read_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
+_SMALL = 8_000  # characters below which waking the tokenizer's threads costs more than they save
+
+
 def encode_batch(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool) -> list[Encoding]:
     """Encodes any strings, lone surrogates included, which become question marks."""
     batch = list(texts)
     try:
+        if sum(map(len, batch)) < _SMALL:
+            return [tokenizer.encode(text, add_special_tokens=special) for text in batch]
         return tokenizer.encode_batch_fast(batch, add_special_tokens=special)
     except TypeError:
         return tokenizer.encode_batch_fast([well_formed(t) for t in batch], add_special_tokens=special)
@@ -165,7 +170,11 @@ class CountTokens:
 
     def __call__(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, without special tokens."""
-        return text_tokenizer(self.model).count(texts)
+        return self.ready()(texts)
+
+    def ready(self) -> Callable[[Sequence[str]], list[int]]:
+        """The same with the tokenizer found once, not at every call."""
+        return text_tokenizer(self.model).count
 
 
 def default_counter() -> TokenCounter:

@@ -15,7 +15,7 @@ from ragzip.pipelines.check import check_stack, flatten
 from ragzip.pipelines.prompt import QA
 from ragzip.pipelines.provenance import cite
 from ragzip.pipelines.stream import AnswerStream
-from ragzip.protocols import Compressor, Generator, OnText, Prompt, Retriever, Stack
+from ragzip.protocols import Compressor, Generator, OnText, Prompt, Retriever, Stack, SupportsCounting
 from ragzip.registry import suggest
 from ragzip.tokens import TokenCounter
 from ragzip.types import Answer, CompressionResult, Generation, Passage, Query, S, TextSegment, Timings, context_of
@@ -80,7 +80,9 @@ class Pipeline(Generic[S]):
 
     def counter(self) -> TokenCounter:
         """Counts as this pipeline's generator reads: its tokenizer, with titles if the prompt renders them."""
-        return TokenCounter(self.generator.count_tokens, titles=self.prompt.titles)
+        generator = self.generator
+        count = generator.counting() if isinstance(generator, SupportsCounting) else generator.count_tokens
+        return TokenCounter(count, titles=self.prompt.titles)
 
     def warm_up(self) -> float:
         """Loads the models and opens the index now rather than in the first question; gives the seconds it took.

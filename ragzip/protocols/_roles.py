@@ -80,6 +80,15 @@ class Metric(Protocol):
 
 
 @runtime_checkable
+class SupportsCounting(Protocol):
+    """A generator for which finding its tokenizer takes a moment, so that many counts are better made in one go."""
+
+    def counting(self) -> Callable[[Sequence[str]], Sequence[int]]:
+        """``count_tokens`` with its tokenizer at hand; good for one run, not to be kept."""
+        ...
+
+
+@runtime_checkable
 class SupportsOffline(Protocol):
     """Query-independent soft compression that can fill a store at index time.
 
