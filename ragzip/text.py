@@ -30,6 +30,7 @@ _ODD_SPACE = re.compile(r"[^\S \n]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(f"[{_IDEOGRAPH}]|[^\\s{_IDEOGRAPH}]+")
+_CLOSING = re.compile(r"[*_\"')\]”’»]+(?=\s|\Z)")  # what closes emphasis or brackets goes with what it closes
 _FALLBACK = re.compile(r"[.!?…]+[\"')\]”’»]*\s+|[。！？｡।॥؟۔]+")
 
 
@@ -52,6 +53,8 @@ def sentences(text: str) -> list[Stretch]:
             continue
         first = start
         for stop in _ends(plain, body, end):
+            closing = _CLOSING.match(plain, stop, end)
+            stop = max(closing.end() if closing else stop, first)
             _add(found, text, first, stop)
             first = stop
     return found

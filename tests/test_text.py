@@ -223,3 +223,15 @@ def test_words_by_example():
 def test_the_examples_in_the_docstrings_are_true():
     assert doctest.testmod(module).attempted >= 4
     assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("**Mind the gap.** It is wide.", ["**Mind the gap.**", "It is wide."]),
+        ("*Really?* Yes.", ["*Really?*", "Yes."]),
+        ("See there. **Bold** begins.", ["See there.", "**Bold** begins."]),
+    ],
+)
+def test_marks_that_close_emphasis_stay_with_it(text: str, expected: list[str]) -> None:
+    assert [text[start:end] for start, end in sentences(text)] == expected
