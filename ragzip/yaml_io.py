@@ -11,6 +11,7 @@ from ragzip.errors import ConfigError
 
 MAX_BYTES = 1_000_000
 _MAX_DEPTH = 30
+_SYNTAX = "Check brackets, colons and indentation (spaces, no tabs) there."
 _UNICODE_BREAKS = ("\x85", "\u2028", "\u2029", "\ufeff")
 
 
@@ -32,7 +33,7 @@ def parse(text: str, *, source: str = "") -> tuple[Any, Lines]:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         problem = getattr(error, "problem", None) or str(error).split("\n")[0]
         line = mark.line + 1 if mark else 0
-        raise ConfigError("", f"not valid YAML: {problem}", source=source, line=line) from error
+        raise ConfigError("", f"not valid YAML: {problem}", hint=_SYNTAX, source=source, line=line) from error
     finally:
         loader.dispose()
     return value, lines

@@ -18,6 +18,8 @@ from ragzip.errors import RagzipError
 # typer carries its own copy of click from 0.2x on; these are its errors, whichever copy it is.
 _ClickUsageError, _ClickException = typer.BadParameter.__mro__[1:3]
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 app = typer.Typer(
     name="ragzip",
     help="Retrieve, compress, answer: the same answers from a fraction of the tokens.",
@@ -102,7 +104,7 @@ def _wrong_call(error: Any) -> int:
 def _unexpected(error: Exception) -> int:
     if os.environ.get("RAGZIP_DEBUG"):
         raise error
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in _FULL:
         _abandon_stdout()
         complain(f"the disk is full{f' at {error.filename}' if error.filename else ''}", "Free space and run it again.")
     elif isinstance(error, MemoryError):

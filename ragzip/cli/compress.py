@@ -34,9 +34,10 @@ def compress(
     Text in, text out. JSON lines of passages ({"id", "title", "text"}) in, the same lines out with compressed text
     and the spans it came from; passages with nothing left are left out. All lines share one budget.
 
+    \b
     Example:
         cat notes.txt | ragzip compress --query "Who pays?" --budget 200
-    """
+    """  # noqa: D301 - a backspace, by which the help keeps lines apart
     if not query.strip():
         raise UsageError("the query is empty", hint='Say what the text should answer: --query "..."')
     if format_ not in ("auto", "text", "jsonl"):
@@ -91,12 +92,14 @@ def _rows(text: str, format_: str) -> list[dict[str, Any]]:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if format_ == "text" or not lines:
         return []
-    if format_ == "auto" and not _is_passage(lines[0][1]):
+    if format_ == "auto" and not _is_json(lines[0][1], text):
         return []
+    from ragzip.models.tokenizer import well_formed
+
     rows = []
     for number, line in lines:
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise UsageError(
                 f"standard input, line {number}: not JSON: {error}", hint="Or pass --format text."
@@ -105,16 +108,29 @@ def _rows(text: str, format_: str) -> list[dict[str, Any]]:
             raise UsageError(
                 f"standard input, line {number}: needs an object with a 'text'", hint="Or pass --format text."
             )
+        row[_text_key(row)] = well_formed(row[_text_key(row)])
         rows.append(row)
     return rows
 
 
-def _is_passage(line: str) -> bool:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(row, dict) and isinstance(row.get(_text_key(row)), str)
+def _is_json(line: str, text: str) -> bool:
+    """Whether the input is JSON lines; text that merely begins with a bracket is text."""
+    for part in (line, text if text.lstrip()[:1] in ("[", "{") else ""):
+        try:
+            value = json.loads(part)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, list):
+            raise UsageError(
+                "standard input is a JSON array, not JSON lines",
+                hint="One object a line: jq -c '.[]', or --format text",
+            )
+        return isinstance(value, dict)
+    return False
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _text_key(row: dict[str, Any]) -> str:
@@ -137,11 +153,14 @@ def _write(result: CompressionResult[Segment], rows: list[dict[str, Any]]) -> No
         text = SEPARATOR.join(s.text for s in segments)
         typer.echo(text, nl=not text.endswith("\n") and bool(text))
         return
+    from ragzip.models.tokenizer import well_formed
+
     for segment in segments:
         position = int(segment.sources[0].passage_id) if segment.sources else 0
         row = rows[position]
         spans = [[s.start, s.end] for s in segment.sources if s.passage_id == str(position)]
-        typer.echo(json.dumps({**row, _text_key(row): segment.text, "spans": spans}, ensure_ascii=False))
+        line = {**row, _text_key(row): segment.text, "spans": spans}
+        typer.echo(well_formed(json.dumps(line, ensure_ascii=False, allow_nan=False)))
 
 
 def _summary(result: CompressionResult[Segment]) -> None:

@@ -140,7 +140,11 @@ def _default(field: Any) -> str:
 def _show_passage(passage_id: str, index: str) -> None:
     from ragzip import indexes
 
-    passage = indexes.Index.open(index).passage(passage_id)
+    try:
+        passage = indexes.Index.open(index).passage(passage_id)
+    except KeyError as error:
+        hint = f"Ids are SOURCE#NUMBER; sources: ragzip index info --sources --index {index}"
+        raise UsageError(f"{index} has no passage {passage_id!r}", hint=hint) from error
     if passage.title:
         typer.secho(passage.title, bold=True)
     typer.echo(passage.text)

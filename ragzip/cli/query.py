@@ -13,6 +13,9 @@ from ragzip.cli.console import note, print_json, waiting
 from ragzip.errors import UsageError
 
 DEFAULT_BUDGET = 400
+DEFAULT_TOP_K = 20
+MODEL = "smollm2-135m-instruct"
+_MOST_INPUT = 10_000_000
 PARAGRAPH = "\n\n"  # where the answer of a small model ends, and its wandering begins
 
 
@@ -30,11 +33,15 @@ def query(
     budget: Annotated[int | None, typer.Option("--budget", "-b", min=0, help="Most context tokens.")] = None,
     keep: Annotated[float | None, typer.Option("--keep", help="Share of tokens kept, above 0 up to 1.")] = None,
     threshold: Annotated[float | None, typer.Option("--threshold", "-t", help="Least score kept.")] = None,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Passages retrieved.")] = 20,
+    top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, help="Passages retrieved; default 20.")] = None,
     retriever: Annotated[str | None, typer.Option("--retriever", help="dense, bm25 or fusion.")] = None,
     filter_: Annotated[list[str] | None, typer.Option("--filter", help="Metadata filter: source=docs/*")] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="The generator's model.")] = "smollm2-135m-instruct",
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The generator's model; default smollm2-135m-instruct.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, help="Longest answer; default 64.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object a question, nothing else.")] = False,
     show_context: Annotated[
         bool, typer.Option("--show-context", help="Print the passages: kept text bright, dropped text dim.")
@@ -42,17 +49,26 @@ def query(
 ) -> None:
     """Answer questions from an index, and show what compression saved.
 
+    \b
     Examples:
         ragzip query "When is __del__ called?" --index kb/
         ragzip query "When is __del__ called?" --index kb/ --compress none
         ragzip query "When is __del__ called?" --pipeline pipeline.yaml --set compressors.0.budget=200
-    """
+    """  # noqa: D301 - a backspace, by which the help keeps lines apart
     from ragzip.pipelines import Pipeline, check_question
 
+    asked = _questions(questions)
+    for question in asked:
+        check_question(question)
     if pipeline is not None:
+        unused: dict[str, Any] = {"--compress": compress, "--budget": budget, "--keep": keep, "--threshold": threshold}
+        unused |= {"--model": model, "--max-new-tokens": max_new_tokens}
+        if index is None:
+            unused |= {"--top-k": top_k, "--retriever": retriever, "--filter": filter_}
+        _refuse(pipeline, unused)
         made: Pipeline[Any] = Pipeline.load(pipeline, overrides=set_ or ())
         if index is not None and made.retriever is None:
-            made = _with_retriever(made, index, None, top_k, filter_)
+            made = _with_retriever(made, index, retriever, top_k, filter_)
         elif index is not None:
             raise UsageError(f"{pipeline} names its own index", hint="Use --set retriever.index=..., not --index.")
     elif index is None:
@@ -62,7 +78,7 @@ def query(
 
         parts = _compressors(compress or [], budget, keep, threshold)
         base: Pipeline[Any] = Pipeline(
-            HuggingFace(model=model, max_new_tokens=max_new_tokens, stop=(PARAGRAPH,)), compressors=parts
+            HuggingFace(model=model or MODEL, max_new_tokens=max_new_tokens or 64, stop=(PARAGRAPH,)), compressors=parts
         )
         made = _with_retriever(base, index, retriever, top_k, filter_)
         if set_:
@@ -70,21 +86,42 @@ def query(
 
             made = Pipeline.from_config(apply_overrides(made.to_config(), set_))
     made.check()
-    for question in questions or ():
-        check_question(question)
     with waiting("loading models"):
         made.warm_up()
-    if questions:
-        for question in questions:
-            _one(made, question, json_, show_context)
-    elif sys.stdin.isatty():
+    for question in asked:
+        _one(made, question, json_, show_context)
+    if not asked:
         _loop(made, json_, show_context)
-    else:
-        asked = [line.strip() for line in sys.stdin if line.strip()]
-        if not asked:
-            raise UsageError("no question", hint='Ask one: ragzip query "..." --index kb/')
-        for question in asked:
-            _one(made, question, json_, show_context)
+
+
+def _questions(given: list[str] | None) -> list[str]:
+    """The questions of the call, else those on standard input; none in a terminal, where they are asked for."""
+    if given:
+        return given
+    if sys.stdin.isatty():
+        return []
+    data = sys.stdin.buffer.read(_MOST_INPUT + 1)
+    if len(data) > _MOST_INPUT:
+        raise UsageError(
+            f"more than {_MOST_INPUT // 1_000_000} MB of questions on standard input", hint="One question a line."
+        )
+    try:
+        asked = [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"standard input is not UTF-8 (byte {error.start:,})", hint="Convert it: iconv -f latin1 -t utf-8"
+        ) from error
+    if not asked:
+        raise UsageError("no question", hint='Ask one: ragzip query "..." --index kb/')
+    return asked
+
+
+def _refuse(pipeline: Path, options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if value is not None and value != []:
+            raise UsageError(
+                f"{name} has no effect on {pipeline}", hint="Change the file, or a value of it: --set path=value"
+            )
 
 
 def _one(pipeline: Any, question: str, as_json: bool, show_context: bool) -> None:
@@ -117,12 +154,14 @@ def _loop(pipeline: Any, as_json: bool, show_context: bool) -> None:
             complain(error.message, error.hint)
 
 
-def _with_retriever(pipeline: Any, index: str, retriever: str | None, top_k: int, filters: list[str] | None) -> Any:
+def _with_retriever(
+    pipeline: Any, index: str, retriever: str | None, top_k: int | None, filters: list[str] | None
+) -> Any:
     import dataclasses
 
     from ragzip.retrievers import for_index
 
-    found = for_index(index, top_k=top_k, filters=tuple(filters or ()), kind=retriever)
+    found = for_index(index, top_k=top_k or DEFAULT_TOP_K, filters=tuple(filters or ()), kind=retriever)
     return dataclasses.replace(pipeline, retriever=found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from ragzip.compressors._extractive import Sentences, SentenceScorer
 from ragzip.errors import ConfigError
 from ragzip.models import EMBEDDER, Dtype, check_options
 from ragzip.types import Query
+
+_WORD = re.compile(r"\w")
 
 if TYPE_CHECKING:
     from ragzip.models import Encoder
@@ -52,6 +55,8 @@ class SentenceFilter(SentenceScorer):
         # The question by itself and the sentences of one context together: no score depends on a batch.
         asked = encoder.encode([query.text])[0]
         texts = [f"{group.title}: {text}" if group.title else text for group in groups for text in group.texts]
-        flat = (encoder.encode(texts) @ asked).clip(0.0, 1.0).tolist()
-        rest = iter(flat)
-        return [[next(rest) for _ in group.texts] for group in groups]
+        rest = iter((encoder.encode(texts) @ asked).clip(0.0, 1.0).tolist())
+        # Rules of tables and other units without a word say nothing, whatever the encoder makes of their titles.
+        return [
+            [score if _WORD.search(text) else 0.0 for text, score in zip(g.texts, rest, strict=False)] for g in groups
+        ]

@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ragzip.errors import UsageError
+from ragzip.errors import StoreDamaged, UsageError
 from ragzip.indexes import manifest
 from ragzip.indexes.encoding import Encoder, Progress
-from ragzip.indexes.files import write_lock
+from ragzip.indexes.files import rebuild_hint, write_lock
 from ragzip.indexes.manifest import Retrieval
 from ragzip.indexes.report import BuildReport
 from ragzip.indexes.run import IsKnown, Item, Options, Run
+from ragzip.indexes.soundness import looks_wrong
 from ragzip.indexes.writer import Writer, sweep
 from ragzip.ingest import Skipped
 
@@ -102,6 +103,9 @@ def remove(path: str | Path, sources: Sequence[str]) -> BuildReport:
     manifest.read(root)
     with write_lock(root):
         entry = manifest.read(root)
+        problem = looks_wrong(root, entry)
+        if problem:
+            raise StoreDamaged(f"{root}: {problem}.", hint=rebuild_hint(root))
         sweep(root, (entry,))
         writer = Writer(root, entry, manifest.NAME)
         try:

@@ -19,6 +19,7 @@ from ragzip.indexes.files import rebuild_hint
 from ragzip.indexes.filters import Condition, parse
 from ragzip.indexes.manifest import Manifest, ModelEntry, StoreMoved
 from ragzip.indexes.ranking import NO_HITS, Hits, top
+from ragzip.indexes.soundness import looks_wrong
 from ragzip.indexes.table import IndexedDocument, Table, from_row
 from ragzip.indexes.text import searched_text
 from ragzip.indexes.vectors import Vectors
@@ -53,22 +54,23 @@ class Index:
         self._allowed: dict[tuple[str, ...], NDArray[np.int64]] = {}
 
     @classmethod
-    def open(cls, path: str | Path, *, model: str | None = None) -> Self:
+    def open(cls, path: str | Path, *, model: str | None = None, contents: bool = True) -> Self:
         """Opens the last commit of an index.
 
         Args:
             path: The index folder.
             model: The encoder it must have been made with, or None for any.
+            contents: Whether to check more than the sizes of its files; ``verify`` does that itself.
 
         Raises:
             StoreError: There is no index.
             StoreMismatch: Another format version, or another model.
-            StoreDamaged: A file is missing or has another size than the manifest says.
+            StoreDamaged: A file is missing, or not what the manifest says; of large indexes only the size is looked at.
         """
         root = Path(path)
         for _ in range(_TRIES):
             entry = manifest.read(root)
-            problem = _looks_wrong(root, entry)
+            problem = looks_wrong(root, entry, contents=contents)
             if not problem:
                 break
             if not _moved(root, entry):
@@ -311,26 +313,6 @@ class Index:
 
 def _passes(conditions: Sequence[Condition], metadata: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
     return all(condition.holds(metadata, own) for condition in conditions)
-
-
-def _looks_wrong(root: Path, entry: Manifest) -> str:
-    """What is wrong with the files' names and sizes, or ""."""
-    for file in entry.files:
-        problem = _size_problem(root / file.name, file.bytes, file.bytes)
-        if problem:
-            return problem
-    # A writer that was stopped may have left the table larger; it never gets smaller.
-    return _size_problem(root / entry.table, entry.table_bytes, None)
-
-
-def _size_problem(path: Path, least: int, most: int | None) -> str:
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        return f"{path.name} is missing" if isinstance(error, FileNotFoundError) else f"{path.name}: {error.strerror}"
-    if size < least or (most is not None and size > most):
-        return f"{path.name} has {size} bytes, not {least}"
-    return ""
 
 
 def _moved(root: Path, entry: Manifest) -> bool:

@@ -71,7 +71,7 @@ def info(path: str | Path) -> IndexInfo:
         StoreError: As ``Index.open``.
     """
     root = Path(path)
-    entry = Index.open(root).manifest
+    entry = Index.open(root, contents=False).manifest
     model = entry.model
     size = sum(file.bytes for file in entry.files) + (root / entry.table).stat().st_size
     return IndexInfo(
@@ -129,7 +129,7 @@ def verify(path: str | Path) -> list[Problem]:
 
 def _verify(root: Path) -> list[Problem]:
     try:
-        index = Index.open(root)
+        index = Index.open(root, contents=False)
     except StoreMoved:
         raise
     except StoreError as error:

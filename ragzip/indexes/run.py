@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from ragzip.errors import ConfigError, StoreError, StoreMismatch
+from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch
 from ragzip.indexes import manifest
 from ragzip.indexes.encoding import Encoder, LazyEncoder, Progress, check_model
 from ragzip.indexes.files import rebuild_hint
 from ragzip.indexes.manifest import Chunking, Manifest, Retrieval
 from ragzip.indexes.report import BuildReport
+from ragzip.indexes.soundness import looks_wrong
 from ragzip.indexes.table import clean
 from ragzip.indexes.table_writer import NewDocument
 from ragzip.indexes.vectors import Matrix
@@ -123,6 +124,9 @@ class Run:
                 check_new(root)
                 sweep(root, ())
                 return
+            problem = looks_wrong(root, entry)
+            if problem:
+                raise StoreDamaged(f"{root}: {problem}.", hint=rebuild_hint(root))
             self._check(entry)
             sweep(root, (entry,))
             self._writer = Writer(root, entry, manifest.NAME)
@@ -260,7 +264,9 @@ class Run:
                 self._check_model(entry)
             if self._chunking.tokens > most:
                 raise ConfigError(
-                    "tokens", f"passages of {self._chunking.tokens} are more than {self._encoder.name} reads ({most})"
+                    "tokens",
+                    f"passages of {self._chunking.tokens} are more than {self._encoder.name} reads ({most})",
+                    hint=f"Use {most} or less, or an encoder with a longer window.",
                 )
         self._ready = True
 

@@ -24,6 +24,8 @@ from ragzip.errors import ModelError
 from ragzip.models.catalogue import ModelSpec
 from ragzip.models.digests import digest, remember
 
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
 FORMAT = 1
 RECORD = "ragzip.json"
 LOCK_SECONDS = 900.0
@@ -178,12 +180,21 @@ def _told(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             raise _full(0, 0) from error
         raise ModelError(
             f"the cache folder {folder.parent.parent} cannot be written: {error.strerror or error}",
             hint="Set RAGZIP_CACHE to a folder that can be.",
         ) from error
+    except Exception as error:
+        if _is_full(error):
+            raise _full(0, 0) from error
+        raise
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether a library's own kind of error says that the disk is full: tokenizers passes on only the number."""
+    return any(f"os error {number})" in str(error) for number in _FULL)
 
 
 def _full(needed: int, free: int) -> ModelError:

@@ -91,12 +91,10 @@ class Pipeline(Generic[S]):
         """
         self.check()
         start = time.perf_counter()
-        for part in (self.generator, *flatten(self.stack)):
+        for part in (self.generator, self.retriever, *flatten(self.stack)):
             load = getattr(part, "load", None)
             if callable(load):
                 load()
-        if self.retriever is not None:
-            self.retriever.retrieve([Query("warm up")], top_k=1)
         return time.perf_counter() - start
 
     def retrieve(self, questions: Sequence[str | Query], *, top_k: int | None = None) -> list[tuple[Passage, ...]]:
@@ -113,7 +111,7 @@ class Pipeline(Generic[S]):
         """What the generator would read for a question, with the account of each step; generates nothing."""
         self.check()
         query = _queries([question])[0]
-        found = tuple(passages) if passages is not None else self.retrieve([query])[0]
+        found = _passages(passages) if passages is not None else self.retrieve([query])[0]
         return self._seeded().stack.run([context_of(query, found)], counter=self.counter())[0]
 
     def answer(self, question: str | Query, *, passages: Sequence[Passage] | None = None) -> Answer:
@@ -173,7 +171,7 @@ class Pipeline(Generic[S]):
         self, queries: Sequence[Query], given: Sequence[Sequence[Passage]] | None, on_text: OnText | None
     ) -> list[Answer]:
         start = time.perf_counter()
-        found = [tuple(p) for p in given] if given is not None else self.retrieve(queries)
+        found = [_passages(p) for p in given] if given is not None else self.retrieve(queries)
         retrieved = time.perf_counter()
         contexts = [context_of(query, passages) for query, passages in zip(queries, found, strict=True)]
         results = self.stack.run(contexts, counter=self.counter())
@@ -285,14 +283,26 @@ def _queries(questions: Sequence[str | Query]) -> list[Query]:
         raise UsageError("questions is one string", hint="Give a list of questions, or call answer().")
     queries = [Query(q) if isinstance(q, str) else q for q in questions]
     for query in queries:
+        if not isinstance(query, Query):
+            raise UsageError(f"a question is a string or a Query, not {query!r:.60}")
+    for query in queries:
         check_question(query.text)
     return queries
+
+
+def _passages(given: Sequence[Passage]) -> tuple[Passage, ...]:
+    for passage in given:
+        if not isinstance(passage, Passage):
+            raise UsageError(f"not a passage: {passage!r:.60}", hint="Wrap texts: ragzip.Passage(id, text)")
+    return tuple(given)
 
 
 def check_question(text: str) -> None:
     """Refuses a question that is empty or far too long, with UsageError."""
     if not text.strip():
         raise UsageError("the question is empty", hint="Ask something.")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError("the question is not valid Unicode", hint="Give it in UTF-8.")
     if len(text) > MAX_QUESTION:
         raise UsageError(
             f"the question has {len(text):,} characters, more than {MAX_QUESTION:,}",

@@ -66,7 +66,7 @@ def cite(answer: str, context: Context[Segment]) -> tuple[Citation, ...]:
 
     Support is lexical: the share of the answer's words a sentence holds, each weighed by its rarity in the
     context; the question's own words count a third. Sentences are taken while each still covers something new.
-    An answer that shares no word with the context gets no citation, rather than a made-up one.
+    An answer whose words stand in no sentence gets no citation, rather than a made-up one.
     """
     sentences = _sentences(context)
     if not sentences:
@@ -75,9 +75,8 @@ def cite(answer: str, context: Context[Segment]) -> tuple[Citation, ...]:
     frequency = Counter(word for bag in bags for word in bag)
     asked = set(_words(context.query.text))
     weights = {
-        word: math.log(1 + len(bags) / frequency[word]) * (1 / 3 if word in asked else 1.0)
+        word: math.log(1 + len(bags) / max(frequency[word], 1)) * (1 / 3 if word in asked else 1.0)
         for word in set(_words(answer))
-        if word in frequency
     }
     total = sum(weights.values())
     chosen: list[int] = []
@@ -86,7 +85,7 @@ def cite(answer: str, context: Context[Segment]) -> tuple[Citation, ...]:
         gains = [sum(uncovered.get(word, 0.0) for word in bag) for bag in bags]
         ties = [len(bag & asked) for bag in bags]
         best = max(range(len(bags)), key=lambda i: (gains[i], ties[i], -i))
-        if gains[best] <= 0 or (chosen and gains[best] < _LEAST_GAIN * total):
+        if gains[best] <= 0 or gains[best] < _LEAST_GAIN * total:
             break
         chosen.append(best)
         uncovered = {word: weight for word, weight in uncovered.items() if word not in bags[best]}

@@ -33,6 +33,12 @@ class Dense:
     def __post_init__(self) -> None:
         check_index(self.index, self.top_k, self.filters)
 
+    def load(self) -> None:
+        """Opens the index and loads its encoder now rather than at the first question."""
+        from ragzip.indexes import using
+
+        using(self.index, lambda index: self._search(index, [Query("?")], 1))
+
     def retrieve(self, queries: Sequence[Query], *, top_k: int | None = None) -> list[list[Passage]]:
         """The nearest passages of each question, best first; equal scores in the order of the index.
 

@@ -33,6 +33,13 @@ class Fusion:
         for name in ("k", "depth", "top_k"):
             at_least(name, getattr(self, name), 1)
 
+    def load(self) -> None:
+        """Loads what its retrievers need, where they can say so."""
+        for retriever in self.retrievers:
+            load = getattr(retriever, "load", None)
+            if callable(load):
+                load()
+
     def retrieve(self, queries: Sequence[Query], *, top_k: int | None = None) -> list[list[Passage]]:
         """The passages of each question, best first, their scores those of the fusion.
 

@@ -159,7 +159,7 @@ class CompressorContract:
         """Law 5, for ``budgeted``."""
         counter = self.counter()
         if self.budgeted(1) is None:
-            return
+            skip("has no budget option")
 
         def law(context: Context[Any], tokens: int) -> None:
             made = self.budgeted(tokens)
@@ -279,6 +279,13 @@ class CompressorContract:
             law(value)
 
         check()
+
+
+def skip(reason: str) -> None:
+    """Marks a law that says nothing about a method, so that it does not look kept."""
+    import pytest
+
+    pytest.skip(reason)
 
 
 def expect(condition: bool, message: str) -> None:

@@ -82,6 +82,9 @@ def test_nothing_in_nothing_out(pipe) -> None:
         ('{"text": "a"}\n{"text": ', ["--query", "q"], "line 2"),
         ('{"text": "a"}\n{"body": 3}', ["--query", "q"], "line 2"),
         ('{"text": "a"}\n[]', ["--query", "q"], "line 2"),
+        ('[{"text": "a"}]', ["--query", "q"], "JSON array"),
+        ('{"id": 1}\n{"text": "a"}', ["--query", "q"], "line 1"),
+        ('{"text": "a", "score": NaN}', ["--query", "q"], "NaN"),
         ("text", ["--query", "q", "--format", "xml"], "xml"),
         ("text", ["--query", "q", "--compress", "nope"], "nope"),
         ("text", ["--query", "q", "--keep", "0"], "keep"),
@@ -93,3 +96,14 @@ def test_bad_input(pipe, data: str | bytes, arguments: list[str], words: str) ->
     assert result.code in (1, 2)
     assert result.out == ""
     assert words in result.err
+
+
+def test_a_lone_surrogate_passes_as_a_question_mark(pipe) -> None:
+    result = pipe('{"text": "Lone \\ud800 here. Two."}', "--query", "q", "--compress", "budget", "--budget", "50")
+    assert result.code == 0
+    assert json.loads(result.out)["text"] == "Lone ? here. Two."
+
+
+def test_text_that_begins_with_a_bracket_is_text(pipe) -> None:
+    text = "[1] A note. {more} text.\n"
+    assert pipe(text, "--query", "q", "--compress", "budget", "--budget", "50").out == text

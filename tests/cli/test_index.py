@@ -113,3 +113,32 @@ def test_a_read_only_place(call: Call, docs: Path) -> None:
     finally:
         docs.parent.chmod(0o700)
     assert result.code == 1
+
+
+@pytest.mark.parametrize("harm", ["truncate", "delete", "garble"])
+def test_a_damaged_index_is_never_called_fine(call: Call, docs: Path, kb: Path, harm: str) -> None:
+    """Every file in turn: reading, indexing again and removing say so; --rebuild mends it."""
+    names = [p.relative_to(kb) for p in sorted(kb.rglob("*")) if p.is_file() and not p.name.endswith(".lock")]
+    assert len(names) > 3
+    for name in names:
+        path, before = kb / name, (kb / name).read_bytes()
+        if harm == "truncate":
+            path.write_bytes(before[: len(before) // 2])
+        elif harm == "delete":
+            path.unlink()
+        elif name.suffix == ".sqlite":
+            path.write_bytes(b"\0" * 100 + before[100:])
+        else:
+            path.write_bytes(before[:-1] + bytes([before[-1] ^ 0x55]))
+        if name.name == "manifest.json" and harm == "delete":
+            path.write_bytes(before)
+            continue
+        for arguments in (["query", "cat", "--compress", "none", "--index", kb], ["index", docs, "--index", kb]):
+            result = call(*arguments)
+            assert result.code == 1, (name, arguments, result.out)
+            assert "--rebuild" in result.err, (name, arguments, result.err)
+        assert call("index", docs, "--index", kb, "--rebuild", "--retriever", "bm25").code == 0
+        assert call("index", "verify", "--index", kb).code == 0
+        for old in [p for p in kb.rglob("*") if p.is_file()]:
+            old.unlink()
+        assert call("index", docs, "--index", kb, "--retriever", "bm25").code == 0

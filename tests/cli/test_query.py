@@ -45,10 +45,10 @@ def test_text_for_people(call: Call, look: Path) -> None:
 
 
 def test_questions_come_from_a_pipe(call: Call, look: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("Where is the cat?\n\nDo dogs bark?\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Where is the cat?\n\nDo dogs bark?\n")))
     result = call("query", "--pipeline", look, "--json")
     assert len(result.out.splitlines()) == 2
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     assert call("query", "--pipeline", look).code == 2
 
 
@@ -93,3 +93,39 @@ def test_bad_calls_get_one_clear_line(
     assert first.startswith("error: ")
     assert words in result.err
     assert len(result.err) < 1500
+
+
+def test_an_oracle_answers_from_a_pipeline(call: Call, tmp_path: Path) -> None:
+    labelled = {"question": "hi", "passages": [{"id": "a", "text": "Cats sit."}]}
+    (tmp_path / "o.jsonl").write_text(json.dumps(labelled) + "\n", encoding="utf-8")
+    path = tmp_path / "oracle.yaml"
+    path.write_text(f"retriever: {{type: oracle, path: {tmp_path / 'o.jsonl'}}}\ngenerator: echo\n", encoding="utf-8")
+    assert json.loads(call("query", "hi", "--pipeline", path, "--json").out)["answer"] == "Cats sit."
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--compress", "top_k"],
+        ["--budget", "5"],
+        ["--keep", "0.5"],
+        ["--threshold", "1"],
+        ["--top-k", "3"],
+        ["--retriever", "bm25"],
+        ["--model", "x"],
+        ["--max-new-tokens", "3"],
+        ["--filter", "a=b"],
+    ],
+)
+def test_options_that_a_pipeline_file_overrides_are_refused(call: Call, look: Path, option: list[str]) -> None:
+    result = call("query", "cat", "--pipeline", look, *option)
+    assert (result.code, result.out) == (2, "")
+    assert f"{option[0]} has no effect" in result.err
+
+
+def test_questions_that_are_not_utf8(call: Call, look: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9 what\n")))
+    result = call("query", "--pipeline", look, "--json")
+    assert (result.code, result.out) == (2, "")
+    assert "UTF-8" in result.err
+    assert call("query", "caf\udce9", "--pipeline", look).code == 2
