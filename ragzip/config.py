@@ -207,8 +207,9 @@ def _convert_scalar(value: Any, annotation: Any, place: Place) -> Any:
         return float(value)
     if annotation in (int, str, bool) and type(value) is annotation:
         return value
-    quoted = annotation in (int, float) and isinstance(value, str) and value.strip().replace(".", "", 1).isdigit()
-    hint = f"Write {value.strip()} without quotes." if quoted else ""
+    hint = ""
+    if annotation in (int, float) and isinstance(value, str) and value.strip().replace(".", "", 1).isdigit():
+        hint = f"Write {value.strip()} without quotes."
     raise place.error(f"should be {_type_name(annotation)}, not {_show(value)}", hint)
 
 
