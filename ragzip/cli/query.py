@@ -141,7 +141,8 @@ def _loop(pipeline: Any, as_json: bool, show_context: bool) -> None:
     note("Ask a question; an empty line or Ctrl-D ends.")
     while True:
         try:
-            question = input("? ").strip()
+            typer.echo("? ", nl=False, err=True)  # input() would write it to standard output
+            question = input().strip()
         except EOFError:
             return
         if not question:

@@ -129,3 +129,16 @@ def test_questions_that_are_not_utf8(call: Call, look: Path, monkeypatch: pytest
     assert (result.code, result.out) == (2, "")
     assert "UTF-8" in result.err
     assert call("query", "caf\udce9", "--pipeline", look).code == 2
+
+
+def test_the_prompt_loop_keeps_standard_output_clean(call: Call, look: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal("Where is the cat?\nDo dogs bark?\n\nnever read\n"))
+    result = call("query", "--pipeline", look, "--json")
+    assert result.code == 0
+    asked = [json.loads(line)["question"] for line in result.out.splitlines()]
+    assert asked == ["Where is the cat?", "Do dogs bark?"]
+    assert "? " in result.err
