@@ -13,9 +13,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ragzip.compressors.bm25_sentences import BM25Sentences
     from ragzip.compressors.budget import Budget
     from ragzip.compressors.dedupe import Dedupe
     from ragzip.compressors.identity import Identity
+    from ragzip.compressors.random_sentences import RandomSentences
     from ragzip.compressors.reorder import Reorder
     from ragzip.compressors.sentence_filter import SentenceFilter
     from ragzip.compressors.top_k import TopK
@@ -53,9 +55,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
+    "ragzip.compressors.bm25_sentences": ["BM25Sentences"],
     "ragzip.compressors.budget": ["Budget"],
     "ragzip.compressors.dedupe": ["Dedupe"],
     "ragzip.compressors.identity": ["Identity"],
+    "ragzip.compressors.random_sentences": ["RandomSentences"],
     "ragzip.compressors.reorder": ["Reorder"],
     "ragzip.compressors.sentence_filter": ["SentenceFilter"],
     "ragzip.compressors.top_k": ["TopK"],
@@ -96,6 +100,7 @@ __all__ = [
     "BM25",
     "QA",
     "Answer",
+    "BM25Sentences",
     "Budget",
     "Citation",
     "CompressionResult",
@@ -116,6 +121,7 @@ __all__ = [
     "Prompt",
     "Query",
     "RagzipError",
+    "RandomSentences",
     "Reorder",
     "Retriever",
     "Selector",

@@ -36,6 +36,8 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "dedupe": "ragzip.compressors.dedupe:Dedupe",
         "reorder": "ragzip.compressors.reorder:Reorder",
         "sentence_filter": "ragzip.compressors.sentence_filter:SentenceFilter",
+        "bm25_sentences": "ragzip.compressors.bm25_sentences:BM25Sentences",
+        "random_sentences": "ragzip.compressors.random_sentences:RandomSentences",
         "budget": "ragzip.compressors.budget:Budget",
         "stack": "ragzip.protocols._compressor:Stack",
     },

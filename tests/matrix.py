@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ragzip.compressors.bm25_sentences import BM25Sentences
 from ragzip.compressors.budget import Budget
 from ragzip.compressors.dedupe import Dedupe
 from ragzip.compressors.identity import Identity
+from ragzip.compressors.random_sentences import RandomSentences
 from ragzip.compressors.reorder import Reorder
 from ragzip.compressors.sentence_filter import SentenceFilter
 from ragzip.compressors.top_k import TopK
@@ -35,6 +37,8 @@ COMPRESSORS: dict[str, list[Callable[[], Compressor[Any, Any]]]] = {
         lambda: SentenceFilter(budget=12),
         lambda: SentenceFilter(threshold=0.05, keep=0.7, budget=15),
     ],
+    "bm25_sentences": [BM25Sentences, lambda: BM25Sentences(budget=12), lambda: BM25Sentences(threshold=0.1)],
+    "random_sentences": [RandomSentences, lambda: RandomSentences(keep=0.3, seed=3), lambda: RandomSentences(budget=9)],
     "budget": [lambda: Budget(12), lambda: Budget(0)],
     "stack": [Stack, lambda: Stack((Dedupe(), SentenceFilter(keep=0.6), Reorder()), min_tokens=3)],
 }

@@ -13,7 +13,7 @@ from ragzip.protocols._roles import (
     SupportsOffline,
     SupportsSpace,
 )
-from ragzip.protocols._run import WordCounter
+from ragzip.protocols._run import Remembering, WordCounter, run_step
 
 __all__ = [
     "Compressor",
@@ -22,6 +22,7 @@ __all__ = [
     "Metric",
     "OnText",
     "Prompt",
+    "Remembering",
     "Retriever",
     "Selector",
     "Stack",
@@ -30,5 +31,6 @@ __all__ = [
     "SupportsOffline",
     "SupportsSpace",
     "WordCounter",
+    "run_step",
     "runtime_field",
 ]

@@ -62,7 +62,7 @@ class Counter(Protocol):
 
 
 class Metric(Protocol):
-    """Scores one evaluation record."""
+    """Scores one evaluation outcome. A metric is a value: it prints as its name, and ``parse`` gives it back."""
 
     @property
     def name(self) -> str:
@@ -74,8 +74,8 @@ class Metric(Protocol):
         """Which way is up."""
         ...
 
-    def score(self, record: Any) -> float:
-        """The record's value."""
+    def score(self, outcome: Any) -> float | None:
+        """The outcome's value, or None where the metric says nothing about it: a label that is not there."""
         ...
 
 

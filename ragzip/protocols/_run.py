@@ -77,23 +77,53 @@ def run_stack(
     first = list(counts)
     steps: list[list[Step]] = [[] for _ in current]
     for compressor in compressors:
-        name = name_of(compressor)
-        active = [i for i, n in enumerate(counts) if n >= min_tokens and current[i].segments]
-        start = time.perf_counter()
-        outcomes = dict(zip(active, _guarded(compressor, [current[i] for i in active], timeout), strict=True))
-        share = (time.perf_counter() - start) / max(len(active), 1)
-        for i in range(len(current)):
-            if i not in outcomes:
-                detail = "nothing to compress" if not current[i].segments else f"fewer than {min_tokens} tokens"
-                steps[i].append(Step(name, Status.SKIPPED_SHORT, counts[i], counts[i], 0.0, detail))
-                continue
-            context, status, detail = outcomes[i]
-            before = counts[i]
-            if status is Status.OK:
-                context, after, status, detail = _judge(current[i], context, before, counter)
-                current[i], counts[i] = context, after
-            steps[i].append(Step(name, status, before, counts[i], share, detail))
+        done = run_step(compressor, current, counts, counter, timeout=timeout, min_tokens=min_tokens)
+        current, counts = [context for context, _ in done], [step.tokens_out for _, step in done]
+        for so_far, (_, step) in zip(steps, done, strict=True):
+            so_far.append(step)
     return [CompressionResult(current[i], tuple(steps[i]), first[i], counts[i]) for i in range(len(current))]
+
+
+def run_step(
+    compressor: Any,
+    contexts: Sequence[Context[Any]],
+    counts: Sequence[int],
+    counter: Counter,
+    *,
+    timeout: float | None = None,
+    min_tokens: int = 1,
+) -> list[tuple[Context[Any], Step]]:
+    """Runs one compressor, already bound to the counter, over a batch.
+
+    Args:
+        compressor: The step.
+        contexts: What it gets.
+        counts: Their tokens.
+        counter: Counts what it gives.
+        timeout: Seconds before its input goes on unchanged; None never.
+        min_tokens: Contexts with fewer tokens skip the step.
+
+    Returns:
+        For each context what goes on, and the account; ``tokens_out`` is its count.
+    """
+    name = name_of(compressor)
+    active = [i for i, n in enumerate(counts) if n >= min_tokens and contexts[i].segments]
+    start = time.perf_counter()
+    outcomes = dict(zip(active, _guarded(compressor, [contexts[i] for i in active], timeout), strict=True))
+    share = (time.perf_counter() - start) / max(len(active), 1)
+    done: list[tuple[Context[Any], Step]] = []
+    for i, before in enumerate(contexts):
+        tokens = counts[i]
+        if i not in outcomes:
+            detail = "nothing to compress" if not before.segments else f"fewer than {min_tokens} tokens"
+            done.append((before, Step(name, Status.SKIPPED_SHORT, tokens, tokens, 0.0, detail)))
+            continue
+        context, status, detail = outcomes[i]
+        left = tokens
+        if status is Status.OK:
+            context, left, status, detail = _judge(before, context, tokens, counter)
+        done.append((context, Step(name, status, tokens, left, share, detail)))
+    return done
 
 
 def _judge(
