@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 DEMO := .demo-kb
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install models demo fmt check test test-fast bench build clean
+.PHONY: help install models demo fmt check test test-fast bench bench-quality build clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,8 +54,11 @@ test: $(STAMP) ## The whole test suite
 test-fast: $(STAMP) ## The tests that need no real model
 	$(BIN)/python -m pytest -m "not models and not slow"
 
-bench: models ## The numbers of docs/numbers.md
+bench: models ## The speeds of docs/numbers.md
 	$(BIN)/python benchmarks/run.py
+
+bench-quality: models ## The answer quality of docs/numbers.md: about an hour, goes on where it stopped
+	$(BIN)/python benchmarks/run.py quality
 
 build: $(STAMP) ## Wheel and source distribution in build/dist
 	$(BIN)/python -m build --no-isolation --outdir build/dist .

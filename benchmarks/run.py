@@ -1,7 +1,7 @@
 """Runs the benchmarks and writes what they gave: benchmarks/results/*.json and docs/numbers.md.
 
-    python benchmarks/run.py            # all
-    python benchmarks/run.py main_job   # one
+    python benchmarks/run.py            # speed of the main job
+    python benchmarks/run.py quality    # answer quality: about an hour
 
 Run it with nothing else on the machine. Numbers are medians; compare ratios, not seconds of different machines.
 """
@@ -36,7 +36,7 @@ def main(parts: list[str]) -> None:
         }
         text = json.dumps(record, indent=2) + "\n"
         (RESULTS / f"{part}.json").write_text(text, encoding="utf-8")
-        print(text)
+        print(render(record))
     write_page()
 
 
@@ -49,11 +49,15 @@ def write_page() -> None:
             continue
         head, _, rest = page.partition(begin)
         _, _, tail = rest.partition(end)
-        page = f"{head}{begin}\n{_render(json.loads(path.read_text(encoding='utf-8')))}{end}{tail}"
+        page = f"{head}{begin}\n{render(json.loads(path.read_text(encoding='utf-8')))}{end}{tail}"
     NUMBERS.write_text(page, encoding="utf-8")
 
 
-def _render(record: dict[str, Any]) -> str:
+def render(record: dict[str, Any]) -> str:
+    """The record as Markdown: by its part's own ``render``, else one table of names and values."""
+    module = importlib.import_module(f"benchmarks.{record['command'].split()[-1]}")
+    if hasattr(module, "render"):
+        return str(module.render(record))
     lines = [
         f"`{record['command']}`, {record['when']}, " + ", ".join(f"{k} {v}" for k, v in record["environment"].items())
     ]

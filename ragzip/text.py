@@ -255,3 +255,8 @@ def _extends(character: str) -> bool:
         or character in "\u200d\ufe0e\ufe0f"
         or "\U0001f3fb" <= character <= "\U0001f3ff"
     )
+
+
+def opens_quotation(text: str) -> bool:
+    """Whether a text ends within quotation marks: what is written on from there ends with the closing mark."""
+    return text.count('"') % 2 == 1

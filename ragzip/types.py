@@ -238,6 +238,8 @@ class Generation:
             the first token.
         seconds: From the same start to the last token.
         stopped: True when the model ended by itself, False when it ran into its limit.
+        passes: Forward passes of the model: one for the prompt's first token and one for each token after it, the
+            one that ended the answer included. 0 where that is not known.
     """
 
     text: str
@@ -246,6 +248,7 @@ class Generation:
     first_token_seconds: float
     seconds: float
     stopped: bool = True
+    passes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

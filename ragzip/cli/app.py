@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from ragzip.cli import compress, index, inspect, models, query
+from ragzip.cli import compress, evaluate, index, inspect, models, query, tune
 from ragzip.cli.console import complain
 from ragzip.errors import RagzipError
 
@@ -31,6 +31,11 @@ app = typer.Typer(
 app.add_typer(index.app, name="index")
 app.command("query")(query.query)
 app.command("compress")(compress.compress)
+app.command("eval")(evaluate.evaluate)
+app.command("compare")(evaluate.compare)
+app.command("sweep")(tune.sweep)
+app.command("recommend")(tune.recommend)
+app.command("sets")(evaluate.sets)
 app.command("check")(inspect.check)
 app.command("list")(inspect.list_)
 app.command("show")(inspect.show)

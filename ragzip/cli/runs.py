@@ -1,0 +1,106 @@
+"""What the commands that run evaluations share: options to settings, progress, and what they print."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ragzip.cli.console import note, print_json, progress
+
+if TYPE_CHECKING:
+    from ragzip.evaluation.folder import Run
+    from ragzip.evaluation.rows import Row
+
+Data = Annotated[
+    str, typer.Option("--data", "-d", help="A named set, a JSONL of records, a BEIR folder, or a hub name.")
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder; the same command goes on where it stopped.")]
+Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Most questions, drawn with the seed.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the draw, the random baseline and the bootstrap.")]
+Split = Annotated[str | None, typer.Option("--split", help="Of the set: dev, train, test.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of the named sets; else RAGZIP_DATA.", show_default=False)
+]
+Metrics = Annotated[str | None, typer.Option("--metrics", help="Names with commas; default all that apply.")]
+Baselines = Annotated[
+    str,
+    typer.Option(
+        "--baselines", help="all, or reference: closed book and no compression alone, without the same-budget rows."
+    ),
+]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="Questions together; 1 times each by itself.")]
+PriceIn = Annotated[float | None, typer.Option("--price-in", min=0, help="USD per million input tokens.")]
+PriceOut = Annotated[float | None, typer.Option("--price-out", min=0, help="USD per million output tokens.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object, nothing else.")]
+
+_EVERY = 60.0  # seconds between lines of progress where there is no terminal
+
+
+def run_rows(
+    rows: Sequence[Row],
+    *,
+    data: str,
+    out: Path,
+    limit: int | None,
+    seed: int,
+    split: str | None,
+    data_dir: Path | None,
+    metrics: str | None,
+    batch: int,
+    price_in: float | None,
+    price_out: float | None,
+    generate: bool | None = None,
+    baseline: str = "",
+) -> Run:
+    """Runs them into the folder and writes the report."""
+    from ragzip.evaluation.data import open_set
+    from ragzip.evaluation.report.html import write
+    from ragzip.evaluation.runner import Settings, evaluate
+
+    prices = None if price_in is None and price_out is None else (price_in or 0.0, price_out or 0.0)
+    names = tuple(name.strip() for name in metrics.split(",") if name.strip()) if metrics else ()
+    settings = Settings(limit, seed, names, generate, batch, prices, baseline)
+    found = open_set(data, data=data_dir, split=split)
+    with reporting(f"{found.name}: {len(rows)} rows") as report:
+        run = evaluate(rows, found, out, settings, on_progress=report, on_note=note)
+    write(run, run.path / "report.html")
+    return run
+
+
+@contextmanager
+def reporting(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress with time left: a bar in a terminal, a line a minute elsewhere."""
+    if sys.stderr.isatty():
+        with progress(label, unit="questions") as report:
+            yield report
+        return
+    start = time.monotonic()
+    last, first = start, -1
+
+    def report_line(done: int, total: int) -> None:
+        nonlocal last, first
+        now = time.monotonic()
+        first = done - 1 if first < 0 else first
+        if now - last >= _EVERY and done < total:
+            last = now
+            left = (now - start) / max(done - first, 1) * (total - done)
+            note(f"{label}: {done} of {total} questions, about {left / 60:.0f} min left")
+
+    yield report_line
+
+
+def print_run(run: Run, as_json: bool, **extra: Any) -> None:
+    """The table, or one JSON object, on standard output."""
+    if as_json:
+        print_json({"run": str(run.path), "data": run.config["data"], "metrics": run.metrics, **extra})
+        return
+    from ragzip.evaluation.report.terminal import show
+
+    show(run)
+    note(f"report: {run.path / 'report.html'}")

@@ -1,0 +1,164 @@
+"""``ragzip sweep`` and ``ragzip recommend``: which setting is worth its cost, on your own data."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ragzip.cli import runs
+from ragzip.cli.console import note, table
+from ragzip.cli.evaluate import _kind
+from ragzip.errors import UsageError
+
+
+def sweep(
+    pipeline: Annotated[Path, typer.Argument(help="A pipeline's YAML file.")],
+    data: Annotated[str, typer.Argument(help="As --data of 'ragzip eval'.")],
+    out: runs.Out,
+    set_: Annotated[
+        list[str], typer.Option("--set", help="A path with its values: compressors.0.threshold=0.05,0.1,0.3")
+    ],
+    limit: runs.Limit = None,
+    seed: runs.Seed = 0,
+    split: runs.Split = None,
+    data_dir: runs.DataDir = None,
+    metrics: runs.Metrics = None,
+    baselines: runs.Baselines = "all",
+    batch: runs.Batch = 1,
+    price_in: runs.PriceIn = None,
+    price_out: runs.PriceOut = None,
+    json_: runs.Json = False,
+) -> None:
+    """Measure a pipeline at many values and show the Pareto front of quality against tokens and first-token time.
+
+    \b
+    Example:
+        ragzip sweep pipeline.yaml hotpotqa --set compressors.0.budget=100,200,400 --limit 100 --out runs/sweep
+    """  # noqa: D301 - a backspace, by which the help keeps lines apart
+    from ragzip.evaluation.rows import plan
+    from ragzip.evaluation.sweep import expand
+
+    rows = plan(expand(pipeline, set_), baselines=_kind(baselines), seed=seed)
+    run = runs.run_rows(
+        rows,
+        data=data,
+        out=out,
+        limit=limit,
+        seed=seed,
+        split=split,
+        data_dir=data_dir,
+        metrics=metrics,
+        batch=batch,
+        price_in=price_in,
+        price_out=price_out,
+    )
+    fronts: dict[str, list[str]] = run.summary["fronts"]
+    runs.print_run(run, json_, fronts=fronts)
+    if json_:
+        return
+    main = _main_metric(run)
+    for pair, names in fronts.items():
+        quality, _, cost = pair.partition("/")
+        if quality == main:
+            rows_ = [[f"  {name}", _mean(run, name, quality), _mean(run, name, cost)] for name in names]
+            typer.echo()
+            table(f"Pareto front: {quality} against {cost}, cheapest first", ["  pipeline", quality, cost], rows_)
+    note("the fronts of the other metrics are in the report")
+
+
+def _mean(run: Any, name: str, metric: str) -> str:
+    value = run.metrics[name].get(metric, {}).get("mean")
+    if value is None:
+        return "-"
+    return f"{1000 * value:,.1f} ms" if metric == "ttft" else f"{value:,.3f}" if value < 10 else f"{value:,.0f}"
+
+
+def recommend(
+    data: Annotated[str, typer.Argument(help="As --data of 'ragzip eval'.")],
+    max_loss: Annotated[
+        str, typer.Option("--max-loss", help="Most loss of quality: 1% of the uncompressed score, or 0.01 absolute.")
+    ],
+    out: runs.Out,
+    write: Annotated[Path, typer.Option("--write", "-w", help="Where the recommended pipeline goes.")] = Path(
+        "recommended.yaml"
+    ),
+    pipelines: Annotated[
+        list[Path] | None,
+        typer.Option("--pipeline", "-p", help="Candidates; default: every built-in scorer at four budgets."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Values to try in the one --pipeline, as in 'ragzip sweep'.")
+    ] = None,
+    metric: Annotated[str, typer.Option("--metric", help="The quality that may not be lost.")] = "",
+    cost: Annotated[str, typer.Option("--cost", help="tokens_out or ttft.")] = "tokens_out",
+    confidence: Annotated[float, typer.Option("--confidence", min=0.5, max=0.999)] = 0.95,
+    limit: runs.Limit = None,
+    seed: runs.Seed = 0,
+    split: runs.Split = None,
+    data_dir: runs.DataDir = None,
+    batch: runs.Batch = 1,
+    json_: runs.Json = False,
+) -> None:
+    """Name the cheapest pipeline whose loss is within the limit, with its confidence, and write it as YAML.
+
+    \b
+    Example:
+        ragzip recommend mine.jsonl --max-loss 1% --out runs/choice
+    """  # noqa: D301 - a backspace, by which the help keeps lines apart
+    from ragzip.evaluation import sweep as sweeps
+    from ragzip.evaluation.recommend import Loss, choose
+    from ragzip.evaluation.rows import load_pipelines, plan
+
+    wanted = Loss.parse(max_loss)
+    if write.exists() and not write.is_file():
+        raise UsageError(f"{write} is no file", hint="Give --write the name of a YAML file.")
+    if set_:
+        if not pipelines or len(pipelines) != 1:
+            raise UsageError("--set needs exactly one --pipeline", hint="Or give several pipelines and no --set.")
+        named = sweeps.expand(pipelines[0], set_)
+    else:
+        named = load_pipelines(pipelines) if pipelines else sweeps.candidates()
+    rows = plan(named, baselines="reference", seed=seed)
+    run = runs.run_rows(
+        rows,
+        data=data,
+        out=out,
+        limit=limit,
+        seed=seed,
+        split=split,
+        data_dir=data_dir,
+        metrics=None,
+        batch=batch,
+        price_in=None,
+        price_out=None,
+    )
+    chosen = choose(
+        run,
+        metric=metric or _main_metric(run),
+        max_loss=wanted,
+        cost=cost,
+        confidence=confidence,
+        candidates=[name for name, _ in named],
+        seed=seed,
+    )
+    pipeline = next(row.pipeline for row in rows if row.name == chosen.name)
+    dataclasses.replace(pipeline, name=chosen.name).to_yaml(write)
+    runs.print_run(run, json_, recommendation={**chosen.as_dict(), "written": str(write)})
+    if not json_:
+        typer.echo()
+        typer.echo(chosen.message)
+        note(f"written: {write}")
+        if pipeline.retriever is None:
+            note("it has no retriever: it answers over passages that are given, or with --index")
+
+
+def _main_metric(run: Any) -> str:
+    """F1 where answers are short, ROUGE-L where they are long, else what the set can tell."""
+    order = ("rouge_l", "f1") if run.config["data"]["task"] == "long" else ("f1", "em")
+    for name in (*order, "sentence_recall", "answer_in_context"):
+        if name in run.config["metrics"]:
+            return name
+    raise UsageError("this set has no quality metric", hint="Choose a set with answers, or give --metric.")

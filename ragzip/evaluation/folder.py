@@ -1,0 +1,300 @@
+"""The run folder: everything about a run, written so that a kill at any moment costs one question.
+
+``config.yaml`` and ``environment.json`` are written first, then one block of lines a question in ``questions.jsonl``
+and ``records.jsonl``, and at the end ``metrics.json``, ``summary.json`` and ``report.html``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from ragzip import yaml_io
+from ragzip.errors import RagzipError, StoreDamaged, StoreError, StoreMismatch, UsageError
+from ragzip.evaluation.environment import machine
+
+FORMAT = 1
+CONFIG, ENVIRONMENT, QUESTIONS, RECORDS = "config.yaml", "environment.json", "questions.jsonl", "records.jsonl"
+METRICS, SUMMARY, REPORT, LOCK = "metrics.json", "summary.json", "report.html", ".lock"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or unfinished run, read from its folder.
+
+    Attributes:
+        path: The folder.
+        config: What was run: data, rows with every option, metrics, seed.
+        environment: Where it was run.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    _rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def load(path: str | Path) -> Run:
+        """The run in a folder.
+
+        Raises:
+            UsageError: There is none.
+            StoreMismatch: A run of another format version.
+            StoreDamaged: Files that cannot be read as what they should be.
+        """
+        folder = Path(path)
+        config = read_config(folder)
+        if config is None:
+            raise UsageError(f"{folder}: no run is there", hint="Give the folder that --out of 'ragzip eval' named.")
+        return Run(folder, config, _read_json(folder / ENVIRONMENT))
+
+    @property
+    def names(self) -> list[str]:
+        """The rows, in order."""
+        return list(self.config["rows"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the metrics of the whole run are there."""
+        return (self.path / METRICS).exists() and (self.path / SUMMARY).exists()
+
+    @cached_property
+    def metrics(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Row -> metric -> mean, low, high, n."""
+        return _read_json(self.path / METRICS)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Comparisons with the baseline, break-even, fronts."""
+        return _read_json(self.path / SUMMARY)
+
+    @cached_property
+    def questions(self) -> dict[str, dict[str, Any]]:
+        """Record id -> question, answers, labels and passages."""
+        return {line["id"]: line for line in _lines(self.path / QUESTIONS)}
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """One line a record of a row, in the set's order."""
+        if not self._rows:
+            self._rows.update({row: [] for row in self.names})
+            for line in _lines(self.path / RECORDS):
+                if line.get("pipeline") not in self._rows:
+                    raise StoreDamaged(
+                        f"{self.path / RECORDS}: a line of {line.get('pipeline')!r}, which is no row of this run",
+                        hint="Run it again into a new folder.",
+                    )
+                self._rows[line["pipeline"]].append(line)
+        return self._rows[name]
+
+    def values(self, name: str, metric: str) -> dict[str, float]:
+        """Record id -> value, where there is one."""
+        found = ((line["id"], line["metrics"].get(metric)) for line in self.rows(name))
+        return {key: float(value) for key, value in found if value is not None}
+
+
+class Writer:
+    """Appends to a run folder; see ``opened``."""
+
+    def __init__(self, folder: Path, done: list[str]) -> None:
+        self.folder = folder
+        self.done = done
+
+    def add(self, question: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> None:
+        """Writes one question's lines, all of them or none, and makes sure they are on the disk."""
+        _append(self.folder / QUESTIONS, [question])
+        _append(self.folder / RECORDS, lines)
+        self.done.append(str(question["id"]))
+
+    def finish(self, name: str, value: Any) -> None:
+        """Writes ``metrics.json`` or ``summary.json`` whole."""
+        write_json(self.folder / name, value)
+
+
+@contextmanager
+def opened(folder: Path, config: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterator[Writer]:
+    """A run folder to write to: new, or one whose run was interrupted.
+
+    Args:
+        folder: Made if it is not there.
+        config: Of the run; a folder with another one is refused.
+        environment: Of this machine, now.
+
+    Raises:
+        StoreMismatch: The folder holds another run.
+        StoreError: Another process writes to it.
+        UsageError: The folder holds something else, or it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder", hint="Give --out a folder of its own.")
+    present = read_config(folder)
+    if present is None and folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
+        raise UsageError(f"{folder} holds something else than a run", hint="Give --out a folder of its own.")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise StoreError(
+            f"{folder}: another process is writing this run", hint="Wait for it, or give another --out."
+        ) from error
+    try:
+        present = read_config(folder)
+        if present is None:
+            write_json(folder / ENVIRONMENT, environment)
+            _write(folder / CONFIG, yaml_io.dump(dict(config)))
+        else:
+            _same(folder, present, config, environment)
+        yield Writer(folder, _recover(folder, list(config["rows"])))
+    finally:
+        lock.release()
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """The config of the run in a folder, or None where no run is."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return None
+    try:
+        values, _ = yaml_io.parse(path.read_text(encoding="utf-8"), source=str(path))
+    except (RagzipError, UnicodeDecodeError) as error:
+        raise StoreDamaged(f"{path}: {error}", hint="Run it again into a new folder.") from error
+    if not isinstance(values, dict) or "ragzip_run" not in values:
+        return None
+    version = values["ragzip_run"]
+    if version != FORMAT:
+        raise StoreMismatch(
+            f"{folder}: a run of format {version!r}; this ragzip reads {FORMAT}",
+            hint="Use the ragzip that made it, or run it again into a new folder.",
+        )
+    if not isinstance(values.get("rows"), dict) or not isinstance(values.get("data"), dict):
+        raise StoreDamaged(f"{path}: is no config of a run", hint="Run it again into a new folder.")
+    return values
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A JSON file that appears whole or not at all."""
+    _write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _same(folder: Path, present: Mapping[str, Any], config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+    """Whether the folder's run is this one, on this kind of machine."""
+    wanted = yaml_io.parse(yaml_io.dump(dict(config)))[0]
+    for key in dict.fromkeys((*wanted, *present)):
+        if wanted.get(key) != present.get(key):
+            detail = _difference(present.get(key), wanted.get(key), key)
+            raise StoreMismatch(
+                f"{folder}: holds another run: {detail}",
+                hint="Give another --out; only the same command goes on where it stopped.",
+            )
+    before = _read_json(folder / ENVIRONMENT)
+    if machine(before) != machine(environment):
+        raise StoreMismatch(
+            f"{folder}: was begun on another machine or with other threads ({before.get('cpu')}, "
+            f"{before.get('threads')} threads)",
+            hint="Times of two machines do not mix: run it again into a new folder.",
+        )
+
+
+def _difference(old: Any, new: Any, path: str) -> str:
+    """The first place where two configs differ, in words."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys((*old, *new)):
+            if old.get(key) != new.get(key):
+                return _difference(old.get(key), new.get(key), f"{path}.{key}")
+    return f"{path} is {old!r:.60} there and {new!r:.60} here"
+
+
+def _recover(folder: Path, names: list[str]) -> list[str]:
+    """Cuts off what a kill left half-written; gives the ids of the questions that are complete, in order."""
+    complete: list[str] = []
+    questions = _whole_lines(folder / QUESTIONS)
+    ends = (0, 0)
+    block: list[tuple[str, str]] = []
+    for line, stop in _whole_lines(folder / RECORDS):
+        block.append((str(line.get("pipeline")), str(line.get("id"))))
+        if len(block) < len(names):
+            continue
+        question, question_stop = next(questions, (None, 0))
+        if question is None:
+            break
+        if [name for name, _ in block] != names or {key for _, key in block} != {str(question.get("id"))}:
+            raise StoreDamaged(f"{folder / RECORDS}: lines out of order", hint="Run it again into a new folder.")
+        complete.append(block[0][1])
+        block, ends = [], (stop, question_stop)
+    for name, end in zip((RECORDS, QUESTIONS), ends, strict=True):
+        _cut(folder / name, end)
+    return complete
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """JSON lines with the byte each ends at, up to the first that is torn."""
+    if not path.exists():
+        return
+    position = 0
+    with path.open("rb") as file:
+        for raw in file:
+            position += len(raw)
+            if not raw.endswith(b"\n"):
+                return
+            try:
+                value = json.loads(raw)
+            except ValueError:
+                return
+            if not isinstance(value, dict):
+                return
+            yield value, position
+
+
+def _cut(path: Path, end: int) -> None:
+    if path.exists() and path.stat().st_size != end:
+        os.truncate(path, end)
+
+
+def _append(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    text = "".join(json.dumps(line, ensure_ascii=True, allow_nan=False) + "\n" for line in lines)
+    with path.open("ab") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        raise StoreDamaged(f"{path} is missing", hint="Run the same command again: it goes on where it stopped.")
+    for line, _ in _whole_lines(path):
+        yield line
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{path} is missing: the run is not finished",
+            hint="Run the same 'ragzip eval' command again: it goes on where it stopped.",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise StoreDamaged(f"{path}: {error}", hint="Run it again into a new folder.") from error
+    if not isinstance(value, dict):
+        raise StoreDamaged(f"{path}: no JSON object", hint="Run it again into a new folder.")
+    return value

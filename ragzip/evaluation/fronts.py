@@ -1,0 +1,58 @@
+"""Pareto fronts: the rows that no other row beats in both quality and cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ragzip.evaluation.metrics import parse
+from ragzip.evaluation.view import RunView, finite, mean_of, reads_labels
+
+COSTS = ("tokens_out", "ttft")
+"""What quality is held against: tokens of context, and seconds to the first token."""
+
+
+def pareto(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Names on the front of ``(cost, quality)`` points, cheapest first.
+
+    A point is off the front where another costs no more, is no worse, and is not equal to it. Equal points stand on
+    it together, by name; points that are not finite never do.
+    """
+    known = {name: point for name, point in points.items() if all(map(math.isfinite, point))}
+    front: list[str] = []
+    best = (math.inf, -math.inf)
+    for name in sorted(known, key=lambda n: (known[n][0], -known[n][1], n)):
+        if known[name][1] > best[1] or known[name] == best:
+            front.append(name)
+            best = known[name]
+    return front
+
+
+def fronts(
+    run: RunView, *, metrics: Sequence[str] | None = None, costs: Sequence[str] = COSTS
+) -> dict[str, dict[str, list[str]]]:
+    """For each quality metric and each cost the rows on the front, cheapest first.
+
+    Rows that read labels are on none, since nobody can run them; the one without any context may be.
+
+    Args:
+        run: What was measured.
+        metrics: Names; None takes all quality metrics of the run.
+        costs: Names of costs, lower is better.
+
+    Returns:
+        Metric -> cost -> names; combinations that no row was measured for are left out.
+    """
+    if metrics is None:
+        metrics = [name for name in run.config.get("metrics", ()) if parse(name).quality]
+    rows = [name for name in run.names if not reads_labels(run, name)]
+    spent = {cost: {name: mean_of(finite(run, name, cost)) for name in rows} for cost in costs}
+    found: dict[str, dict[str, list[str]]] = {}
+    for metric in metrics:
+        quality = {name: mean_of(finite(run, name, metric)) for name in rows}
+        sign = 1.0 if parse(metric).higher_is_better else -1.0
+        for cost in costs:
+            front = pareto({name: (spent[cost][name], sign * quality[name]) for name in rows})
+            if front:
+                found.setdefault(metric, {})[cost] = front
+    return found

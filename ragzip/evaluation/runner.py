@@ -1,0 +1,251 @@
+"""Runs pipelines side by side over a set, question by question, into a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ragzip
+from ragzip.errors import GenerationError, UsageError
+from ragzip.evaluation import folder as folders
+from ragzip.evaluation.baselines import budgeted
+from ragzip.evaluation.choose import measured, select
+from ragzip.evaluation.environment import environment
+from ragzip.evaluation.metrics import Metric
+from ragzip.evaluation.record import DataSet, Record
+from ragzip.evaluation.rows import Row
+from ragzip.evaluation.stages import Answered, Stages, generator_key, require_passages, shapes
+from ragzip.evaluation.summary import Prices, summarise
+from ragzip.protocols import Stack
+from ragzip.tokens import text_of
+from ragzip.types import SoftSegment, TextSegment
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a run is made.
+
+    Attributes:
+        limit: Most questions, drawn with the seed; None takes all.
+        seed: Of the draw, of the random sentences, and of the bootstrap.
+        metrics: Names; empty takes every metric the set has labels for.
+        generate: False measures retrieval and compression only; None generates where the set has answers.
+        batch: Questions that go through each stage together. 1 times every question by itself.
+        prices: USD per million tokens, for what compression saves on an API.
+        baseline: A row to compare all others with; "" compares each with its generator without compression.
+    """
+
+    limit: int | None = None
+    seed: int = 0
+    metrics: tuple[str, ...] = ()
+    generate: bool | None = None
+    batch: int = 1
+    prices: Prices | None = None
+    baseline: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}")
+
+
+def evaluate(
+    rows: Sequence[Row],
+    data: DataSet,
+    out: str | Path,
+    settings: Settings = Settings(),
+    *,
+    on_progress: OnProgress | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> folders.Run:
+    """Runs every row over the set, or goes on with a run that was interrupted, and sums it up.
+
+    Rows are run side by side, question by question, beginning with another row each time, so that a machine that
+    gets slower meanwhile is slower for all.
+
+    Args:
+        rows: From ``plan``.
+        data: The whole set; ``settings.limit`` draws from it.
+        out: The run folder.
+        settings: How.
+        on_progress: Told how many questions are done, and of how many.
+        on_note: Told remarks: models being loaded, questions that were there already.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UsageError: A metric needs labels that the set lacks; records without passages and no retriever.
+        StoreMismatch: The folder holds another run.
+        GenerationError: No row could answer a question.
+    """
+    drawn = data.sample(settings.limit, settings.seed)
+    generate = any(record.answers for record in drawn.records) if settings.generate is None else settings.generate
+    retrieves = any(row.pipeline.retriever is not None for row in rows)
+    metrics = select(settings.metrics, drawn, generate=generate, retrieves=retrieves)
+    for row in rows:
+        row.pipeline.check()
+    require_passages(drawn.records, [row.pipeline for row in rows if not row.name.startswith("closed_book")])
+    config = run_config(rows, data, drawn, settings, generate, metrics)
+    with folders.opened(Path(out), config, environment()) as writer:
+        done = set(writer.done)
+        left = [record for record in drawn.records if record.id not in done]
+        if done and left and on_note:
+            on_note(f"{len(done)} of {len(drawn.records)} questions were there already")
+        if left:
+            recorded = measured(metrics, generate=generate)
+            _run(
+                rows, left, recorded, writer, settings, generate, (on_progress, len(done), len(drawn.records)), on_note
+            )
+        run = folders.Run.load(out)
+        means, summary = summarise(run, seed=settings.seed, prices=settings.prices)
+        writer.finish(folders.METRICS, means)
+        writer.finish(folders.SUMMARY, summary)
+    return folders.Run.load(out)
+
+
+def run_config(
+    rows: Sequence[Row], data: DataSet, drawn: DataSet, settings: Settings, generate: bool, metrics: Sequence[Metric]
+) -> dict[str, Any]:
+    """What ``config.yaml`` holds: everything that a repetition needs."""
+    names = {row.name for row in rows}
+    if settings.baseline and settings.baseline not in names:
+        raise UsageError(f"--baseline {settings.baseline!r} is no row", hint=f"Rows: {', '.join(names)}.")
+    return {
+        "ragzip_run": folders.FORMAT,
+        "ragzip": ragzip.__version__,
+        "data": {
+            "name": data.name,
+            "source": data.source,
+            "split": data.split,
+            "version": data.version,
+            "sha256": data.sha256,
+            "task": data.task,
+            "labels": data.labels,
+            "of": len(data.records),
+            "records": len(drawn.records),
+            "limit": settings.limit,
+            "seed": settings.seed,
+        },
+        "seed": settings.seed,
+        "generate": generate,
+        "batch": settings.batch,
+        "metrics": [metric.name for metric in metrics],
+        "baseline": settings.baseline or rows[0].baseline,
+        "rows": {
+            row.name: {**row.to_config(), **({"baseline": settings.baseline} if settings.baseline else {})}
+            for row in rows
+        },
+    }
+
+
+def _run(
+    rows: Sequence[Row],
+    records: Sequence[Record],
+    metrics: Sequence[Metric],
+    writer: folders.Writer,
+    settings: Settings,
+    generate: bool,
+    progress: tuple[OnProgress | None, int, int],
+    on_note: Callable[[str], None] | None,
+) -> None:
+    report, before, total = progress
+    start = time.perf_counter()
+    for row in rows:
+        row.pipeline.warm_up()
+    known = shapes([row.pipeline for row in rows]) if generate else {}
+    _rehearse(rows, records[: settings.batch], generate)
+    if on_note:
+        on_note(f"models loaded and warmed up in {time.perf_counter() - start:.1f} s")
+    for first in range(0, len(records), settings.batch):
+        batch = records[first : first + settings.batch]
+        stages = Stages(batch, generate)
+        made: dict[str, list[Answered]] = {}
+        for row in _order(rows, first // settings.batch):
+            made[row.name] = _answer(row, stages, made, known.get(generator_key(row.pipeline)), settings.seed)
+        _require_an_answer(made, generate)
+        for i, record in enumerate(batch):
+            answers = {row.name: made[row.name][i] for row in rows}
+            writer.add(_question(record, answers), [_line(name, one, metrics) for name, one in answers.items()])
+            if report:
+                report(before + first + i + 1, total)
+
+
+def _rehearse(rows: Sequence[Row], records: Sequence[Record], generate: bool) -> None:
+    """Answers the first question once for nothing: first calls pay for allocation and lazy imports."""
+    stages = Stages(records, generate)
+    for row in rows:
+        if not row.like:
+            stages.run(row.pipeline)
+
+
+def _order(rows: Sequence[Row], turn: int) -> list[Row]:
+    """Beginning with another row each time; rows that follow another one come after it."""
+    free = [row for row in rows if not row.like]
+    bound = [row for row in rows if row.like]
+    turned = [*free[turn % len(free) :], *free[: turn % len(free)]]
+    return turned + bound
+
+
+def _answer(row: Row, stages: Stages, made: Mapping[str, list[Answered]], shape: Any, seed: int) -> list[Answered]:
+    if not row.like:
+        return stages.run(row.pipeline, shape=shape)
+    kind = row.name.partition("=")[0]
+    found: list[Answered] = []
+    for i, leader in enumerate(made[row.like]):
+        part = budgeted(kind, leader.outcome.compression.tokens_out, seed)
+        pipeline = dataclasses.replace(row.pipeline, compressors=Stack((part,)))
+        alone = stages if len(stages.records) == 1 else Stages([stages.records[i]], stages.generate)
+        found += alone.run(pipeline, shape=shape)
+    return found
+
+
+def _require_an_answer(made: Mapping[str, list[Answered]], generate: bool) -> None:
+    errors = [one.error for answers in made.values() for one in answers]
+    if generate and errors and all(errors):
+        raise GenerationError(f"no pipeline could answer: {errors[0]}")
+
+
+def _question(record: Record, answers: Mapping[str, Answered]) -> dict[str, Any]:
+    """The record with every passage that any row retrieved."""
+    passages = {p.id: p for one in answers.values() for p in reversed(one.outcome.passages)}
+    ordered = {p.id: passages[p.id] for one in answers.values() for p in one.outcome.passages}
+    return dataclasses.replace(record, passages=tuple(ordered.values())).to_json()
+
+
+def _line(name: str, answered: Answered, metrics: Sequence[Metric]) -> dict[str, Any]:
+    outcome = answered.outcome
+    compression = outcome.compression
+    segments = compression.context.segments
+    soft = sum(int(s.embeddings.shape[0]) for s in segments if isinstance(s, SoftSegment))
+    texts = [s for s in segments if isinstance(s, TextSegment)]
+    line: dict[str, Any] = {
+        "pipeline": name,
+        "id": outcome.record.id,
+        "answer": outcome.answer,
+        "passages": [passage.id for passage in outcome.passages],
+        "kept": [[span.passage_id, span.start, span.end] for segment in segments for span in segment.sources],
+        "soft": soft,
+        "steps": [dataclasses.asdict(step) for step in compression.steps],
+        "prompt_tokens": outcome.costs.prompt_tokens,
+        "metrics": {m.name: None if answered.error else m.score(outcome) for m in metrics},
+    }
+    if any(not _extractive(segment, compression.context) for segment in texts):
+        line["context"] = text_of(compression.context)
+    if answered.error:
+        line["error"] = answered.error
+    return line
+
+
+def _extractive(segment: TextSegment, context: Any) -> bool:
+    """Whether the segment's text is what its spans say."""
+    try:
+        return segment.text == segment.joiner.join(context.expand(span) for span in segment.sources)
+    except KeyError:
+        return False

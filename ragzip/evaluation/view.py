@@ -1,0 +1,80 @@
+"""What analyses read of a run, whether it lies in a folder or was just made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from ragzip.errors import UsageError
+
+
+class RunView(Protocol):
+    """A run's rows and their records. ``ragzip.evaluation.folder.Run`` is one."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Its rows, in order."""
+        ...
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """``config.yaml``."""
+        ...
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """``environment.json``."""
+        ...
+
+    def rows(self, name: str) -> Sequence[Mapping[str, Any]]:
+        """The record lines of one row."""
+        ...
+
+    def values(self, name: str, metric: str) -> Mapping[str, float]:
+        """One metric of one row by record id, where there is a value."""
+        ...
+
+
+def settings(run: RunView, name: str) -> Mapping[str, Any]:
+    """The config of one row, empty where there is none."""
+    found = (run.config.get("rows") or {}).get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def baseline_of(run: RunView, name: str = "") -> str:
+    """The row that ``name`` is compared with, or the run's first such row; "" where the run has none."""
+    own = settings(run, name).get("baseline") if name else ""
+    found = str(own or run.config.get("baseline") or "")
+    return found if found in run.names else ""
+
+
+def reads_labels(run: RunView, name: str) -> bool:
+    """True for baselines that look at the labels: no real system could be them."""
+    return settings(run, name).get("kind") == "baseline" and name.startswith("oracle_sentences")
+
+
+def drops_all(run: RunView, name: str) -> bool:
+    """True for the baseline that gives the generator no context."""
+    return settings(run, name).get("kind") == "baseline" and name.startswith("closed_book")
+
+
+def finite(run: RunView, name: str, metric: str) -> dict[str, float]:
+    """The values of one metric that are numbers, by record id."""
+    return {key: float(value) for key, value in run.values(name, metric).items() if math.isfinite(value)}
+
+
+def mean_of(values: Mapping[str, float]) -> float:
+    """Mean over the records; NaN where there are none."""
+    return math.fsum(values.values()) / len(values) if values else math.nan
+
+
+def require_row(run: RunView, name: str, role: str) -> str:
+    """``name``, if the run has such a row.
+
+    Raises:
+        UsageError: It has not.
+    """
+    if name in run.names:
+        return name
+    raise UsageError(f"{role}: the run has no row called {name!r}.", hint=f"Its rows are: {', '.join(run.names)}.")

@@ -1,0 +1,106 @@
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from ragzip.evaluation.report import terminal, view
+from tests.evaluation.report.fake import make_run
+
+
+@pytest.fixture(scope="module")
+def run():
+    return make_run(30)
+
+
+def _table(run, **options):
+    shown = [line.plain for line in terminal.lines(run, **options)]
+    return shown[: shown.index("")], "\n".join(shown[shown.index("") :])
+
+
+@pytest.mark.parametrize("width", [60, 100, 200])
+def test_fits_the_width_without_folding_and_says_what_it_left_out(run, width):
+    table, remarks = _table(run, width=width)
+    assert len(table) == len(run.names) + 1
+    assert all(cell_len(line) <= width for line in table)
+    assert all(line.startswith(name) for line, name in zip(table[1:], run.names, strict=True))
+    shown = table[0].split("  ")
+    for heading in ("em", "f1", "match", "tokens out", "ratio", "ttft", "total"):
+        assert (heading in [cell.strip() for cell in shown]) != (f" {heading}" in remarks.split("left out, the")[-1])
+
+
+def test_narrowest_keeps_the_main_metric_and_tokens(run):
+    table, _ = _table(run, width=60)
+    assert "f1" in table[0]
+    assert "tokens out" in table[0]
+
+
+def test_without_a_limit_everything_is_shown(run):
+    table, remarks = _table(run)
+    assert "too narrow" not in remarks
+    assert all(view.heading(metric) in table[0] for metric in view.quality_names(run))
+
+
+def test_names_the_data_its_version_hash_and_size(run):
+    _, remarks = _table(run)
+    assert "synthetic-gates, dev, version 3, sha256 ab12ab12ab12; n = 30" in remarks
+
+
+def test_significance_is_marked_and_its_absence_said(run):
+    table, _ = _table(run)
+    for name, line in zip(run.names, table[1:], strict=True):
+        words = {v.words for m in view.quality_names(run) if (v := view.verdict(run, name, m))}
+        assert ("n.s." in line) == ("n.s." in words)
+        assert ("▼" in line) == ("worse" in words)
+        assert ("▲" in line) == ("better" in words)
+    assert not view.verdict(run, "no_compression", "f1")
+
+
+def test_the_best_is_bold_and_oracles_are_no_competitors(run):
+    assert view.best(run, "f1") == {"no_compression"}
+    line = terminal.lines(run)[1 + run.names.index("no_compression")]
+    assert any(str(span.style) == "bold" for span in line.spans)
+    oracle = terminal.lines(run)[1 + run.names.index("oracle_sentences@100")]
+    assert not [span for span in oracle.spans if str(span.style) == "bold"]
+
+
+def test_lopsided_intervals_print_their_ends():
+    run = make_run(8)
+    run.metrics["closed_book"]["f1"] = {"mean": 0.0, "low": 0.0, "high": 0.168, "n": 8}
+    table, _ = _table(run)
+    assert "0.0 [0.0, 16.8]" in table[1 + run.names.index("closed_book")]
+
+
+def test_no_colour_prints_plain_lines(run, capsys):
+    console = Console(no_color=True, force_terminal=False, width=500, highlight=False)
+    terminal.show(run, console.print)
+    terminal.show(run)
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert printed.count("truncate@400") == 2
+
+
+def test_ascii_only(run):
+    assert all(line.plain.isascii() for line in terminal.lines(run, ascii_only=True))
+
+
+def test_metrics_without_values_and_one_row():
+    run = make_run(3, given=("only",), budgets=())
+    run.names[:] = ["only"]
+    run.metrics["only"] = {"f1": {"mean": None, "low": None, "high": None, "n": 0}}
+    table, _ = _table(run, width=80)
+    assert table == ["pipeline", "only"]
+
+
+def test_a_hostile_name_stays_on_its_line():
+    run = make_run(3, given=("evil\x1b[31m\n\u202ename", "x" * 90))
+    table, _ = _table(run, width=60)
+    assert len(table) == len(run.names) + 1
+    assert not any(char in "\n".join(table) for char in "\x1b\u202e")
+    assert all(cell_len(line) <= 60 for line in table)
+
+
+def test_failures_are_told(run):
+    run = make_run(4)
+    run.summary["failed"] = {"rewriter": 2, "soft_stack": 0}
+    _, remarks = _table(run)
+    assert "could not be answered: rewriter 2" in remarks
+    assert "soft_stack" not in remarks

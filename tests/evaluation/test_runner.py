@@ -1,0 +1,274 @@
+"""Runs: what is written, that a kill costs one question, and that bad input is refused before anything is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from ragzip import BM25Sentences, Pipeline
+from ragzip.errors import GenerationError, StoreDamaged, StoreError, StoreMismatch, UsageError
+from ragzip.evaluation import folder as folders
+from ragzip.evaluation.folder import Run
+from ragzip.evaluation.record import DataSet
+from ragzip.evaluation.rows import plan
+from ragzip.evaluation.runner import Settings, evaluate
+from tests.evaluation.parts import PROMPT, Counted, Finding, Reader, reading, small_set
+
+TIMES = ("seconds", "ttft", "memory")
+
+
+def rows_of(*parts):
+    return plan([("mine", reading(*(parts or (BM25Sentences(budget=14),))))])
+
+
+def steady(run: Run) -> dict:
+    """The metrics without those that differ from run to run."""
+    return {
+        name: {metric: value for metric, value in found.items() if not any(t in metric for t in TIMES)}
+        for name, found in run.metrics.items()
+    }
+
+
+def test_a_run_is_written_whole(tmp_path) -> None:
+    seen = []
+    run = evaluate(rows_of(), small_set(6), tmp_path / "run", on_progress=lambda *a: seen.append(a))
+    assert seen == [(i, 6) for i in range(1, 7)]
+    assert {path.name for path in run.path.iterdir()} >= {
+        "config.yaml", "environment.json", "questions.jsonl", "records.jsonl", "metrics.json", "summary.json",
+    }  # fmt: skip
+    assert run.names == ["closed_book", "no_compression", "mine", *(
+        f"{kind}@14" for kind in ("oracle_sentences", "truncate", "random_sentences", "bm25_sentences")
+    )]  # fmt: skip
+    values = json.loads((run.path / "metrics.json").read_text())
+    assert set(values) == set(run.names)
+    for metric in ("em", "f1", "match", "answer_in_context", "sentence_f1", "tokens_in", "tokens_out", "ttft"):
+        found = values["mine"][metric]
+        assert set(found) == {"mean", "low", "high", "n"}
+        assert found["n"] == 6
+        assert found["low"] <= found["mean"] <= found["high"]
+    assert values["no_compression"]["em"]["mean"] == 1.0
+    assert values["closed_book"]["em"]["mean"] == 0.0
+    assert values["mine"]["em"]["mean"] == values["mine"]["answer_in_context"]["mean"]
+    assert values["mine"]["tokens_out"]["mean"] <= 14
+    sums = [sum(run.values("mine", key).values()) for key in ("tokens_in", "tokens_out")]
+    assert values["mine"]["ratio"]["mean"] == pytest.approx(sums[0] / sums[1])
+    assert "ratio" not in values["closed_book"]
+    assert run.config["data"]["sha256"] == small_set(6).sha256
+    assert run.config["rows"]["mine"]["pipeline"]["compressors"][0]["budget"] == 14
+    assert run.summary["comparisons"]["closed_book"]["em"]["difference"] == -1.0
+    line = run.rows("mine")[0]
+    assert line["answer"] == "Ada0"
+    assert line["steps"][0]["name"] == "bm25_sentences"
+
+
+def test_rows_that_follow_another_spend_no_more(tmp_path) -> None:
+    run = evaluate(rows_of(Counted(), BM25Sentences(keep=0.4)), small_set(6), tmp_path / "run")
+    spent = run.values("mine", "tokens_out")
+    for kind in ("truncate", "random_sentences", "bm25_sentences", "oracle_sentences"):
+        theirs = run.values(f"{kind}=mine", "tokens_out")
+        assert set(theirs) == set(spent)
+        assert all(theirs[key] <= spent[key] for key in spent)
+
+
+def test_the_same_command_gives_the_same_metrics(tmp_path) -> None:
+    first = evaluate(rows_of(), small_set(6), tmp_path / "a", Settings(limit=4, seed=3))
+    second = evaluate(rows_of(), small_set(6), tmp_path / "b", Settings(limit=4, seed=3))
+    assert steady(first) == steady(second)
+    assert first.config == second.config
+    again = evaluate(rows_of(), small_set(6), tmp_path / "a", Settings(limit=4, seed=3))
+    assert again.metrics == first.metrics
+
+
+def test_batches_change_no_answer(tmp_path) -> None:
+    rows = plan([("mine", reading(BM25Sentences(budget=14))), ("other", reading(BM25Sentences(keep=0.5)))])
+    one = evaluate(rows, small_set(6), tmp_path / "a")
+    four = evaluate(rows, small_set(6), tmp_path / "b", Settings(batch=4))
+    assert steady(one) == steady(four)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 5])
+@pytest.mark.parametrize("tear", [0, 1, 40, 400])
+def test_a_kill_costs_one_question(tmp_path, after: int, tear: int) -> None:
+    whole = evaluate(rows_of(), small_set(6), tmp_path / "whole")
+
+    def kill(done: int, total: int) -> None:
+        if done == after + 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        evaluate(rows_of(), small_set(6), tmp_path / "run", on_progress=kill)
+    folder = tmp_path / "run"
+    assert not (folder / "metrics.json").exists()
+    with pytest.raises(UsageError, match="not finished"):
+        _ = Run.load(folder).metrics
+    for name in ("records.jsonl", "questions.jsonl"):  # what the disk had not taken yet
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: len(data) - tear])
+    seen: list[int] = []
+    run = evaluate(rows_of(), small_set(6), folder, on_progress=lambda done, total: seen.append(done))
+    assert steady(run) == steady(whole)
+    assert [line["id"] for line in run.rows("mine")] == [f"q{i}" for i in range(6)]
+    assert list(run.questions) == [f"q{i}" for i in range(6)]
+    if tear == 0:
+        assert seen == list(range(after + 2, 7))
+
+
+def test_records_without_their_questions_are_done_again(tmp_path) -> None:
+    """The questions are written first, but a disk may lose them: then their records do not count."""
+    run = evaluate(rows_of(), small_set(4), tmp_path / "run")
+    (run.path / "questions.jsonl").write_bytes(b"")
+    again = evaluate(rows_of(), small_set(4), tmp_path / "run")
+    assert list(again.questions) == ["q0", "q1", "q2", "q3"]
+    assert len(again.rows("mine")) == 4
+
+
+def test_another_run_is_not_mixed_in(tmp_path) -> None:
+    evaluate(rows_of(), small_set(3), tmp_path / "run")
+    with pytest.raises(StoreMismatch, match=r"budget is 14 there and 15 here"):
+        evaluate(rows_of(BM25Sentences(budget=15)), small_set(3), tmp_path / "run")
+    with pytest.raises(StoreMismatch, match="sha256"):
+        evaluate(rows_of(), small_set(4), tmp_path / "run")
+    with pytest.raises(StoreMismatch, match="seed"):
+        evaluate(rows_of(), small_set(3), tmp_path / "run", Settings(seed=1))
+
+
+def test_another_format_or_version_is_refused(tmp_path) -> None:
+    run = evaluate(rows_of(), small_set(2), tmp_path / "run")
+    config = run.path / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("ragzip_run: 1", "ragzip_run: 7"))
+    with pytest.raises(StoreMismatch, match="format 7"):
+        Run.load(tmp_path / "run")
+    with pytest.raises(StoreMismatch, match="format 7"):
+        evaluate(rows_of(), small_set(2), tmp_path / "run")
+    config.write_text(text.replace("ragzip: 0.1.0", "ragzip: 0.0.9"))
+    with pytest.raises(StoreMismatch, match=r"ragzip is '0\.0\.9' there"):
+        evaluate(rows_of(), small_set(2), tmp_path / "run")
+
+
+def test_another_machine_is_refused(tmp_path) -> None:
+    run = evaluate(rows_of(), small_set(2), tmp_path / "run")
+    path = run.path / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "cpu": "another"}))
+    with pytest.raises(StoreMismatch, match="another machine"):
+        evaluate(rows_of(), small_set(2), tmp_path / "run")
+
+
+def test_folders_that_hold_something_else(tmp_path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(UsageError, match="something else"):
+        evaluate(rows_of(), small_set(2), tmp_path / "mine")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="no folder"):
+        evaluate(rows_of(), small_set(2), tmp_path / "file")
+    with pytest.raises(UsageError, match="no run is there"):
+        Run.load(tmp_path / "nothing")
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.yaml").write_text("ragzip_run: [")
+    with pytest.raises(StoreDamaged, match=r"config\.yaml"):
+        Run.load(tmp_path / "odd")
+
+
+def test_two_processes_do_not_write_one_run(tmp_path) -> None:
+    import filelock
+
+    (tmp_path / "run").mkdir()
+    with filelock.FileLock(tmp_path / "run" / folders.LOCK), pytest.raises(StoreError, match="another process"):
+        evaluate(rows_of(), small_set(2), tmp_path / "run")
+    evaluate(rows_of(), small_set(2), tmp_path / "run")
+
+
+def test_a_metric_without_its_labels_is_refused(tmp_path) -> None:
+    data = small_set(3)
+    bare = DataSet("bare", tuple(dataclasses.replace(r, answers=(), relevant=()) for r in data.records))
+    with pytest.raises(UsageError, match="em needs reference answers, and bare has none"):
+        evaluate(rows_of(), bare, tmp_path / "run", Settings(metrics=("em",)))
+    with pytest.raises(UsageError, match="sentence_f1 needs labelled sentences"):
+        evaluate(rows_of(), bare, tmp_path / "run", Settings(metrics=("sentence_f1",)))
+    with pytest.raises(UsageError, match="no_such"):
+        evaluate(rows_of(), data, tmp_path / "run", Settings(metrics=("no_such",)))
+    assert not (tmp_path / "run").exists()
+    run = evaluate(rows_of(), bare, tmp_path / "run")  # without answers nothing is generated
+    assert run.config["generate"] is False
+    assert "ttft" not in run.metrics["mine"]
+    assert run.metrics["mine"]["tokens_out"]["mean"] <= 14
+
+
+def test_some_records_without_answers_are_left_out_of_the_means(tmp_path) -> None:
+    records = [dataclasses.replace(r, answers=()) if i % 2 else r for i, r in enumerate(small_set(6).records)]
+    run = evaluate(rows_of(), DataSet("half", tuple(records)), tmp_path / "run")
+    assert run.metrics["mine"]["em"]["n"] == 3
+    assert run.metrics["mine"]["tokens_out"]["n"] == 6
+
+
+def test_records_without_passages_need_a_retriever(tmp_path) -> None:
+    records = tuple(dataclasses.replace(r, passages=(), relevant=()) for r in small_set(3).records)
+    data = DataSet("bare", records)
+    with pytest.raises(UsageError, match="3 of 3 records have no passages"):
+        evaluate(rows_of(), data, tmp_path / "run")
+    pipeline = Pipeline(Reader(), Finding(), (BM25Sentences(budget=14),), PROMPT)
+    run = evaluate(plan([("found", pipeline)]), data, tmp_path / "run")
+    assert run.metrics["no_compression"]["em"]["mean"] == 1.0
+    assert run.metrics["closed_book"]["em"]["mean"] == 0.0
+    assert len(run.questions["q0"]["passages"]) == 2
+
+
+def test_given_passages_are_the_retrieval_result_unless_there_is_a_retriever(tmp_path) -> None:
+    pipeline = Pipeline(Reader(), Finding(1), (BM25Sentences(budget=14),), PROMPT)
+    run = evaluate(plan([("found", pipeline), ("given", reading(BM25Sentences(budget=14)))]), small_set(2), tmp_path)
+    assert run.rows("found")[0]["passages"] == ["0-a"]
+    assert run.rows("given")[0]["passages"] == ["0-a", "0-b", "0-c"]
+
+
+def test_a_row_that_cannot_answer_says_so_and_the_others_go_on(tmp_path) -> None:
+    small = Pipeline(Reader(fails_over=40), compressors=(BM25Sentences(budget=14),), prompt=PROMPT)
+    run = evaluate(plan([("mine", small)]), small_set(3), tmp_path / "run")
+    assert run.summary["failed"] == {"no_compression": 3}
+    assert "em" not in run.metrics["no_compression"]
+    assert run.metrics["mine"]["em"]["n"] == 3
+    assert "em" not in run.summary["comparisons"].get("mine", {})
+    assert "a prompt of" in run.rows("no_compression")[0]["error"]
+
+
+def test_when_nothing_answers_the_run_stops(tmp_path) -> None:
+    with pytest.raises(GenerationError, match="no pipeline could answer"):
+        evaluate(plan([("mine", Pipeline(Reader(fails_over=1), prompt=PROMPT))]), small_set(3), tmp_path / "run")
+
+
+def test_a_full_disk_loses_nothing_that_was_written(tmp_path, monkeypatch) -> None:
+    original = folders._append
+    calls = []
+
+    def full(path, lines):
+        calls.append(path)
+        if len(calls) > 5:
+            raise OSError(28, "No space left on device", str(path))
+        original(path, lines)
+
+    monkeypatch.setattr(folders, "_append", full)
+    with pytest.raises(OSError, match="No space"):
+        evaluate(rows_of(), small_set(6), tmp_path / "run")
+    monkeypatch.setattr(folders, "_append", original)
+    run = evaluate(rows_of(), small_set(6), tmp_path / "run")
+    assert len(run.rows("mine")) == 6
+
+
+def test_a_real_model_has_its_operations_and_times_counted(tmp_path, tiny_lm_path) -> None:
+    from ragzip.generators.huggingface import HuggingFace
+
+    pipeline = Pipeline(HuggingFace(tiny_lm_path, max_new_tokens=4), compressors=(BM25Sentences(budget=30),))
+    run = evaluate(plan([("mine", pipeline)]), small_set(3), tmp_path / "run")
+    found = run.metrics["mine"]
+    for metric in ("prefill_flops", "decode_flops", "ttft", "prefill_seconds", "decode_seconds", "peak_memory"):
+        assert found[metric]["mean"] > 0, metric
+    assert found["prefill_flops"]["mean"] < run.metrics["no_compression"]["prefill_flops"]["mean"]
+    parts = [found[f"{stage}_seconds"]["mean"] for stage in ("retrieve", "compress", "prefill")]
+    assert found["ttft"]["mean"] == pytest.approx(math.fsum(parts))
