@@ -93,15 +93,23 @@ def build_large(folder: Path) -> Path:
     return target
 
 
+def as_queried() -> Any:
+    """The prompt of ``ragzip query``."""
+    from ragzip.cli.query import SENTENCE
+    from ragzip.pipelines.prompt import LongForm
+
+    return LongForm(instruction=SENTENCE)
+
+
 def around_the_models(index: Path, runs: int = 3) -> dict[str, float]:
     """Milliseconds of a query outside the encoder's and the generator's own forward passes."""
     import ragzip
     from ragzip.models import Encoder, load_causal_lm
 
     language_model = load_causal_lm("smollm2-135m-instruct").model
-    pipeline = ragzip.Pipeline(
-        ragzip.HuggingFace(max_new_tokens=1), ragzip.for_index(str(index), top_k=20), ragzip.SentenceFilter(budget=400)
-    )
+    retriever = ragzip.for_index(str(index), top_k=20)
+    generator = ragzip.HuggingFace(max_new_tokens=1)
+    pipeline = ragzip.Pipeline(generator, retriever, ragzip.SentenceFilter(budget=400), as_queried())
     pipeline.answer(QUESTIONS[0])
     totals, around = [], []
     for _ in range(runs):
@@ -123,8 +131,8 @@ def first_token(index: Path, runs: int = 2) -> dict[str, float]:
 
     generator = ragzip.HuggingFace(max_new_tokens=1)
     retriever = ragzip.for_index(str(index), top_k=20)
-    plain = ragzip.Pipeline(generator, retriever)
-    squeezed = ragzip.Pipeline(generator, retriever, ragzip.SentenceFilter(budget=400))
+    plain = ragzip.Pipeline(generator, retriever, prompt=as_queried())
+    squeezed = ragzip.Pipeline(generator, retriever, ragzip.SentenceFilter(budget=400), as_queried())
     for pipeline in (plain, squeezed):
         pipeline.answer(QUESTIONS[0])
     ratios, before, after, sizes = [], [], [], []

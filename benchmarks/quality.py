@@ -16,10 +16,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "quality"
 PIPELINE = ROOT / "benchmarks" / "pipelines" / "sentence_filter.yaml"
-SETS = ("hotpotqa", "2wikimultihopqa", "musique", "nq_multidoc", "squad")
+SETS = ("musique", "nq_multidoc", "squad", "hotpotqa", "2wikimultihopqa")
 BUDGETS = (50, 100, 200, 400)
 LIMIT, SEED = 100, 0
 
+RIVALS = ("truncate", "random_sentences", "bm25_sentences")
 _SHOWN = ("f1", "em", "match", "answer_in_context", "sentence_recall", "tokens_out", "ratio", "ttft")
 _EVERY = 60.0
 
@@ -47,12 +48,36 @@ def run() -> dict[str, Any]:
                 row: {m: v for m, v in values.items() if m in _SHOWN}
                 for row, values in found.summary["comparisons"].items()
             },
+            "failed": found.summary["failed"],
+            "same_budget": _same_budget(found),
             "break_even": {
                 row: {key: value for key, value in values.items() if key != "points"}
                 for row, values in found.summary["break_even"]["rows"].items()
             },
         }
     return results
+
+
+def _same_budget(run: Any) -> list[dict[str, Any]]:
+    """sentence_filter against the others at the same budget, by F1 and match; corrected by Holm within a metric."""
+    from ragzip.evaluation.statistics import holm, paired
+
+    rows: list[dict[str, Any]] = []
+    for metric in ("f1", "match"):
+        pairs = [(budget, rival) for budget in BUDGETS for rival in RIVALS]
+        tests = [
+            paired(
+                run.values(f"sentence_filter[budget={budget}]", metric),
+                run.values(f"{rival}@{budget}", metric),
+                seed=SEED,
+            )
+            for budget, rival in pairs
+        ]
+        corrected = holm([test.p for test in tests])
+        for (budget, rival), test, p in zip(pairs, tests, corrected, strict=True):
+            numbers = {"difference": test.difference, "low": test.low, "high": test.high, "p_corrected": p, "n": test.n}
+            rows.append({"metric": metric, "budget": budget, "rival": rival, **numbers})
+    return rows
 
 
 def _reporter(name: str) -> Any:
@@ -68,13 +93,13 @@ def _reporter(name: str) -> Any:
 
 
 def render(record: dict[str, Any]) -> str:
-    """One table a set, in the order of the rows."""
+    """For each set one table of the rows, and one of sentence_filter against the same budgets spent otherwise."""
     lines = [
         f"`{record['command']}`, {record['when']}, " + ", ".join(f"{k} {v}" for k, v in record["environment"].items()),
         "",
-        f"Up to {LIMIT} questions a set, drawn with seed {SEED}. In brackets the 95 % interval. The mark after F1 says"
-        " whether it differs from `no_compression` (paired randomisation test, corrected by Holm over the rows of the"
-        " set): `+` higher, `-` lower, `n.s.` not significant.",
+        f"Up to {LIMIT} questions a set, drawn with seed {SEED}. In brackets the 95 % interval. The mark says whether a"
+        " score differs from `no_compression` (paired randomisation test, corrected by Holm over the rows of the set):"
+        " `+` higher, `-` lower, no mark: not significant. Each set is a family of tests of its own.",
     ]
     for name, result in record["results"].items():
         data = result["data"]
@@ -85,29 +110,38 @@ def render(record: dict[str, Any]) -> str:
             f"{data['records']} of {data['of']} questions, {data['split']} split, version {data['version']}, "
             f"sha256 `{data['sha256'][:12]}`.",
             "",
-            "| row | F1 | | match | answer in context | context tokens | ratio | first token, s |",
+            "| row | F1 | match | EM | answer in context | tokens | ratio | first token, s |",
             "|---|---|---|---|---|---|---|---|",
         ]
         for row, metrics in result["metrics"].items():
-            said = _said(result["comparisons"].get(row, {}).get("f1"))
-            cells = [row, _interval(metrics.get("f1")), said, _number(metrics.get("match"))]
-            cells += [_number(metrics.get("answer_in_context")), _whole(metrics.get("tokens_out"))]
+            against = result["comparisons"].get(row, {})
+            scores = [_interval(metrics.get(m), against.get(m)) for m in ("f1", "match", "em")]
+            cells = [row, *scores, _number(metrics.get("answer_in_context")), _whole(metrics.get("tokens_out"))]
             ratio = metrics.get("ratio")
             cells += [f"{ratio['mean']:.1f}x" if ratio else "", _number(metrics.get("ttft"))]
             lines.append("| " + " | ".join(cells) + " |")
+        if result["failed"]:
+            said = ", ".join(f"{row} {count}" for row, count in result["failed"].items())
+            lines += ["", f"Prompts beyond the window, not scored: {said}."]
+        lines += ["", "`sentence_filter` minus the others at the same budget (`*`: significant):", ""]
+        lines += [f"| budget | {' | '.join(f'{rival}, {m}' for m in ('F1', 'match') for rival in RIVALS)} |"]
+        lines += ["|---" * (1 + 2 * len(RIVALS)) + "|"]
+        for budget in BUDGETS:
+            here = [row for row in result["same_budget"] if row["budget"] == budget]
+            lines.append(f"| {budget} | " + " | ".join(map(_against, here)) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _said(comparison: dict[str, Any] | None) -> str:
-    if comparison is None:
+def _against(row: dict[str, Any]) -> str:
+    mark = "*" if row["p_corrected"] < 0.05 else ""
+    return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]{mark}"
+
+
+def _interval(value: dict[str, Any] | None, against: dict[str, Any] | None) -> str:
+    if not value:
         return ""
-    if not comparison["significant"]:
-        return "n.s."
-    return "+" if comparison["difference"] > 0 else "-"
-
-
-def _interval(value: dict[str, Any] | None) -> str:
-    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" if value else ""
+    mark = "" if not against or not against["significant"] else " +" if against["difference"] > 0 else " -"
+    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]{mark}"
 
 
 def _number(value: dict[str, Any] | None) -> str:

@@ -64,8 +64,13 @@ def render(record: dict[str, Any]) -> str:
     lines += ["", "| what | | value |", "|---|---|---|"]
     for name, value in record["results"].items():
         rows = value.items() if isinstance(value, dict) else [("", value)]
-        lines += [f"| {name} | {key} | {number:,} |" for key, number in rows]
+        lines += [f"| {name} | {key} | {shown(value)} |" for key, value in rows]
     return "\n".join(lines) + "\n"
+
+
+def shown(value: Any) -> str:
+    """A number with separators, anything else as it is."""
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
 if __name__ == "__main__":

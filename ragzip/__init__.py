@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ragzip.generators.openai import OpenAI
     from ragzip.indexes.from_paths import build_index
     from ragzip.pipelines.pipeline import Pipeline
-    from ragzip.pipelines.prompt import QA, Plain
+    from ragzip.pipelines.prompt import QA, LongForm, Plain, YesNo
     from ragzip.pipelines.provenance import highlight
     from ragzip.protocols import Compressor, Generator, Prompt, Retriever, Selector, Stack
     from ragzip.registry import register
@@ -70,7 +70,7 @@ _WHERE = {
     "ragzip.generators.openai": ["OpenAI"],
     "ragzip.indexes.from_paths": ["build_index"],
     "ragzip.pipelines.pipeline": ["Pipeline"],
-    "ragzip.pipelines.prompt": ["QA", "Plain"],
+    "ragzip.pipelines.prompt": ["QA", "LongForm", "Plain", "YesNo"],
     "ragzip.pipelines.provenance": ["highlight"],
     "ragzip.protocols": ["Compressor", "Generator", "Prompt", "Retriever", "Selector", "Stack"],
     "ragzip.registry": ["register"],
@@ -113,6 +113,7 @@ __all__ = [
     "Generator",
     "HuggingFace",
     "Identity",
+    "LongForm",
     "OpenAI",
     "Oracle",
     "Passage",
@@ -134,6 +135,7 @@ __all__ = [
     "TextSegment",
     "TopK",
     "Truncate",
+    "YesNo",
     "build_index",
     "context_of",
     "for_index",

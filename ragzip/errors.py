@@ -12,6 +12,7 @@ The tree::
     │   ├── StoreDamaged      files that do not match the manifest
     │   └── StoreMismatch     another format version, model or tokenizer
     └── GenerationError       a generator or its server that cannot answer
+        └── PromptTooLong     this prompt, ever: it does not fit into the window or the memory
 
 Each message says where, what, and what to do; the last part stands in ``hint``, so that the command line can
 print it apart.
@@ -103,3 +104,7 @@ class StoreMismatch(StoreError):
 
 class GenerationError(RagzipError):
     """A generator that cannot answer: a prompt beyond its window, a server that does not respond."""
+
+
+class PromptTooLong(GenerationError):
+    """A prompt that does not fit into the generator's window or this machine's memory; asking again does not help."""

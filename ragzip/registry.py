@@ -48,6 +48,8 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
     },
     "prompt": {
         "qa": "ragzip.pipelines.prompt:QA",
+        "yes_no": "ragzip.pipelines.prompt:YesNo",
+        "long_form": "ragzip.pipelines.prompt:LongForm",
         "plain": "ragzip.pipelines.prompt:Plain",
     },
 }

@@ -23,8 +23,11 @@ def parse(text: str, *, source: str = "") -> tuple[Any, Lines]:
     """
     if len(text) > MAX_BYTES:
         raise ConfigError("", f"longer than {MAX_BYTES:,} characters", source=source, hint="Is it a pipeline?")
-    loader = yaml.SafeLoader(text)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConfigError("", "not valid Unicode", source=source, hint="Save it as UTF-8.")
+    loader: Any = None
     try:
+        loader = yaml.SafeLoader(text)  # refuses control characters
         _look_over(text, source)
         node = loader.get_single_node()
         lines: dict[str, int] = {}
@@ -35,7 +38,8 @@ def parse(text: str, *, source: str = "") -> tuple[Any, Lines]:
         line = mark.line + 1 if mark else 0
         raise ConfigError("", f"not valid YAML: {problem}", hint=_SYNTAX, source=source, line=line) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return value, lines
 
 
@@ -89,4 +93,7 @@ def _value(loader: Any, node: Any, path: str, lines: dict[str, int], source: str
         return [
             _value(loader, item, f"{path}.{i}" if path else str(i), lines, source) for i, item in enumerate(node.value)
         ]
-    return loader.construct_object(node, deep=True)
+    found = loader.construct_object(node, deep=True)
+    if isinstance(found, str) and any("\ud800" <= character <= "\udfff" for character in found):
+        raise ConfigError(path, "not valid Unicode", source=source, line=line, hint="Write whole characters.")
+    return found

@@ -68,3 +68,9 @@ def test_overrides_are_read_as_yaml_reads_them(text: str, value: object) -> None
 def test_only_safe_yaml_is_written() -> None:
     with pytest.raises(yaml.YAMLError):
         yaml_io.dump(object())
+
+
+@pytest.mark.parametrize("text", ["\x01\x02", "name: \x00", 'name: "\\ud800"', "name: \ud800"])
+def test_what_cannot_be_written_again_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        yaml_io.parse(text)

@@ -22,7 +22,9 @@ def main(folder: str) -> int:
     problems = [
         f"{top} lies at the top of the wheel" for top in tops if top != "ragzip" and not top.endswith(".dist-info")
     ]
-    problems += [f"{name} is missing" for name in ("ragzip/py.typed", "ragzip/__init__.py") if name not in names]
+    pages = [f"ragzip/evaluation/report/page.{kind}" for kind in ("html", "css", "js")]
+    needed = ("ragzip/py.typed", "ragzip/__init__.py", *pages)
+    problems += [f"{name} is missing" for name in needed if name not in names]
     problems += [f"{name} does not belong in a wheel" for name in names if name.endswith((".pyc", ".gguf", ".pkl"))]
     if size > MOST_BYTES:
         problems.append(f"the wheel has {size:,} bytes, more than {MOST_BYTES:,}")

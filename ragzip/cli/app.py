@@ -87,6 +87,8 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(error, _ClickException):
             return _wrong_call(error)
         return _unexpected(error)
+    if code == 130:  # typer answers Ctrl-C by itself, and says nothing
+        complain("interrupted", "")
     return code if isinstance(code, int) else 0
 
 

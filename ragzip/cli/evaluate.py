@@ -21,7 +21,7 @@ _SHOWN = ("tokens_out", "ttft")  # of the costs, where none are asked for
 def evaluate(
     pipelines: Annotated[list[Path], typer.Argument(help="Pipelines' YAML files.")],
     data: runs.Data,
-    out: runs.Out,
+    out: runs.Out = None,
     limit: runs.Limit = None,
     seed: runs.Seed = 0,
     split: runs.Split = None,
@@ -58,12 +58,11 @@ def evaluate(
     rows = plan(named, baselines=_kind(baselines), seed=seed)
     run = runs.run_rows(
         rows,
-        data=data,
+        runs.open_data(data, split, data_dir),
+        kind="eval",
         out=out,
         limit=limit,
         seed=seed,
-        split=split,
-        data_dir=data_dir,
         metrics=metrics,
         batch=batch,
         price_in=price_in,

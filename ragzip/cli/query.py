@@ -16,6 +16,7 @@ DEFAULT_BUDGET = 400
 DEFAULT_TOP_K = 20
 MODEL = "smollm2-135m-instruct"
 _MOST_INPUT = 10_000_000
+SENTENCE = "Answer with one sentence of the context above.\nQuestion:"  # somebody reads it, beside its citations
 PARAGRAPH = "\n\n"  # where the answer of a small model ends, and its wandering begins
 
 
@@ -75,11 +76,11 @@ def query(
         raise UsageError("no index", hint="Give --index kb/ (made by: ragzip index PATH... --index kb/) or --pipeline.")
     else:
         from ragzip.generators.huggingface import HuggingFace
+        from ragzip.pipelines.prompt import LongForm
 
         parts = _compressors(compress or [], budget, keep, threshold)
-        base: Pipeline[Any] = Pipeline(
-            HuggingFace(model=model or MODEL, max_new_tokens=max_new_tokens or 64, stop=(PARAGRAPH,)), compressors=parts
-        )
+        generator = HuggingFace(model=model or MODEL, max_new_tokens=max_new_tokens or 64, stop=(PARAGRAPH,))
+        base: Pipeline[Any] = Pipeline(generator, compressors=parts, prompt=LongForm(instruction=SENTENCE))
         made = _with_retriever(base, index, retriever, top_k, filter_)
         if set_:
             from ragzip.pipelines.overrides import apply_overrides

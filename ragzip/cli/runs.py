@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +19,22 @@ from ragzip.cli.console import note, print_json, progress
 
 if TYPE_CHECKING:
     from ragzip.evaluation.folder import Run
+    from ragzip.evaluation.record import DataSet
     from ragzip.evaluation.rows import Row
+    from ragzip.evaluation.runner import Settings
 
 Data = Annotated[
     str, typer.Option("--data", "-d", help="A named set, a JSONL of records, a BEIR folder, or a hub name.")
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", help="The run folder; the same command goes on where it stopped.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        help="The run folder; the same command goes on where it stopped. Default: one in runs/.",
+        show_default=False,
+    ),
+]
 Limit = Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Most questions, drawn with the seed.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the draw, the random baseline and the bootstrap.")]
 Split = Annotated[str | None, typer.Option("--split", help="Of the set: dev, train, test.")]
@@ -44,33 +58,52 @@ _EVERY = 60.0  # seconds between lines of progress where there is no terminal
 
 def run_rows(
     rows: Sequence[Row],
+    found: DataSet,
     *,
-    data: str,
-    out: Path,
+    kind: str,
+    out: Path | None,
     limit: int | None,
     seed: int,
-    split: str | None,
-    data_dir: Path | None,
-    metrics: str | None,
-    batch: int,
-    price_in: float | None,
-    price_out: float | None,
+    metrics: str | None = None,
+    batch: int = 1,
+    price_in: float | None = None,
+    price_out: float | None = None,
     generate: bool | None = None,
     baseline: str = "",
 ) -> Run:
     """Runs them into the folder and writes the report."""
-    from ragzip.evaluation.data import open_set
     from ragzip.evaluation.report.html import write
     from ragzip.evaluation.runner import Settings, evaluate
+    from ragzip.evaluation.sweep import prompt_for
 
     prices = None if price_in is None and price_out is None else (price_in or 0.0, price_out or 0.0)
     names = tuple(name.strip() for name in metrics.split(",") if name.strip()) if metrics else ()
     settings = Settings(limit, seed, names, generate, batch, prices, baseline)
-    found = open_set(data, data=data_dir, split=split)
+    wanted = type(prompt_for(found.task))
+    other = sorted({type(row.pipeline.prompt).__name__ for row in rows} - {wanted.__name__, "Plain"})
+    if found.task in ("long", "yes_no") and other:
+        note(f"{found.name} wants {found.task} answers, but a prompt is {', '.join(other)}: see docs/pipelines.md")
+    out = out or _folder(kind, rows, found, settings)
     with reporting(f"{found.name}: {len(rows)} rows") as report:
         run = evaluate(rows, found, out, settings, on_progress=report, on_note=note)
     write(run, run.path / "report.html")
     return run
+
+
+def _folder(kind: str, rows: Sequence[Row], data: DataSet, settings: Settings) -> Path:
+    """A folder below ``runs/`` that is another one for another command, and the same for the same."""
+    asked = dataclasses.asdict(dataclasses.replace(settings, prices=None))
+    parts = [{row.name: row.to_config() for row in rows}, data.sha256, asked]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+    name = re.sub(r"[^\w.-]+", "-", data.name)[:60]
+    return Path("runs") / f"{kind}-{name}-{digest}"
+
+
+def open_data(data: str, split: str | None, data_dir: Path | None) -> DataSet:
+    """The set that the options name."""
+    from ragzip.evaluation.data import open_set
+
+    return open_set(data, data=data_dir, split=split)
 
 
 @contextmanager
@@ -98,9 +131,11 @@ def reporting(label: str) -> Iterator[Callable[[int, int], None]]:
 def print_run(run: Run, as_json: bool, **extra: Any) -> None:
     """The table, or one JSON object, on standard output."""
     if as_json:
-        print_json({"run": str(run.path), "data": run.config["data"], "metrics": run.metrics, **extra})
+        about = {key: run.summary.get(key) for key in ("comparisons", "failed", "failed_steps", "savings", "fronts")}
+        print_json({"run": str(run.path), "data": run.config["data"], "metrics": run.metrics, **about, **extra})
         return
     from ragzip.evaluation.report.terminal import show
 
     show(run)
+    note(f"run: {run.path}")
     note(f"report: {run.path / 'report.html'}")

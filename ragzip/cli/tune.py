@@ -17,10 +17,10 @@ from ragzip.errors import UsageError
 def sweep(
     pipeline: Annotated[Path, typer.Argument(help="A pipeline's YAML file.")],
     data: Annotated[str, typer.Argument(help="As --data of 'ragzip eval'.")],
-    out: runs.Out,
     set_: Annotated[
         list[str], typer.Option("--set", help="A path with its values: compressors.0.threshold=0.05,0.1,0.3")
     ],
+    out: runs.Out = None,
     limit: runs.Limit = None,
     seed: runs.Seed = 0,
     split: runs.Split = None,
@@ -44,12 +44,11 @@ def sweep(
     rows = plan(expand(pipeline, set_), baselines=_kind(baselines), seed=seed)
     run = runs.run_rows(
         rows,
-        data=data,
+        runs.open_data(data, split, data_dir),
+        kind="sweep",
         out=out,
         limit=limit,
         seed=seed,
-        split=split,
-        data_dir=data_dir,
         metrics=metrics,
         batch=batch,
         price_in=price_in,
@@ -60,6 +59,9 @@ def sweep(
     if json_:
         return
     main = _main_metric(run)
+    if not main:
+        note("this set has no quality metric, so there is no front")
+        return
     for pair, names in fronts.items():
         quality, _, cost = pair.partition("/")
         if quality == main:
@@ -81,7 +83,7 @@ def recommend(
     max_loss: Annotated[
         str, typer.Option("--max-loss", help="Most loss of quality: 1% of the uncompressed score, or 0.01 absolute.")
     ],
-    out: runs.Out,
+    out: runs.Out = None,
     write: Annotated[Path, typer.Option("--write", "-w", help="Where the recommended pipeline goes.")] = Path(
         "recommended.yaml"
     ),
@@ -113,31 +115,20 @@ def recommend(
     from ragzip.evaluation.rows import load_pipelines, plan
 
     wanted = Loss.parse(max_loss)
-    if write.exists() and not write.is_file():
-        raise UsageError(f"{write} is no file", hint="Give --write the name of a YAML file.")
+    _check_target(write)
+    found = runs.open_data(data, split, data_dir)
     if set_:
         if not pipelines or len(pipelines) != 1:
             raise UsageError("--set needs exactly one --pipeline", hint="Or give several pipelines and no --set.")
         named = sweeps.expand(pipelines[0], set_)
     else:
-        named = load_pipelines(pipelines) if pipelines else sweeps.candidates()
+        named = load_pipelines(pipelines) if pipelines else sweeps.candidates(found.task)
     rows = plan(named, baselines="reference", seed=seed)
-    run = runs.run_rows(
-        rows,
-        data=data,
-        out=out,
-        limit=limit,
-        seed=seed,
-        split=split,
-        data_dir=data_dir,
-        metrics=None,
-        batch=batch,
-        price_in=None,
-        price_out=None,
-    )
+    quality = _check_metrics(metric, cost, found.sample(limit, seed), rows, batch)
+    run = runs.run_rows(rows, found, kind="recommend", out=out, limit=limit, seed=seed, batch=batch)
     chosen = choose(
         run,
-        metric=metric or _main_metric(run),
+        metric=quality,
         max_loss=wanted,
         cost=cost,
         confidence=confidence,
@@ -155,10 +146,46 @@ def recommend(
             note("it has no retriever: it answers over passages that are given, or with --index")
 
 
+def _check_target(write: Path) -> None:
+    """Before anything is measured: can the recommendation be written at all?"""
+    if write.exists() and not write.is_file():
+        raise UsageError(f"{write} is no file", hint="Give --write the name of a YAML file.")
+    if not write.absolute().parent.is_dir():
+        raise UsageError(f"{write.parent} is no folder", hint="Make it, or give --write another place.")
+
+
+def _check_metrics(metric: str, cost: str, data: Any, rows: Any, batch: int) -> str:
+    """The quality metric to decide by, known to the set; refuses what could only fail after the run."""
+    from ragzip.evaluation.choose import select
+    from ragzip.evaluation.metrics import parse
+
+    if cost not in ("tokens_out", "ttft"):
+        raise UsageError(f"--cost {cost!r} is neither tokens_out nor ttft")
+    generate = any(record.answers for record in data.records)
+    retrieves = any(row.pipeline.retriever is not None for row in rows)
+    select((cost,), data, generate=generate, retrieves=retrieves, timed=batch == 1)
+    names = [m.name for m in select((), data, generate=generate, retrieves=retrieves)]
+    if not metric:
+        found = _main(data.task, names)
+        if not found:
+            raise UsageError("this set has no quality metric", hint="Choose a set with answers or labels.")
+        return found
+    if not parse(metric).quality:
+        raise UsageError(f"--metric {metric!r} is a cost, not a quality", hint="f1, em, match, rouge_l, ...")
+    select((metric,), data, generate=generate, retrieves=retrieves)
+    if metric not in names:
+        raise UsageError(f"--metric {metric!r} is not measured on this set", hint=f"It has: {', '.join(names)}.")
+    return metric
+
+
 def _main_metric(run: Any) -> str:
-    """F1 where answers are short, ROUGE-L where they are long, else what the set can tell."""
-    order = ("rouge_l", "f1") if run.config["data"]["task"] == "long" else ("f1", "em")
-    for name in (*order, "sentence_recall", "answer_in_context"):
-        if name in run.config["metrics"]:
+    return _main(run.config["data"]["task"], run.config["metrics"])
+
+
+def _main(task: str, names: Any) -> str:
+    """F1 where answers are short, ROUGE-L where they are long, else what the set can tell, else ""."""
+    order = ("rouge_l", "f1") if task == "long" else ("f1", "em")
+    for name in (*order, "sentence_recall", "answer_in_context", "ndcg@10"):
+        if name in names:
             return name
-    raise UsageError("this set has no quality metric", hint="Choose a set with answers, or give --metric.")
+    return ""

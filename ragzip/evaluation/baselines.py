@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from ragzip.compressors.bm25_sentences import BM25Sentences
 from ragzip.compressors.random_sentences import RandomSentences
 from ragzip.compressors.truncate import Truncate
 from ragzip.errors import ConfigError
+from ragzip.evaluation.metrics.normalise import normalise, references, stands_in
 from ragzip.evaluation.record import Record
 from ragzip.protocols import Compressor, Selector, runtime_field
 from ragzip.text import intersect
@@ -22,11 +22,12 @@ _NO_WORDS = frozenset({"", "yes", "no", "maybe"})
 
 @dataclass(frozen=True)
 class OracleSentences(SentenceScorer):
-    """Keeps the sentences that the labels name: what any choice of sentences could reach at best, or close to it.
+    """Keeps the sentences that the labels name: about what a choice of sentences could reach if it knew them.
 
     Labelled sentences come first, those that hold a reference answer before the others, and BM25 decides among equals.
-    Where a question has no labels in these passages, sentences that hold a reference answer take their place. All
-    other sentences are dropped. It reads labels, so no real system can do what it does.
+    Where no labelled sentence holds a reference answer, others that hold one come after them. Where the labels and
+    answers say nothing about these passages (a yes or no without labels), BM25 decides alone. All other sentences are
+    dropped. It reads labels, so no real system can do what it does; neither is it a bound.
 
     Attributes:
         records: The labels, by the query's id; given by the runner.
@@ -39,25 +40,30 @@ class OracleSentences(SentenceScorer):
         record = (self.records or {}).get(query.id)
         if record is None:
             raise ConfigError("oracle_sentences", f"has no labels for the query {query.id!r}")
-        texts = [text.casefold() for text in record.answers if text.strip().casefold() not in _NO_WORDS]
-        holds = re.compile("|".join(rf"(?<!\w){re.escape(text.strip())}(?!\w)" for text in texts)) if texts else None
+        wanted = [text for text in references(record.answers) if text not in _NO_WORDS]
         lexical = BM25Sentences().score(query, groups)
         most = max((score for scores in lexical for score in scores), default=0.0) or 1.0
+        marked = [_marked(group, record.relevant) for group in groups]
+        holding = [[_holds(text, wanted) for text in group.texts] for group in groups]
+        pairs = [pair for one, other in zip(marked, holding, strict=True) for pair in zip(one, other, strict=True)]
+        told = any(mark and holds for mark, holds in pairs)
+        silent = not any(mark or holds for mark, holds in pairs)
         found: list[list[float]] = []
-        for group, scores in zip(groups, lexical, strict=True):
-            marked = _marked(group, record.relevant)
-            found.append(
-                [
-                    (_LABELLED if mark else 0.0)
-                    + (_ANSWER if holds is not None and holds.search(text.casefold()) else 0.0)
-                    + 0.9 * score / most
-                    for text, mark, score in zip(group.texts, marked, scores, strict=True)
-                ]
-            )
-        # With labels in these passages, an answer elsewhere is chance.
-        labelled = any(score >= _LABELLED for scores in found for score in scores)
-        least = _LABELLED if labelled else _ANSWER
-        return [[score if score >= least else 0.0 for score in scores] for scores in found]
+        for marks, holds, scores in zip(marked, holding, lexical, strict=True):
+            found.append([])
+            for mark, has, score in zip(marks, holds, scores, strict=True):
+                kept = mark or (has and not told) or silent
+                worth = (_LABELLED if mark else 0.0) + (_ANSWER if has else 0.0)
+                found[-1].append(max(worth, _ANSWER) + 0.9 * score / most if kept else 0.0)
+        return found
+
+
+def _holds(text: str, wanted: Sequence[str]) -> bool:
+    """Whether a reference answer stands in it, as ``answer_in_context`` sees it."""
+    if not wanted:
+        return False
+    whole = normalise(text)
+    return any(stands_in(part, whole) for part in wanted)
 
 
 def _marked(group: Sentences, relevant: Sequence[Span]) -> list[bool]:

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragzip.errors import UsageError
-from ragzip.evaluation.costmodel import Measured, RowFit, RunFit, fit_all, fit_run, left
+from ragzip.evaluation.costmodel import Measured, RowFit, RunFit, budget_of, fit_all, fit_run, left
 from ragzip.evaluation.lines import Floats, Line, refit
-from ragzip.evaluation.view import RunView, baseline_of, settings
+from ragzip.evaluation.view import RunView, baseline_of
 
 __all__ = ["RowFit", "RunFit", "break_even", "fit_run", "predict"]
 
 _GRID, _POINTS = 2048, 60
+_FURTHEST = 131_072  # tokens up to which is looked where the window is not known: that of many generators
 _NOTHING = 1e-9  # seconds below which two times are the same
 
 
@@ -65,16 +66,18 @@ def break_even(
 
     Args:
         run: What was measured.
-        window: The generator's, in prompt tokens; None takes the longest prompt measured.
+        window: The generator's, in prompt tokens. Where it is None, not known, the curves end at the longest prompt
+            measured, and what lies beyond stands apart, in ``extrapolated``.
         confidence: Of the interval ``low`` to ``high``, from resampled records.
         seed: Of the resampling.
         resamples: How many times.
 
     Returns:
-        Plain values: ``unit``, ``window``, and by row ``pays_from`` with ``low`` and ``high`` (None: never within the
-        window), ``points`` as ``[context tokens, seconds with, seconds without]``, ``compress_per_token``,
-        ``prefill_per_token``, ``compress_residual``, ``prefill_residual`` (robust standard deviations about the
-        lines), ``extrapolated_from`` and ``note``. What could not be measured is None.
+        Plain values: ``unit``, ``window``, ``window_known``, and by row ``pays_from`` with ``low`` and ``high`` (None:
+        not within the window), ``extrapolated`` (from where on it pays beyond a window that is only the longest
+        prompt measured; None: not that either, or not asked), ``points`` as ``[context tokens, seconds with, seconds
+        without]``, ``compress_per_token``, ``prefill_per_token``, ``compress_residual``, ``prefill_residual`` (robust
+        standard deviations about the lines), ``extrapolated_from`` and ``note``. What could not be measured is None.
 
     Raises:
         UsageError: A window below 1 token.
@@ -83,6 +86,7 @@ def break_even(
         raise UsageError(f"the window must be at least 1 token, not {window}.")
     measured = Measured(run)
     fitted = fit_all(measured)
+    known = window is not None
     window = window or fitted.window
     rng = np.random.default_rng(seed)
     chances = np.full(max(measured.records, 1), 1 / max(measured.records, 1))
@@ -98,8 +102,8 @@ def break_even(
             x, y, who = measured.prompts(name)
             prefills[id(row.prefill)] = _redraw(x, y, row.prefill, counts, who)
         draws = _resampled(measured, row, counts, prefills[id(row.prefill)])
-        rows[name] = _answer(row, draws, int(window - row.overhead), confidence)
-    return {"unit": "tokens", "window": int(window), "rows": rows}
+        rows[name] = _answer(row, draws, int(window - row.overhead), confidence, known)
+    return {"unit": "tokens", "window": int(window), "window_known": known, "rows": rows}
 
 
 def _at(lines: Floats, x: Floats) -> Floats:
@@ -119,7 +123,7 @@ def _resampled(measured: Measured, row: RowFit, counts: Floats, prefill: Floats)
     if base is not None and len(base.who):
         plain = _redraw(base.tokens_in, base.compress, row.plain, counts, base.who)
     weights = counts[:, data.who]
-    share, most = left(data, settings(measured.run, row.name).get("budget"), weights)
+    share, most = left(data, budget_of(measured.run, row.name), weights)
     extra = np.where(data.read, data.prompt - data.tokens_out, 0.0)
     number = (weights @ data.read)[:, None]
     overhead = np.where(number > 0, (weights @ extra)[:, None] / np.maximum(number, 1.0), row.overhead)
@@ -127,20 +131,17 @@ def _resampled(measured: Measured, row: RowFit, counts: Floats, prefill: Floats)
     return _Draws(compress, plain, prefill, overhead, share, most)
 
 
-def _answer(row: RowFit, draws: _Draws, limit: int, confidence: float) -> dict[str, Any]:
+def _answer(row: RowFit, draws: _Draws, limit: int, confidence: float, known: bool) -> dict[str, Any]:
     if limit < 1:
         return _row(note="the prompt without any context fills the window already")
-    grid = np.unique(np.linspace(1, limit, min(limit, _GRID)).round())
     one = _Draws(
         *(line.coefficients[None, :] for line in (row.compress, row.plain, row.prefill)),
         *(np.array([[value]]) for value in (row.overhead, row.share, row.most)),
     )
-    pays = float(_crossing(one.difference(grid), grid)[0])
-    if np.isfinite(pays):  # to the token
-        below = grid[grid < pays]
-        near = np.arange(below[-1] if len(below) else grid[0], min(np.ceil(pays) + 1, limit) + 1)
-        slow = near[one.difference(near)[0] >= -_NOTHING]
-        pays = float(slow[-1] + 1 if len(slow) else near[0])
+    grid = _grid(limit)
+    pays, beyond = _pays_from(one, limit), np.inf
+    if not known and not np.isfinite(pays):
+        beyond = _pays_from(one, max(_FURTHEST, limit))
     found = np.sort(_crossing(draws.difference(grid), grid))
     tail = (1 - confidence) / 2
     low, high = (float(found[round(q * (len(found) - 1))]) for q in (tail, 1 - tail))
@@ -155,9 +156,26 @@ def _answer(row: RowFit, draws: _Draws, limit: int, confidence: float) -> dict[s
         prefill_per_token=row.prefill.per_token,
         compress_residual=row.compress.residual,
         prefill_residual=row.prefill.residual,
+        extrapolated=_whole(beyond),
         extrapolated_from=int(row.reach),
-        note=_note(row, pays, float(np.mean(np.isfinite(found))), limit),
+        note=_note(row, pays, beyond, float(np.mean(np.isfinite(found))), limit, known),
     )
+
+
+def _grid(limit: int) -> Floats:
+    return np.unique(np.linspace(1, limit, min(limit, _GRID)).round())
+
+
+def _pays_from(one: _Draws, limit: int) -> float:
+    """The least context, to the token, from which it is faster up to the limit; infinite where there is none."""
+    grid = _grid(limit)
+    pays = float(_crossing(one.difference(grid), grid)[0])
+    if not np.isfinite(pays):
+        return pays
+    below = grid[grid < pays]
+    near = np.arange(below[-1] if len(below) else grid[0], min(np.ceil(pays) + 1, limit) + 1)
+    slow = near[one.difference(near)[0] >= -_NOTHING]
+    return float(slow[-1] + 1 if len(slow) else near[0])
 
 
 def _crossing(difference: Floats, grid: Floats) -> Floats:
@@ -173,14 +191,21 @@ def _crossing(difference: Floats, grid: Floats) -> Floats:
     return np.where(last == slow.shape[1] - 1, np.inf, found)
 
 
-def _note(row: RowFit, pays: float, chance: float, limit: int) -> str:
+def _note(row: RowFit, pays: float, beyond: float, chance: float, limit: int, known: bool) -> str:
     notes: list[str] = []
+    within = f"within {limit} context tokens" if known else f"within the lengths measured, up to {limit} context tokens"
     if not np.isfinite(pays):
-        notes.append(f"Never within {limit} context tokens: {_reason(row, limit)}.")
+        if known:
+            notes.append(f"Never {within}: {_reason(row, limit)}.")
+        elif np.isfinite(beyond):
+            notes.append(f"Not {within}. Extrapolated: from {beyond:.0f} on.")
+        else:
+            furthest = max(_FURTHEST, limit)
+            notes.append(f"Not {within}, nor extrapolated up to {furthest}: {_reason(row, furthest)}.")
         if chance > 0.025:
-            notes.append(f"In {chance:.0%} of resamples it does.")
+            notes.append(f"In {chance:.0%} of resamples it does{'' if known else ' within them'}.")
     elif chance < 0.975:
-        notes.append(f"In {1 - chance:.0%} of resamples it never pays within {limit} context tokens.")
+        notes.append(f"In {1 - chance:.0%} of resamples it does not pay {within}.")
     if np.isfinite(pays) and pays > row.reach:
         notes.append(f"Extrapolated: the longest context measured has {row.reach:.0f} tokens.")
     elif np.isfinite(pays) and pays < row.least:
@@ -220,6 +245,7 @@ _EMPTY: Mapping[str, Any] = {
     "prefill_per_token": None,
     "compress_residual": None,
     "prefill_residual": None,
+    "extrapolated": None,
     "extrapolated_from": None,
     "note": "",
 }

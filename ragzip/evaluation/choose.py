@@ -15,6 +15,9 @@ _SIZES = ("tokens_in", "tokens_out", "ratio")
 _WRITING = ("prompt_tokens", "new_tokens")
 _TIMES = ("retrieve_seconds", "compress_seconds")
 _WRITING_TIMES = ("prefill_seconds", "decode_seconds", "ttft", "total_seconds", "prefill_flops", "decode_flops")
+_TIMED = frozenset(
+    ("retrieve_seconds", "compress_seconds", "prefill_seconds", "decode_seconds", "ttft", "total_seconds")
+)
 
 _WHAT = {
     "answers": "reference answers",
@@ -24,7 +27,7 @@ _WHAT = {
 }
 
 
-def select(names: Sequence[str], data: DataSet, *, generate: bool, retrieves: bool) -> list[Metric]:
+def select(names: Sequence[str], data: DataSet, *, generate: bool, retrieves: bool, timed: bool = True) -> list[Metric]:
     """The metrics of a run.
 
     Args:
@@ -32,6 +35,7 @@ def select(names: Sequence[str], data: DataSet, *, generate: bool, retrieves: bo
         data: The set.
         generate: Whether answers are generated.
         retrieves: Whether any pipeline has a retriever.
+        timed: Whether each question is timed by itself; times of batches are no times of questions.
 
     Raises:
         UsageError: An unknown name, or a metric that needs labels the set lacks.
@@ -47,6 +51,10 @@ def select(names: Sequence[str], data: DataSet, *, generate: bool, retrieves: bo
                     f"the metric {metric.name} needs {missing}, and {where}",
                     hint="Leave it out, or choose another set.",
                 )
+            if not timed and metric.name in _TIMED:
+                raise UsageError(
+                    f"the metric {metric.name} needs every question timed by itself", hint="Leave --batch at 1."
+                )
         return chosen
     wanted: list[str] = []
     if "answers" in there:
@@ -56,17 +64,14 @@ def select(names: Sequence[str], data: DataSet, *, generate: bool, retrieves: bo
     if "qrels" in there and (retrieves or any(record.qrels for record in data.records)):
         wanted += _RETRIEVAL
     wanted += [*_SIZES, *(_WRITING if generate else ()), *_TIMES, *(_WRITING_TIMES if generate else ()), "peak_memory"]
-    return [parse(name) for name in wanted]
+    return [parse(name) for name in wanted if timed or name not in _TIMED]
 
 
-def measured(metrics: Sequence[Metric], *, generate: bool) -> list[Metric]:
+def measured(metrics: Sequence[Metric], *, generate: bool, timed: bool = True) -> list[Metric]:
     """The metrics of a run with those that its break-even and savings are made of."""
-    wanted = (
-        "tokens_in",
-        "tokens_out",
-        "compress_seconds",
-        *(("prefill_seconds", "ttft", "new_tokens") if generate else ()),
-    )
+    wanted = [*_SIZES[:2], *(_TIMES if timed else ())]
+    if generate:
+        wanted += [*_WRITING, *(("prefill_seconds", "ttft") if timed else ())]
     return list(dict.fromkeys([*metrics, *map(parse, wanted)]))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ragzip.errors import UsageError
 from ragzip.evaluation.metrics import Metric, parse
 from ragzip.evaluation.statistics import holm, paired
-from ragzip.evaluation.view import RunView, finite, require_row, settings
+from ragzip.evaluation.view import RunView, failed, finite, require_row, settings
 
 _ALPHA = 0.05
 _MACHINE = ("cpu", "cores", "threads", "device")
@@ -134,7 +134,12 @@ def compare(
         len(ids_b - ids_a),
         tuple(name for name in run_a.names if name not in left_a),
         tuple(name for name in run_b.names if name not in left_b),
-        (*_missing(len(ids_a - ids_b), len(ids_b - ids_a)), *_notes(run_a, run_b, rows, names)),
+        (
+            *_unfinished(run_a, run_b),
+            *_missing(len(ids_a - ids_b), len(ids_b - ids_a)),
+            *_failures(run_a, run_b, rows),
+            *_notes(run_a, run_b, rows, names),
+        ),
     )
 
 
@@ -193,7 +198,8 @@ def _one_metric(
             common = [key for key in values_a if key in values_b]
         if not common:
             continue
-        test = paired(values_b, values_a, seed=seed)
+        bounds = metric.bounds if metric.ratio_of is None else None
+        test = paired(values_b, values_a, seed=seed, bounds=bounds)
         mean_a, mean_b = (math.fsum(values[key] for key in common) / len(common) for values in (values_a, values_b))
         interval = (test.difference, test.low, test.high)
         found.append(Difference(a, b, metric.name, mean_a, mean_b, *interval, test.p, 1.0, test.n, None))
@@ -219,6 +225,26 @@ def _linear(run: RunView, row: str, parts: tuple[str, str], keys: Collection[str
         return {}
     ratio, mean = math.fsum(over[key] for key in common) / total, total / len(common)
     return {key: ratio + (over[key] - ratio * under[key]) / mean for key in common}
+
+
+def _unfinished(run_a: RunView, run_b: RunView) -> list[str]:
+    notes = []
+    for which, run in (("first", run_a), ("second", run_b)):
+        if getattr(run, "finished", True):
+            continue
+        there = len({line["id"] for line in run.rows(run.names[0])}) if run.names else 0
+        wanted = (run.config.get("data") or {}).get("records")
+        of = f" of {wanted}" if wanted else ""
+        notes.append(f"The {which} run is not finished: {there}{of} questions are there.")
+    return notes
+
+
+def _failures(run_a: RunView, run_b: RunView, rows: Sequence[tuple[str, str]]) -> list[str]:
+    counts = [(a if a == b else f"{a} / {b}", len(failed(run_a, a)), len(failed(run_b, b))) for a, b in rows]
+    said = [f"{name} ({one} in the first run, {other} in the second)" for name, one, other in counts if one or other]
+    if not said:
+        return []
+    return [f"Left out: questions without an answer, of {', '.join(said)}. The others alone say nothing of these."]
 
 
 def _missing(only_a: int, only_b: int) -> list[str]:

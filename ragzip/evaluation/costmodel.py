@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragzip.evaluation.lines import Floats, Line, fit, spread
-from ragzip.evaluation.view import RunView, baseline_of, drops_all, finite, reads_labels, settings
+from ragzip.evaluation.view import RunView, baseline_of, drops_all, finite, generator_of, reads_labels, settings
 
 _FEW = 5
+_FULL = 0.75  # a budget is used up where that much of it is: whole sentences leave some of it
+_BUDGETS = ("budget", "tokens")
 _NEEDED = ("tokens_in", "tokens_out", "compress_seconds")
 
 
@@ -27,8 +29,8 @@ class RowFit:
         prefill: Seconds from the end of compression to the first token, against prompt tokens.
         overhead: Prompt tokens that are not context: template and question.
         retrieve: Seconds, whatever the context.
-        share: Tokens left of a context that fits the budget, as a share.
-        most: Tokens left of a context that does not, or infinity for rows without a budget.
+        share: Tokens left, as a share, of a context short enough not to reach ``most``.
+        most: Most tokens left of any context, or infinity for rows without a budget.
     """
 
     name: str
@@ -110,18 +112,20 @@ class Measured:
             self.readers.setdefault(self.reader(name), []).append(name)
 
     def prompts(self, name: str) -> tuple[Floats, Floats, NDArray[np.intp]]:
-        """Prompt tokens, seconds and records, ``[n]`` each, of all rows with the generator of ``name``."""
+        """Prompt tokens, seconds and records, ``[n]`` each, of all rows with the generator of ``name``.
+
+        Rows that gave it the same prompt share one measurement, which counts once.
+        """
         found = [self.data[other] for other in self.readers[self.reader(name)]]
-        return (
-            np.concatenate([d.prompt[d.read] for d in found]),
-            np.concatenate([d.prefill[d.read] for d in found]),
-            np.concatenate([d.who[d.read] for d in found]),
-        )
+        tokens = np.concatenate([d.prompt[d.read] for d in found])
+        seconds = np.concatenate([d.prefill[d.read] for d in found])
+        who = np.concatenate([d.who[d.read] for d in found])
+        first = np.sort(np.unique(np.stack([who, tokens, seconds], axis=1), axis=0, return_index=True)[1])
+        return tokens[first], seconds[first], who[first]
 
     def reader(self, name: str) -> str:
         """The generator's config: rows that share it share its prefill cost."""
-        pipeline = settings(self.run, name).get("pipeline") or {}
-        return json.dumps(pipeline.get("generator"), sort_keys=True, default=str)
+        return generator_of(self.run, name)
 
     def _read(self, name: str, ids: dict[str, int]) -> Data:
         metrics = (*_NEEDED, "prefill_seconds", "retrieve_seconds")
@@ -169,8 +173,7 @@ def fit_all(measured: Measured) -> RunFit:
         base = measured.data.get(baseline_of(measured.run, name))
         # Rows that do nothing still count tokens, and their measured times hold that.
         plain = fit(base.tokens_in, base.compress) if base is not None and len(base.who) else Line(0.0, 0.0)
-        budget = settings(measured.run, name).get("budget")
-        share, most = left(data, budget, np.ones((1, len(data.who))))
+        share, most = left(data, budget_of(measured.run, name), np.ones((1, len(data.who))))
         extra = (data.prompt - data.tokens_out)[data.read]
         rows[name] = RowFit(
             name,
@@ -198,16 +201,58 @@ def _prefill(prompts: Floats, seconds: Floats) -> tuple[Line | None, str]:
 
 
 def left(data: Data, budget: int | None, weights: Floats) -> tuple[Floats, Floats]:
-    """The share of its tokens that a context keeps and the most it keeps, ``[b, 1]`` each."""
+    """The share of its tokens that a context keeps and the most it keeps, ``[b, 1]`` each.
+
+    A budget alone gives ``min(n, most)``. Where something else drops a share too, contexts beyond the budget show
+    which comes first: ``share * min(n, budget)`` stays the same from there on, ``min(share * n, budget)`` grows.
+    """
+    before, after = data.tokens_in, data.tokens_out
     if budget is None:
-        before, after = weights @ data.tokens_in, weights @ data.tokens_out
-        share = after / np.maximum(before, 1.0)
-        return np.minimum(share, 1.0)[:, None], np.full((len(weights), 1), np.inf)
-    over = data.tokens_in > budget
+        return _share(weights, before, after)[:, None], np.full((len(weights), 1), np.inf)
+    over = before > budget
     number = weights @ over
-    most = np.where(number > 0, weights @ (data.tokens_out * over) / np.maximum(number, 1.0), float(budget))
-    share = np.ones(len(weights))
-    if np.sum(~over) >= _FEW:  # a threshold besides the budget drops something of short contexts too
-        before, after = weights @ (data.tokens_in * ~over), weights @ (data.tokens_out * ~over)
-        share = np.where(before > 0, np.minimum(after / np.maximum(before, 1.0), 1.0), 1.0)
+    most = np.where(number > 0, weights @ (after * over) / np.maximum(number, 1.0), float(budget))
+    below = after < _FULL * budget  # where the budget was not what stopped it
+    grows = _grows(before[over], after[over], below[over], float(budget))
+    if grows:
+        most = np.full(len(weights), float(budget))
+    if np.sum(~over) >= _FEW:
+        share = _share(weights, before * ~over, after * ~over)
+    elif grows:
+        share = _share(weights, before * below, after * below)
+    elif np.any(over) and np.mean(after[over]) < _FULL * budget:
+        share = np.minimum(most / budget, 1.0)
+    else:
+        share = np.ones(len(weights))
     return share[:, None], most[:, None]
+
+
+def _share(weights: Floats, before: Floats, after: Floats) -> Floats:
+    total = weights @ before
+    return np.where(total > 0, np.minimum(weights @ after / np.maximum(total, 1.0), 1.0), 1.0)
+
+
+def _grows(before: Floats, after: Floats, below: NDArray[np.bool_], budget: float) -> bool:
+    """Whether longer contexts beyond the budget still keep more: a share of them up to the budget fits far better."""
+    if np.sum(below) < _FEW:
+        return False
+    share = float(np.sum(after[below]) / np.sum(before[below]))
+    line = np.sum((after - np.minimum(share * before, budget)) ** 2)
+    return bool(line < 0.5 * np.sum((after - np.mean(after)) ** 2))
+
+
+def budget_of(run: RunView, name: str) -> int | None:
+    """The most context tokens a row allows: as the run says, else the least that any of its compressors has."""
+    own = settings(run, name)
+    if own.get("budget") is not None:
+        return int(own["budget"])
+    found: list[int] = []
+    todo: list[Any] = [(own.get("pipeline") or {}).get("compressors")]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, Mapping):
+            found += [v for k, v in part.items() if k in _BUDGETS and isinstance(v, int) and not isinstance(v, bool)]
+            todo += part.values()
+        elif isinstance(part, list | tuple):
+            todo += part
+    return min((value for value in found if value > 0), default=None)

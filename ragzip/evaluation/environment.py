@@ -29,9 +29,16 @@ def environment() -> dict[str, Any]:
     }
 
 
-def machine(values: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The part of an environment that times depend on."""
-    return tuple(values.get(key) for key in ("cpu", "cores", "threads", "device"))
+MACHINE = ("cpu", "cores", "threads", "device", "python", "versions")
+"""What numbers depend on: a run does not go on where one of these is another."""
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first thing that numbers depend on and that changed, in words; "" where nothing did."""
+    for key in MACHINE:
+        if before.get(key) != now.get(key):
+            return f"{key} was {before.get(key)!r:.120} and is {now.get(key)!r:.120}"
+    return ""
 
 
 def _version(name: str) -> str:

@@ -19,11 +19,13 @@ import filelock
 
 from ragzip import yaml_io
 from ragzip.errors import RagzipError, StoreDamaged, StoreError, StoreMismatch, UsageError
-from ragzip.evaluation.environment import machine
+from ragzip.evaluation.environment import difference
 
 FORMAT = 1
 CONFIG, ENVIRONMENT, QUESTIONS, RECORDS = "config.yaml", "environment.json", "questions.jsonl", "records.jsonl"
 METRICS, SUMMARY, REPORT, LOCK = "metrics.json", "summary.json", "report.html", ".lock"
+# What a run leaves that was stopped before its config was there.
+_BEGUN = frozenset((LOCK, ENVIRONMENT, *(name + ".tmp" for name in (CONFIG, ENVIRONMENT))))
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,23 @@ class Run:
         """One line a record of a row, in the set's order."""
         if not self._rows:
             self._rows.update({row: [] for row in self.names})
-            for line in _lines(self.path / RECORDS):
-                if line.get("pipeline") not in self._rows:
+            for number, line in enumerate(_lines(self.path / RECORDS), 1):
+                sound = isinstance(line.get("metrics"), dict) and isinstance(line.get("steps"), list) and "id" in line
+                if line.get("pipeline") not in self._rows or not sound:
                     raise StoreDamaged(
-                        f"{self.path / RECORDS}: a line of {line.get('pipeline')!r}, which is no row of this run",
+                        f"{self.path / RECORDS}:{number}: no record of a row of this run",
                         hint="Run it again into a new folder.",
                     )
                 self._rows[line["pipeline"]].append(line)
+            self._require_all()
         return self._rows[name]
+
+    def _require_all(self) -> None:
+        wanted = self.config["data"]["records"]
+        if self.finished and any(len(lines) != wanted for lines in self._rows.values()):
+            raise StoreDamaged(
+                f"{self.path / RECORDS}: not {wanted} records for every row", hint="Run it again into a new folder."
+            )
 
     def values(self, name: str, metric: str) -> dict[str, float]:
         """Record id -> value, where there is one."""
@@ -135,9 +146,14 @@ def opened(folder: Path, config: Mapping[str, Any], environment: Mapping[str, An
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is no folder", hint="Give --out a folder of its own.")
     present = read_config(folder)
-    if present is None and folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
+    if present is None and folder.exists() and any(path.name not in _BEGUN for path in folder.iterdir()):
         raise UsageError(f"{folder} holds something else than a run", hint="Give --out a folder of its own.")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be made: {error.strerror or error}", hint="Give --out a folder that can be made."
+        ) from error
     lock = filelock.FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -152,7 +168,13 @@ def opened(folder: Path, config: Mapping[str, Any], environment: Mapping[str, An
             _write(folder / CONFIG, yaml_io.dump(dict(config)))
         else:
             _same(folder, present, config, environment)
-        yield Writer(folder, _recover(folder, list(config["rows"])))
+        done = _recover(folder, list(config["rows"]))
+        if (folder / METRICS).exists() and len(done) < config["data"]["records"]:
+            raise StoreDamaged(
+                f"{folder}: has {len(done)} of the {config['data']['records']} questions that it was finished with",
+                hint="Run it again into a new folder.",
+            )
+        yield Writer(folder, done)
     finally:
         lock.release()
 
@@ -195,12 +217,15 @@ def _same(folder: Path, present: Mapping[str, Any], config: Mapping[str, Any], e
                 hint="Give another --out; only the same command goes on where it stopped.",
             )
     before = _read_json(folder / ENVIRONMENT)
-    if machine(before) != machine(environment):
+    changed = difference(before, environment)
+    if changed:
         raise StoreMismatch(
-            f"{folder}: was begun on another machine or with other threads ({before.get('cpu')}, "
-            f"{before.get('threads')} threads)",
-            hint="Times of two machines do not mix: run it again into a new folder.",
+            f"{folder}: was begun on another machine or with other versions: {changed}",
+            hint="Such numbers do not mix: run it again into a new folder.",
         )
+    commits = before.get("commits", [before.get("commit", "")])
+    if environment.get("commit", "") not in commits:  # another state of the code is written down, not hidden
+        write_json(folder / ENVIRONMENT, {**before, "commits": [*commits, environment.get("commit", "")]})
 
 
 def _difference(old: Any, new: Any, path: str) -> str:
@@ -229,28 +254,36 @@ def _recover(folder: Path, names: list[str]) -> list[str]:
             raise StoreDamaged(f"{folder / RECORDS}: lines out of order", hint="Run it again into a new folder.")
         complete.append(block[0][1])
         block, ends = [], (stop, question_stop)
+    if (folder / METRICS).exists():
+        return complete  # it was finished once: nothing of it is cut off
     for name, end in zip((RECORDS, QUESTIONS), ends, strict=True):
         _cut(folder / name, end)
     return complete
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """JSON lines with the byte each ends at, up to the first that is torn."""
+    """JSON lines with the byte each ends at; a last line that a kill tore is left out.
+
+    Raises:
+        StoreDamaged: A line before the last that is none.
+    """
     if not path.exists():
         return
     position = 0
+    damaged = 0
     with path.open("rb") as file:
-        for raw in file:
+        for number, raw in enumerate(file, 1):
+            if damaged:
+                raise StoreDamaged(f"{path}:{damaged}: damaged", hint="Run it again into a new folder.")
             position += len(raw)
-            if not raw.endswith(b"\n"):
-                return
             try:
-                value = json.loads(raw)
-            except ValueError:
-                return
-            if not isinstance(value, dict):
-                return
-            yield value, position
+                value = json.loads(raw) if raw.endswith(b"\n") else None
+            except (ValueError, RecursionError):
+                value = None
+            if isinstance(value, dict):
+                yield value, position
+            else:
+                damaged = number
 
 
 def _cut(path: Path, end: int) -> None:
@@ -289,6 +322,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
+        if path.name == ENVIRONMENT:
+            raise StoreDamaged(f"{path} is missing", hint="Run it again into a new folder.") from error
         raise UsageError(
             f"{path} is missing: the run is not finished",
             hint="Run the same 'ragzip eval' command again: it goes on where it stopped.",

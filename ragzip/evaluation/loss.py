@@ -53,7 +53,8 @@ class Loss:
 
     def shown(self, value: float) -> str:
         """A loss in the limit's unit: ``0.4%`` or ``0.4 points``."""
-        return f"{100 * value:.2g}%" if self.relative else f"{100 * value:.2g} points"
+        value = 100 * value + 0.0  # no "-0"
+        return f"{value:.2g}%" if self.relative else f"{value:.2g} points"
 
 
 _HINT = "Write 1% (of the baseline's mean), or 1pt or 0.01 (of the metric's 0 to 1)."

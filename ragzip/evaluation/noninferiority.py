@@ -22,6 +22,9 @@ from ragzip.evaluation.loss import Loss
 
 _CHUNK = 1 << 21
 
+TINY = 1e-12
+"""Means of margins that are 0 but for rounding."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -50,14 +53,14 @@ class Evidence:
         return float(self.draws[rank]) if rank >= 0 else -1.0
 
     def needed(self, level: float, power: float = 0.8) -> float:
-        """Questions needed to qualify four times in five, if what is seen is true; infinite where it is too bad."""
+        """Questions needed to qualify four times in five, if what is seen is true; infinite where it has no margin."""
         mean, deviation = float(np.mean(self.margins)), float(np.std(self.margins))
-        if mean <= 0:
+        if mean <= TINY:
             return math.inf
         quantile = NormalDist().inv_cdf
         normal = ((quantile(1 - level) + quantile(power)) * deviation / mean) ** 2
         # Without any difference seen, a loss of 1 still has to be ruled out.
-        return max(normal, -math.log(level) / max(mean, 1e-12))
+        return max(normal, -math.log(level) / mean)
 
 
 def evidence(
@@ -72,10 +75,16 @@ def evidence(
     """Weighs paired values, ``[n]`` each, of a metric within ``bounds``.
 
     A relative limit is tested as the ratio of the two weighted means, so that the baseline's own uncertainty counts.
+
+    Raises:
+        ValueError: A relative limit, and a baseline that scores the least there is throughout: a share of nothing.
     """
     least, most = bounds
     scale = most - least
     pairs = (np.stack([np.asarray(candidate), np.asarray(baseline)], axis=1) - least) / scale
+    mean_c, mean_b = (float(v) for v in pairs.mean(axis=0))
+    if limit.relative and mean_b <= 0:
+        raise ValueError("a share of a baseline of 0 means nothing")
     values, counts = np.unique(pairs, axis=0, return_counts=True)
     values = np.concatenate([values, [[0.0, 1.0]]])  # the worst there could be
     shapes = np.append(counts, 1).astype(np.float64)
@@ -88,9 +97,8 @@ def evidence(
             found.append(sums[:, 0] / np.maximum(sums[:, 1], 1e-300) - 1)
         else:
             found.append((sums[:, 0] - sums[:, 1]) / weights.sum(axis=1))
-    mean_c, mean_b = (float(v) for v in pairs.mean(axis=0))
     if limit.relative:
-        observed = mean_c / mean_b - 1 if mean_b > 0 else 0.0
+        observed = mean_c / mean_b - 1
         margins = pairs[:, 0] - (1 - limit.limit) * pairs[:, 1]
     else:
         observed, margins = mean_c - mean_b, pairs[:, 0] - pairs[:, 1] + limit.limit

@@ -4,75 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ragzip.errors import UsageError
 from ragzip.evaluation.loss import Loss
 from ragzip.evaluation.metrics import parse
-from ragzip.evaluation.noninferiority import Evidence, evidence
+from ragzip.evaluation.noninferiority import TINY, Evidence, evidence
 from ragzip.evaluation.statistics import holm
-from ragzip.evaluation.view import RunView, baseline_of, drops_all, finite, mean_of, reads_labels, require_row, settings
+from ragzip.evaluation.verdict import Candidate, Recommendation, message
+from ragzip.evaluation.view import (
+    RunView,
+    baseline_of,
+    failed,
+    finite,
+    generator_of,
+    mean_of,
+    reads_labels,
+    require_row,
+)
 
 __all__ = ["Candidate", "Loss", "Recommendation", "choose"]
 
 _DRAWS = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A row that was tested.
-
-    Attributes:
-        name: The row.
-        loss: Observed, above 0 where it is worse than the baseline; a share of its mean where the limit is relative.
-        low: Least difference (candidate minus baseline) not ruled out, at the level of its step in Holm's correction;
-            above minus the limit exactly where it qualifies.
-        p: One-sided, Holm-corrected.
-        cost: Mean over the questions.
-        n: Questions that both have.
-    """
-
-    name: str
-    loss: float
-    low: float
-    p: float
-    cost: float
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """What to use, and why.
-
-    Attributes:
-        name: The row recommended: the baseline where no candidate qualifies.
-        qualified: Rows whose loss is surely within the limit, cheapest first.
-        others: Rows tested of which that cannot be said, cheapest first.
-        baseline: What all were compared with.
-        baseline_cost: Its mean cost.
-        metric: Whose loss.
-        cost: What "cheapest" means.
-        max_loss: The limit.
-        confidence: That no row in ``qualified`` loses more than the limit, all of them together.
-        message: All of it in plain words.
-    """
-
-    name: str
-    qualified: tuple[Candidate, ...]
-    others: tuple[Candidate, ...]
-    baseline: str
-    baseline_cost: float
-    metric: str
-    cost: str
-    max_loss: Loss
-    confidence: float
-    message: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**dataclasses.asdict(self), "max_loss": str(self.max_loss)}
 
 
 def choose(
@@ -93,20 +47,23 @@ def choose(
     corrected (Holm): the chance that any row qualifies that truly loses more is at most ``1 - confidence``. Rows that
     read labels are left out. The row without any context is tested like the others.
 
+    Each row is tested on all questions that its baseline answered. One that it did not answer itself counts as the
+    worst there is. Costs are compared on the questions that both have a cost for.
+
     Args:
         run: What was measured.
         metric: A quality metric, as ``em``.
         max_loss: What may be lost of it.
         cost: What is to be little: ``tokens_out``, ``ttft`` or another cost.
         confidence: That all that qualify do so rightly.
-        baseline: The row compared with; "" takes the run's.
+        baseline: The row compared with; "" compares each with its generator without compression.
         candidates: Names of the rows to test; None takes all. Fewer candidates need fewer questions.
         seed: Of the random weights.
         draws: How many of them, or more where the correction asks for it.
 
     Raises:
         UsageError: No such metric, cost or row in this run, a metric that is no quality within known bounds, a
-            confidence that is none, nothing to choose from.
+            confidence that is none, nothing to choose from, rows of several generators.
     """
     if not 0 < confidence < 1:
         raise UsageError(f"confidence must be between 0 and 1, not {confidence!r}.", hint="Write 0.95 for 95 %.")
@@ -114,32 +71,97 @@ def choose(
     if parse(cost).quality or parse(cost).higher_is_better:
         raise UsageError(f"{cost} is no cost.", hint="Take tokens_out, ttft or another cost of the run.")
     base = require_row(run, baseline or baseline_of(run), "baseline")
-    values = finite(run, base, metric)
-    own_cost = mean_of(finite(run, base, cost))
-    for name, there in ((metric, bool(values)), (cost, math.isfinite(own_cost))):
-        if not there:
-            raise UsageError(f"the row {base!r} has no {name}.", hint="Run it again with this metric.")
-    rows = [require_row(run, name, "candidates") for name in (run.names if candidates is None else candidates)]
-    rows = [name for name in dict.fromkeys(rows) if name != base and not reads_labels(run, name)]
-    costs = {name: mean_of(finite(run, name, cost)) for name in rows}
-    cheaper: dict[str, Evidence] = {}
-    # Which rows are cheaper is no matter of their quality, so that leaving the others out does no harm to the test.
-    tested = [name for name in rows if costs[name] < own_cost and finite(run, name, metric).keys() & values.keys()]
+    asked = [require_row(run, name, "candidates") for name in (run.names if candidates is None else candidates)]
+    against = {name: base if baseline else baseline_of(run, name) or base for name in dict.fromkeys(asked)}
+    rows = [name for name in against if name != against[name] and not reads_labels(run, name)]
+    for name in dict.fromkeys([base, *(against[row] for row in rows)]):
+        for wanted in (metric, cost):
+            if not finite(run, name, wanted):
+                raise UsageError(f"the row {name!r} has no {wanted}.", hint="Run it again with this metric.")
     if not rows:
         raise UsageError(f"there is no row to recommend besides {base!r}.", hint="Give pipelines to choose from.")
-    level = (1 - confidence) / max(len(tested), 1)
-    for name in tested:
-        mine = finite(run, name, metric)
-        common = [key for key in mine if key in values]
-        ours, theirs = [mine[key] for key in common], [values[key] for key in common]
-        enough = max(draws, math.ceil(20 / level))
-        cheaper[name] = evidence(ours, theirs, max_loss, bounds=bounds, seed=seed, draws=enough)
-    qualified, others = _decide(cheaper, costs, confidence)
-    name = qualified[0].name if qualified else base
+    _one_generator(run, rows, against, cost, bool(baseline))
+    pairs: list[_Pair] = []
+    untested: dict[str, str] = {}
+    for name in rows:
+        pair = _paired(run, name, against[name], metric, cost)
+        if pair is None:
+            untested[name] = f"it has no {metric} and {cost} on any question that {against[name]} answered"
+        elif max_loss.relative and max(pair.theirs) <= TINY:
+            untested[name] = f"{against[name]} scores 0 in {metric}, and a share of 0 means nothing (allow 1pt, say)"
+        elif pair.cost < pair.baseline_cost:
+            # Which rows are cheaper is no matter of their quality: leaving the others out does no harm to the test.
+            pairs.append(pair)
+    level = (1 - confidence) / max(len(pairs), 1)
+    enough = max(draws, math.ceil(20 / level))
+    seen = {
+        pair.name: evidence(pair.ours, pair.theirs, max_loss, bounds=bounds, seed=seed, draws=enough) for pair in pairs
+    }
+    qualified, others = _decide({pair.name: pair for pair in pairs}, seen, confidence)
+    best = qualified[0] if qualified else None
+    own_cost = mean_of(finite(run, base, cost))
     draft = Recommendation(
-        name, qualified, others, base, own_cost, metric, cost, max_loss, confidence, f"No row is cheaper than {base}."
+        best.name if best else base,
+        qualified,
+        others,
+        best.baseline if best else base,
+        best.baseline_cost if best else own_cost,
+        metric,
+        cost,
+        max_loss,
+        confidence,
+        "",
     )
-    return dataclasses.replace(draft, message=_message(run, draft, cheaper, level)) if tested else draft
+    return dataclasses.replace(draft, message=message(run, draft, seen, level, untested))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A row and its baseline on the questions that the baseline answered."""
+
+    name: str
+    baseline: str
+    ours: list[float]
+    theirs: list[float]
+    failed: int
+    cost: float
+    baseline_cost: float
+    expected: float  # the cost on all questions, by how it compares to the baseline's on those that both have
+
+
+def _paired(run: RunView, name: str, base: str, metric: str, cost: str) -> _Pair | None:
+    """None where there is nothing to compare."""
+    mine, values = finite(run, name, metric), finite(run, base, metric)
+    spent, own = finite(run, name, cost), finite(run, base, cost)
+    both = [key for key in own if key in spent]
+    if not both or not values or not (mine.keys() & values.keys() or failed(run, name) & values.keys()):
+        return None
+    bounds = parse(metric).bounds or (0.0, 1.0)
+    # A question without a value is one that the row could not do: left out, crashing on hard ones would look good.
+    ours = [mine.get(key, bounds[0]) for key in values]
+    means = [mean_of({key: one[key] for key in both}) for one in (spent, own)]
+    share = mean_of(own) / means[1] if means[1] > 0 else 1.0
+    missing = len(values) - len(mine.keys() & values.keys())
+    return _Pair(name, base, ours, list(values.values()), missing, means[0], means[1], means[0] * share)
+
+
+def _one_generator(run: RunView, rows: Sequence[str], against: Mapping[str, str], cost: str, named: bool) -> None:
+    """A loss against one generator says nothing of another, and their tokens are not the same tokens.
+
+    Against one named baseline losses mean the same, so that costs other than tokens may be compared.
+    """
+    if named and parse(cost).unit != "tokens":
+        return
+    kinds: dict[str, str] = {}
+    for name in (*rows, *(against[row] for row in rows)):
+        kinds.setdefault(generator_of(run, name), name)
+    if len(kinds) > 1:
+        first, second = list(kinds.values())[:2]
+        what = f"their {cost} are not of one tokenizer" if named else "a loss against one says nothing of another"
+        raise UsageError(
+            f"the rows are of {len(kinds)} generators (as {first!r} and {second!r}), and {what}.",
+            hint="Recommend among the pipelines of one generator at a time.",
+        )
 
 
 def _bounds(metric: str, limit: Loss) -> tuple[float, float]:
@@ -152,88 +174,25 @@ def _bounds(metric: str, limit: Loss) -> tuple[float, float]:
 
 
 def _decide(
-    found: dict[str, Evidence], costs: dict[str, float], confidence: float
+    pairs: Mapping[str, _Pair], seen: Mapping[str, Evidence], confidence: float
 ) -> tuple[tuple[Candidate, ...], tuple[Candidate, ...]]:
     """Holm's steps: the smallest p first, until one is too large for the candidates that are left."""
-    names = sorted(found, key=lambda name: (found[name].p, name))
-    corrected = dict(zip(names, holm([found[name].p for name in names]), strict=True))
+    names = sorted(seen, key=lambda name: (seen[name].p, name))
+    corrected = dict(zip(names, holm([seen[name].p for name in names]), strict=True))
     alpha = 1 - confidence
     qualified: list[Candidate] = []
     others: list[Candidate] = []
     for rank, name in enumerate(names):
         # After the first that fails, no later step is taken, and its level stands.
         level = alpha / (len(names) - (len(qualified) if others else rank))
-        seen = found[name]
-        passed = not others and seen.p <= level
-        row = Candidate(name, -seen.difference, seen.low(level), corrected[name], costs[name], len(seen.margins))
+        found, pair = seen[name], pairs[name]
+        passed = not others and found.p <= level
+        loss, low = 0.0 - found.difference, found.low(level)
+        costs = (pair.baseline, pair.baseline_cost, pair.failed)
+        row = Candidate(name, loss, low, corrected[name], pair.cost, len(pair.theirs), *costs)
         (qualified if passed else others).append(row)
 
     def order(row: Candidate) -> tuple[float, float, str]:
-        return row.cost, row.loss, row.name
+        return pairs[row.name].expected, row.loss, row.name
 
     return tuple(sorted(qualified, key=order)), tuple(sorted(others, key=order))
-
-
-def _message(run: RunView, found: Recommendation, seen: dict[str, Evidence], level: float) -> str:
-    limit, tested = found.max_loss, len(found.qualified) + len(found.others)
-    within = next((row for row in found.others if row.loss <= limit.limit), None)
-    said: list[str] = []
-    if found.qualified:
-        best = found.qualified[0]
-        said.append(
-            f"{best.name} is the cheapest of {_rows(len(found.qualified))} that surely lose at most {limit} of "
-            f"{found.metric} against {found.baseline} ({found.confidence:.0%} confidence for all {_rows(tested)} "
-            f"tested together, {best.n} questions): {_change(limit, best.loss)} observed, at worst "
-            f"{limit.shown(max(-best.low, 0.0))} lost, for {_amount(best.cost)} instead of "
-            f"{_amount(found.baseline_cost)} {found.cost}."
-        )
-        if drops_all(run, best.name):
-            said.append("It reads no context at all: these questions need none, and compression is not the question.")
-        elif settings(run, best.name).get("kind") == "baseline" and best.name.startswith("random_sentences"):
-            said.append("It keeps sentences at random: which of them are kept hardly matters to these questions.")
-        if within is not None and within.cost < best.cost:
-            said.append(f"{within.name} is cheaper and {_unproven(within, limit)}.")
-        return " ".join(said)
-    said.append(
-        f"No row surely loses at most {limit} of {found.metric} ({found.confidence:.0%} confidence for all "
-        f"{_rows(tested)} tested together), so {found.baseline} stays."
-    )
-    needed = {name: seen[name].needed(level) for name in seen}
-    nearest = min(seen, key=lambda name: (needed[name], -float(seen[name].margins.mean()), name))
-    questions = len(seen[nearest].margins)
-    if math.isfinite(needed[nearest]):
-        said.append(
-            f"{nearest} would need roughly {_round(max(needed[nearest], 1.1 * questions))} questions instead of "
-            f"{questions} to qualify, if what they show here holds."
-        )
-    else:
-        said.append(
-            f"All lost more than that on these questions, {nearest} least: "
-            f"{limit.shown(-seen[nearest].difference)}. More questions are not likely to change it."
-        )
-    if within is not None:
-        said.append(f"The cheapest within the limit as far as seen is {within.name}: it {_unproven(within, limit)}.")
-    return " ".join(said)
-
-
-def _unproven(row: Candidate, limit: Loss) -> str:
-    seen = "lost nothing" if row.loss <= 0 else f"lost {limit.shown(row.loss)}"
-    return f"{seen} here, but with {row.n} questions it may lose {limit.shown(max(-row.low, 0.0))}"
-
-
-def _change(limit: Loss, loss: float) -> str:
-    return f"{limit.shown(abs(loss))} {'lost' if loss > 0 else 'gained'}" if loss else "no difference"
-
-
-def _rows(count: int) -> str:
-    return f"{count} row{'' if count == 1 else 's'}"
-
-
-def _amount(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _round(value: float) -> str:
-    """Two digits: it is an estimate."""
-    size = 10 ** max(math.floor(math.log10(value)) - 1, 0)
-    return f"{math.ceil(value / size) * size:,}"

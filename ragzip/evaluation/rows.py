@@ -119,11 +119,17 @@ def reader_key(pipeline: Pipeline[Any]) -> str:
 
 
 def budget_of(pipeline: Pipeline[Any]) -> int | None:
-    """The most context tokens a pipeline allows: the smallest budget among its compressors from the last scorer on."""
-    found = [
-        value
-        for part in flatten(pipeline.stack)
-        for field in config.options(type(part))
-        if field.name in ("budget", "tokens") and isinstance(value := getattr(part, field.name), int)
-    ]
-    return min(found) if found else None
+    """The tokens a pipeline means to spend: the smallest budget among its compressors.
+
+    None where it has none, or where a share or a threshold may leave far less than the budget: others are then given
+    what it really used.
+    """
+    found: list[int] = []
+    for part in flatten(pipeline.stack):
+        names = {field.name for field in config.options(type(part))}
+        if not names & {"budget", "tokens", "keep"}:
+            continue  # it does not set sizes: dedupe, top_k, reorder
+        if any(getattr(part, name) is not None for name in names & {"keep", "threshold"}):
+            return None
+        found += [value for name in names & {"budget", "tokens"} if (value := getattr(part, name)) is not None]
+    return min(found, default=None)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ragzip
-from ragzip.errors import GenerationError, UsageError
+from ragzip.errors import PromptTooLong, UsageError
 from ragzip.evaluation import folder as folders
 from ragzip.evaluation.baselines import budgeted
 from ragzip.evaluation.choose import measured, select
 from ragzip.evaluation.environment import environment
+from ragzip.evaluation.identity import identities, window_of
 from ragzip.evaluation.metrics import Metric
 from ragzip.evaluation.record import DataSet, Record
-from ragzip.evaluation.rows import Row
+from ragzip.evaluation.rows import CLOSED_BOOK, Row
 from ragzip.evaluation.stages import Answered, Stages, generator_key, require_passages, shapes
 from ragzip.evaluation.summary import Prices, summarise
 from ragzip.protocols import Stack
@@ -24,6 +26,8 @@ from ragzip.tokens import text_of
 from ragzip.types import SoftSegment, TextSegment
 
 OnProgress = Callable[[int, int], None]
+
+_HIGHEST_PRICE = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Settings:
         seed: Of the draw, of the random sentences, and of the bootstrap.
         metrics: Names; empty takes every metric the set has labels for.
         generate: False measures retrieval and compression only; None generates where the set has answers.
-        batch: Questions that go through each stage together. 1 times every question by itself.
+        batch: Questions that go through each stage together: faster, and without times.
         prices: USD per million tokens, for what compression saves on an API.
         baseline: A row to compare all others with; "" compares each with its generator without compression.
     """
@@ -53,6 +57,11 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
+        for option, price in zip(("--price-in", "--price-out"), self.prices or (), strict=False):
+            if not 0 <= price <= _HIGHEST_PRICE:
+                raise UsageError(
+                    f"{option}: {price!r} is no price", hint=f"USD per million tokens, 0 to {_HIGHEST_PRICE:,}."
+                )
 
 
 def evaluate(
@@ -66,8 +75,8 @@ def evaluate(
 ) -> folders.Run:
     """Runs every row over the set, or goes on with a run that was interrupted, and sums it up.
 
-    Rows are run side by side, question by question, beginning with another row each time, so that a machine that
-    gets slower meanwhile is slower for all.
+    Rows are run side by side, question by question, in another order each time, so that a machine that gets slower
+    meanwhile is slower for all.
 
     Args:
         rows: From ``plan``.
@@ -83,31 +92,47 @@ def evaluate(
     Raises:
         UsageError: A metric needs labels that the set lacks; records without passages and no retriever.
         StoreMismatch: The folder holds another run.
-        GenerationError: No row could answer a question.
+        GenerationError: A generator or its server fails: the same call goes on from there. Prompts that are too long
+            are recorded as failures of their row instead, unless no row at all can answer the first question.
     """
     drawn = data.sample(settings.limit, settings.seed)
     generate = any(record.answers for record in drawn.records) if settings.generate is None else settings.generate
     retrieves = any(row.pipeline.retriever is not None for row in rows)
-    metrics = select(settings.metrics, drawn, generate=generate, retrieves=retrieves)
+    if not any(record.answers or record.relevant for record in drawn.records):
+        rows = [row for row in rows if not row.name.startswith("oracle_sentences")]  # it would have nothing to read
+    if on_note:
+        _note_labels(drawn, generate, on_note)
+    timed = settings.batch == 1
+    metrics = select(settings.metrics, drawn, generate=generate, retrieves=retrieves, timed=timed)
     for row in rows:
         row.pipeline.check()
-    require_passages(drawn.records, [row.pipeline for row in rows if not row.name.startswith("closed_book")])
+    require_passages(drawn.records, [row.pipeline for row in rows if not row.name.startswith(CLOSED_BOOK)])
     config = run_config(rows, data, drawn, settings, generate, metrics)
     with folders.opened(Path(out), config, environment()) as writer:
         done = set(writer.done)
         left = [record for record in drawn.records if record.id not in done]
-        if done and left and on_note:
+        if done and on_note:
             on_note(f"{len(done)} of {len(drawn.records)} questions were there already")
         if left:
-            recorded = measured(metrics, generate=generate)
+            recorded = measured(metrics, generate=generate, timed=timed)
             _run(
                 rows, left, recorded, writer, settings, generate, (on_progress, len(done), len(drawn.records)), on_note
             )
         run = folders.Run.load(out)
-        means, summary = summarise(run, seed=settings.seed, prices=settings.prices)
+        means, summary = summarise(run, seed=settings.seed, prices=settings.prices, window=window_of(rows))
         writer.finish(folders.METRICS, means)
         writer.finish(folders.SUMMARY, summary)
     return folders.Run.load(out)
+
+
+def _note_labels(data: DataSet, generate: bool, on_note: Callable[[str], None]) -> None:
+    """Says which records cannot be scored, before anything is run."""
+    answered = sum(bool(record.answers) for record in data.records)
+    if answered < len(data.records):
+        rest = "" if generate else ", and nothing is generated"
+        on_note(
+            f"{answered} of {len(data.records)} records of {data.name} have answers: em, f1, ... see no others{rest}"
+        )
 
 
 def run_config(
@@ -116,7 +141,9 @@ def run_config(
     """What ``config.yaml`` holds: everything that a repetition needs."""
     names = {row.name for row in rows}
     if settings.baseline and settings.baseline not in names:
-        raise UsageError(f"--baseline {settings.baseline!r} is no row", hint=f"Rows: {', '.join(names)}.")
+        raise UsageError(
+            f"--baseline {settings.baseline!r} is no row", hint=f"Rows: {', '.join(row.name for row in rows)}."
+        )
     return {
         "ragzip_run": folders.FORMAT,
         "ragzip": ragzip.__version__,
@@ -137,6 +164,7 @@ def run_config(
         "generate": generate,
         "batch": settings.batch,
         "metrics": [metric.name for metric in metrics],
+        "identities": identities(rows),
         "baseline": settings.baseline or rows[0].baseline,
         "rows": {
             row.name: {**row.to_config(), **({"baseline": settings.baseline} if settings.baseline else {})}
@@ -160,6 +188,7 @@ def _run(
     for row in rows:
         row.pipeline.warm_up()
     known = shapes([row.pipeline for row in rows]) if generate else {}
+    _require_shapes(known, settings.metrics)
     _rehearse(rows, records[: settings.batch], generate)
     if on_note:
         on_note(f"models loaded and warmed up in {time.perf_counter() - start:.1f} s")
@@ -167,14 +196,24 @@ def _run(
         batch = records[first : first + settings.batch]
         stages = Stages(batch, generate)
         made: dict[str, list[Answered]] = {}
-        for row in _order(rows, first // settings.batch):
+        for row in _order(rows, f"{settings.seed} {batch[0].id}"):
             made[row.name] = _answer(row, stages, made, known.get(generator_key(row.pipeline)), settings.seed)
-        _require_an_answer(made, generate)
+        if generate and not before and not first:
+            _require_an_answer(made)
         for i, record in enumerate(batch):
             answers = {row.name: made[row.name][i] for row in rows}
             writer.add(_question(record, answers), [_line(name, one, metrics) for name, one in answers.items()])
             if report:
                 report(before + first + i + 1, total)
+
+
+def _require_shapes(known: Mapping[str, Any], asked: Sequence[str]) -> None:
+    """Refuses metrics that count operations where no generator's shapes are known."""
+    wanted = [name for name in asked if name.endswith("_flops")]
+    if wanted and not any(known.values()):
+        raise UsageError(
+            f"the metric {wanted[0]} needs a local model, and no generator here is one", hint="Leave it out."
+        )
 
 
 def _rehearse(rows: Sequence[Row], records: Sequence[Record], generate: bool) -> None:
@@ -185,12 +224,13 @@ def _rehearse(rows: Sequence[Row], records: Sequence[Record], generate: bool) ->
             stages.run(row.pipeline)
 
 
-def _order(rows: Sequence[Row], turn: int) -> list[Row]:
-    """Beginning with another row each time; rows that follow another one come after it."""
+def _order(rows: Sequence[Row], turn: str) -> list[Row]:
+    """In another order each turn; rows that follow another one come after it."""
     free = [row for row in rows if not row.like]
     bound = [row for row in rows if row.like]
-    turned = [*free[turn % len(free) :], *free[: turn % len(free)]]
-    return turned + bound
+    for part in (free, bound):
+        random.Random(turn).shuffle(part)  # noqa: S311 - no secret
+    return free + bound
 
 
 def _answer(row: Row, stages: Stages, made: Mapping[str, list[Answered]], shape: Any, seed: int) -> list[Answered]:
@@ -206,10 +246,11 @@ def _answer(row: Row, stages: Stages, made: Mapping[str, list[Answered]], shape:
     return found
 
 
-def _require_an_answer(made: Mapping[str, list[Answered]], generate: bool) -> None:
+def _require_an_answer(made: Mapping[str, list[Answered]]) -> None:
+    """Stops a run at its first question where nothing works at all."""
     errors = [one.error for answers in made.values() for one in answers]
-    if generate and errors and all(errors):
-        raise GenerationError(f"no pipeline could answer: {errors[0]}")
+    if errors and all(errors):
+        raise PromptTooLong(f"no pipeline could answer the first question: {errors[0]}")
 
 
 def _question(record: Record, answers: Mapping[str, Answered]) -> dict[str, Any]:
@@ -234,13 +275,20 @@ def _line(name: str, answered: Answered, metrics: Sequence[Metric]) -> dict[str,
         "soft": soft,
         "steps": [dataclasses.asdict(step) for step in compression.steps],
         "prompt_tokens": outcome.costs.prompt_tokens,
-        "metrics": {m.name: None if answered.error else m.score(outcome) for m in metrics},
+        "metrics": {m.name: None if _untold(m, name, answered) else m.score(outcome) for m in metrics},
     }
     if any(not _extractive(segment, compression.context) for segment in texts):
         line["context"] = text_of(compression.context)
     if answered.error:
         line["error"] = answered.error
     return line
+
+
+def _untold(metric: Metric, name: str, answered: Answered) -> bool:
+    """A failed answer has no answer's metrics; a closed book retrieved nothing, which is no failure to find it."""
+    if answered.error and "answer" in metric.needs:
+        return True
+    return name.startswith(CLOSED_BOOK) and bool(metric.needs & {"qrels", "sentences"})
 
 
 def _extractive(segment: TextSegment, context: Any) -> bool:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ragzip import config
-from ragzip.errors import GenerationError, UsageError
-from ragzip.evaluation.baselines import OracleSentences
+from ragzip.errors import PromptTooLong, UsageError
+from ragzip.evaluation.baselines import ClosedBook, OracleSentences
 from ragzip.evaluation.flops import Shape, shape_of
 from ragzip.evaluation.memory import PeakMemory
 from ragzip.evaluation.outcome import Costs, Outcome
@@ -73,7 +73,7 @@ class Stages:
         """What the pipeline makes of each record.
 
         Raises:
-            UsageError: Records without passages, and no retriever.
+            GenerationError: A generator or its server fails; a prompt that is too long is no failure but a result.
         """
         ready = pipeline._seeded()
         key, found = self._passages(ready)
@@ -87,6 +87,8 @@ class Stages:
         return self._generate(ready, outcomes, shape)
 
     def _passages(self, pipeline: Pipeline[Any]) -> tuple[str, Timed]:
+        if any(isinstance(part, ClosedBook) for part in pipeline.stack.compressors):
+            return "none", Timed([() for _ in self.records], 0.0, None)
         if pipeline.retriever is None:
             return "given", Timed([record.passages for record in self.records], 0.0, None)
         key = _digest("retrieve", config.to_config(pipeline.retriever))
@@ -98,11 +100,10 @@ class Stages:
     ) -> tuple[list[CompressionResult[Any]], float, list[int | None]]:
         counting = counting_key(pipeline)
         counter = self._counter(counting, pipeline)
-        queries = [Query(record.question, record.id) for record in self.records]
-        current = [context_of(query, passages) for query, passages in zip(queries, found.value, strict=True)]
         key = _digest(key, counting)
-        first = self._once(key, lambda: [counter.context(context) for context in current])
-        counts, seconds, peaks = list(first.value), first.seconds, [found.peak, first.peak]
+        first = self._once(key, lambda: self._contexts(found.value, counter))
+        current, started = first.value
+        counts, seconds, peaks = list(started), first.seconds, [found.peak, first.peak]
         steps: list[list[Step]] = [[] for _ in current]
         stack = pipeline.stack
         for part in stack.compressors:
@@ -117,9 +118,18 @@ class Stages:
             peaks.append(timed.peak)
         results = [
             CompressionResult(context, tuple(taken), start, count)
-            for context, taken, start, count in zip(current, steps, first.value, counts, strict=True)
+            for context, taken, start, count in zip(current, steps, started, counts, strict=True)
         ]
         return results, seconds, peaks
+
+    def _contexts(self, found: Sequence[Any], counter: Counter) -> tuple[list[Context[Any]], list[int]]:
+        """The uncompressed contexts with their counts.
+
+        All pipelines get the same objects: a counter knows them again, and none of them pays for another count.
+        """
+        pairs = zip(self.records, found, strict=True)
+        contexts = [context_of(Query(record.question, record.id), passages) for record, passages in pairs]
+        return contexts, [counter.context(context) for context in contexts]
 
     def _step(
         self, part: Any, contexts: Sequence[Context[Any]], counts: Sequence[int], counter: Counter, stack: Any
@@ -153,7 +163,7 @@ class Stages:
         answered: list[Answered] = []
         for i, outcome in enumerate(outcomes):
             timed = fresh.get(i) or self._known[keys[i]]
-            if isinstance(timed.value, GenerationError):
+            if isinstance(timed.value, PromptTooLong):
                 answered.append(Answered(outcome, str(timed.value)))
                 continue
             answered.append(Answered(_with_answer(outcome, timed, shape)))
@@ -207,11 +217,15 @@ def require_passages(records: Sequence[Record], pipelines: Sequence[Pipeline[Any
         )
 
 
-def _answers(pipeline: Pipeline[Any], prompts: Sequence[Sequence[Message[Any]]]) -> list[Generation | GenerationError]:
-    """An answer or the reason for none, each prompt by itself where the batch cannot be answered as a whole."""
+def _answers(pipeline: Pipeline[Any], prompts: Sequence[Sequence[Message[Any]]]) -> list[Generation | PromptTooLong]:
+    """An answer or why there can be none, each prompt by itself where the batch cannot be answered as a whole.
+
+    A prompt that is too long is a result; any other failure (a server that is down) ends the run, which goes on when
+    it is started again.
+    """
     try:
         return list(pipeline.generator.generate(prompts))
-    except GenerationError as error:
+    except PromptTooLong as error:
         if len(prompts) == 1:
             return [error]
     return [answer for prompt in prompts for answer in _answers(pipeline, [prompt])]

@@ -88,10 +88,7 @@ def mean_interval(
     x = _checked(values)
     _check_options(confidence, resamples)
     if bounds is not None:
-        rounding = 1e-9 * (bounds[1] - bounds[0])
-        if x[0] < bounds[0] - rounding or x[-1] > bounds[1] + rounding:
-            raise ValueError(f"values from {x[0]} to {x[-1]} are not within {bounds}")
-        x = np.clip(x, *bounds)
+        x = _within(x, bounds)
     mean = _mean(x)
     if x[0] == x[-1]:
         low, high = _limits_of_equal(mean, len(x), confidence, bounds)
@@ -154,6 +151,7 @@ def paired(
     seed: int = 0,
     resamples: int = 2000,
     flips: int = _FLIPS,
+    bounds: tuple[float, float] | None = None,
 ) -> Paired:
     """How far ``a`` is above ``b`` on the questions that both have: bootstrap interval and randomisation test.
 
@@ -161,16 +159,21 @@ def paired(
     each sign is as likely as the other. Up to 14 differences other than 0 all ``2**14`` ways are counted and p is
     exact; beyond, it is estimated from random flips, with the observed one among them, so that it is never 0.
 
+    Equal differences (none at all on 5 questions) have no spread to resample. With ``bounds`` the limits are exact
+    instead: how far the mean may lie off without any other difference being seen. Without, they are a point, which
+    claims more than is known.
+
     Args:
         a: Value by question.
         b: Value by question.
+        bounds: The least and greatest value there can be of ``a`` and ``b`` (not of their difference), if there are.
         confidence: Of the interval.
         seed: Of resampling and flipping.
         resamples: Of the bootstrap.
         flips: How many, where they are not all counted.
 
     Raises:
-        ValueError: No question in common, or a value that is not finite.
+        ValueError: No question in common, or a value that is not finite or not within the bounds.
     """
     common = [key for key in a if key in b]
     if not common:
@@ -179,8 +182,15 @@ def paired(
         _checked([values[key] for key in common])
     difference = [float(a[key]) - float(b[key]) for key in common]
     interval = mean_interval(difference, confidence=confidence, seed=seed, resamples=resamples)
+    low, high = interval.low, interval.high
+    if bounds is not None:
+        width = bounds[1] - bounds[0]
+        for values in (a, b):
+            _within([values[key] for key in common], bounds)
+        if min(difference) == max(difference):
+            low, high = _limits_of_unseen(interval.mean, interval.n, confidence, (-width, width))
     p = sign_flip(difference, seed=seed, flips=flips)
-    return Paired(interval.mean, interval.low, interval.high, p, interval.n)
+    return Paired(interval.mean, low, high, p, interval.n)
 
 
 def sign_flip(differences: Sequence[float], *, seed: int = 0, flips: int = _FLIPS, exact: int = _EXACT) -> float:
@@ -254,18 +264,30 @@ def _mean(x: _Values) -> float:
     return float(x[0]) if x[0] == x[-1] else math.fsum(x) / len(x)
 
 
+def _within(values: Sequence[float] | _Values, bounds: tuple[float, float]) -> _Values:
+    """The values, with what rounding took over the bounds cut off."""
+    x = np.asarray(values, dtype=np.float64)
+    rounding = 1e-9 * (bounds[1] - bounds[0])
+    if x.min() < bounds[0] - rounding or x.max() > bounds[1] + rounding:
+        raise ValueError(f"values from {x.min()} to {x.max()} are not within {bounds}")
+    return np.clip(x, *bounds)
+
+
 def _limits_of_equal(
     value: float, n: int, confidence: float, bounds: tuple[float, float] | None
 ) -> tuple[float, float]:
     if bounds is None or bounds[0] == bounds[1]:
         return value, value
-    # a mean of m of values up to 1 gives n ones with probability at most m**n, whatever their distribution
-    reach = (bounds[1] - bounds[0]) * (1 - ((1 - confidence) / 2) ** (1 / n))
-    if value == bounds[0]:
-        return value, value + reach
-    if value == bounds[1]:
-        return value - reach, value
+    if value in bounds:
+        return _limits_of_unseen(value, n, confidence, bounds)
     return bounds if n == 1 else (value, value)
+
+
+def _limits_of_unseen(value: float, n: int, confidence: float, bounds: tuple[float, float]) -> tuple[float, float]:
+    """The furthest means under which n values come out equal with probability ``(1 - confidence) / 2``."""
+    # n values are all equal with probability q**n, where q is the share of that value; the rest may lie anywhere
+    other = 1 - ((1 - confidence) / 2) ** (1 / n)
+    return value - other * (value - bounds[0]), value + other * (bounds[1] - value)
 
 
 def _resamples(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.integer]]:

@@ -12,7 +12,7 @@ from ragzip.evaluation.fronts import fronts
 from ragzip.evaluation.metrics import Metric, parse
 from ragzip.evaluation.savings import savings
 from ragzip.evaluation.statistics import Interval, holm, mean_interval, paired, ratio_interval
-from ragzip.evaluation.view import baseline_of
+from ragzip.evaluation.view import baseline_of, failed_steps
 
 ALPHA = 0.05
 """A difference is called significant where its corrected p-value is below this."""
@@ -34,13 +34,15 @@ def summarise(
     """
     metrics = [parse(name) for name in run.config["metrics"]]
     means = {name: _means(run, name, metrics, seed) for name in run.names}
+    timed = bool(run.config["generate"]) and run.config["batch"] == 1
     summary: dict[str, Any] = {
         "data": run.config["data"],
         "baseline": run.config["baseline"],
         "alpha": ALPHA,
         "comparisons": _comparisons(run, metrics, seed),
         "failed": {name: failed for name in run.names if (failed := sum("error" in line for line in run.rows(name)))},
-        "break_even": _tried(lambda: break_even(run, window=window, seed=seed)) if run.config["generate"] else None,
+        "failed_steps": {name: steps for name in run.names if (steps := failed_steps(run, name))},
+        "break_even": _tried(lambda: break_even(run, window=window, seed=seed)) if timed else None,
         "savings": savings(run, price_in=prices[0], price_out=prices[1], seed=seed) if prices else None,
         "fronts": _front_names(run),
     }
@@ -89,7 +91,7 @@ def _comparisons(run: Run, metrics: list[Metric], seed: int) -> dict[str, dict[s
             ours, theirs = run.values(name, metric.name), run.values(base, metric.name)
             if not any(key in theirs for key in ours):
                 continue
-            result = paired(ours, theirs, seed=seed)
+            result = paired(ours, theirs, seed=seed, bounds=metric.bounds)
             found[name][metric.name] = {
                 "baseline": base,
                 "difference": result.difference,

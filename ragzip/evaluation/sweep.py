@@ -10,8 +10,11 @@ from typing import Any
 
 from ragzip import config
 from ragzip.errors import ConfigError
+from ragzip.evaluation.record import Task
 from ragzip.generators.huggingface import HuggingFace
 from ragzip.pipelines import Pipeline
+from ragzip.pipelines.prompt import QA, LongForm, YesNo
+from ragzip.protocols import Prompt
 
 MAX_PIPELINES = 200
 BUDGETS = (100, 200, 400, 800)
@@ -80,14 +83,26 @@ def split_values(text: str) -> list[str]:
     return values
 
 
-def candidates(base: Pipeline[Any] | None = None, budgets: Sequence[int] = BUDGETS) -> list[Named]:
-    """What ``ragzip recommend`` tries by itself: every scorer at every budget, before the base's generator."""
-    reader = base or Pipeline(HuggingFace())
+def candidates(task: Task = "short", budgets: Sequence[int] = BUDGETS) -> list[Named]:
+    """What ``ragzip recommend`` tries by itself: scorers at several budgets, before the built-in generator.
+
+    Args:
+        task: What kind of answer is wanted: each has its own prompt, and its own longest answer.
+        budgets: In generator tokens.
+    """
+    tokens = {"long": 256, "yes_no": 8}.get(task, 32)
+    stop = () if task == "long" else ("\n",)
+    reader = Pipeline(HuggingFace(max_new_tokens=tokens, stop=stop), prompt=prompt_for(task))
     return [
         (f"{name}@{budget}", dataclasses.replace(reader, compressors=(_scorer(name, budget),), name=""))
         for name in _CANDIDATES
         for budget in budgets
     ]
+
+
+def prompt_for(task: Task) -> Prompt:
+    """The prompt for a kind of answer."""
+    return {"long": LongForm(), "yes_no": YesNo()}.get(task, QA())
 
 
 def _scorer(name: str, budget: int) -> Any:

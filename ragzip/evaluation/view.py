@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -62,6 +63,28 @@ def drops_all(run: RunView, name: str) -> bool:
 def finite(run: RunView, name: str, metric: str) -> dict[str, float]:
     """The values of one metric that are numbers, by record id."""
     return {key: float(value) for key, value in run.values(name, metric).items() if math.isfinite(value)}
+
+
+def failed(run: RunView, name: str) -> frozenset[str]:
+    """Records that the row has no answer to: its generator failed, and no metric has a value."""
+    return frozenset(line["id"] for line in run.rows(name) if line.get("error"))
+
+
+def failed_steps(run: RunView, name: str) -> dict[str, int]:
+    """``compressor: status`` -> how often a compressor failed, so that its input went on as it was."""
+    found: dict[str, int] = {}
+    for line in run.rows(name):
+        for step in line.get("steps") or ():
+            if step.get("status") in ("error", "timeout"):
+                key = f"{step.get('name')}: {step['status']}"
+                found[key] = found.get(key, 0) + 1
+    return found
+
+
+def generator_of(run: RunView, name: str) -> str:
+    """The generator's config as one word to compare by."""
+    pipeline = settings(run, name).get("pipeline") or {}
+    return json.dumps(pipeline.get("generator"), sort_keys=True, default=str)
 
 
 def mean_of(values: Mapping[str, float]) -> float:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ragzip.errors import GenerationError
+from ragzip.errors import PromptTooLong
 from ragzip.generators._prompt import EncodedPrompt
 from ragzip.generators._stream import AnswerText
 from ragzip.models import CausalLM
@@ -24,7 +24,7 @@ def decode_batch(
     temperature: float,
     top_p: float,
     seed: int,
-    stop: tuple[str, ...],
+    stop: Sequence[tuple[str, ...]],
     on_text: Sequence[Callable[[str], None] | None],
     start: float,
 ) -> list[Generation]:
@@ -37,12 +37,12 @@ def decode_batch(
         temperature: 0 takes the likeliest token; otherwise the logits are divided by it.
         top_p: Share of the probability that is sampled from.
         seed: Of the random numbers of every prompt, each from a generator of its own.
-        stop: Strings that end an answer.
+        stop: For each prompt, strings that end its answer.
         on_text: For each prompt, who is told its text as it grows.
         start: ``time.perf_counter()`` that times count from.
 
     Raises:
-        GenerationError: No memory for the batch.
+        PromptTooLong: No memory for the batch.
     """
     import torch
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
@@ -114,9 +114,9 @@ def _pad(lm: CausalLM) -> int:
     return int(pad) if pad is not None else next(iter(_ends(lm)), 0)
 
 
-def _no_memory(lm: CausalLM, prompts: Sequence[EncodedPrompt]) -> GenerationError:
+def _no_memory(lm: CausalLM, prompts: Sequence[EncodedPrompt]) -> PromptTooLong:
     longest = max(prompt.length for prompt in prompts)
-    return GenerationError(
+    return PromptTooLong(
         f"not enough memory on {lm.device} for {len(prompts)} prompts of up to {longest} tokens",
         hint="Lower batch_size or the budget.",
     )
@@ -130,16 +130,17 @@ class _Tap:
         lm: CausalLM,
         size: int,
         ends: Sequence[int],
-        stop: tuple[str, ...],
+        stop: Sequence[tuple[str, ...]],
         on_text: Sequence[Callable[[str], None] | None],
     ) -> None:
         tokenizer = lm.text.tokenizer
         self._ends = frozenset(ends)
         self._answers = [
-            AnswerText(lambda ids: tokenizer.decode(list(ids), skip_special_tokens=True), stop=stop, on_text=tell)
-            for tell in on_text
+            AnswerText(lambda ids: tokenizer.decode(list(ids), skip_special_tokens=True), stop=stops, on_text=tell)
+            for stops, tell in zip(stop, on_text, strict=True)
         ]
         self._tokens = [0] * size
+        self._passes = [0] * size
         self._stopped = [False] * size
         self._first = [0.0] * size
         self._last = [0.0] * size
@@ -152,6 +153,7 @@ class _Tap:
         for row, token in enumerate(input_ids[:, -1].tolist()):
             if self._stopped[row]:
                 continue  # what follows is padding
+            self._passes[row] += 1
             self._first[row] = self._first[row] or now
             self._last[row] = now
             if token in self._ends:
@@ -172,6 +174,7 @@ class _Tap:
                 first_token_seconds=self._first[row] - start,
                 seconds=self._last[row] - start,
                 stopped=self._stopped[row],
+                passes=self._passes[row],
             )
             for row, (answer, prompt) in enumerate(zip(self._answers, prompts, strict=True))
         ]

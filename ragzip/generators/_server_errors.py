@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from ragzip.errors import GenerationError
+from ragzip.errors import GenerationError, PromptTooLong
 
 _TOO_LONG = re.compile(r"context.{0,10}length|maximum context|too long|too many tokens|context window", re.IGNORECASE)
 
@@ -48,10 +48,10 @@ def explain(error: Exception, model: str, url: str, key_env: str, timeout: float
         )
     if isinstance(status, int):
         said = _said(error, key_env)
-        hint = "Check model and options."
+        problem = f"{server} refuses the request (HTTP {status}): {said}"
         if _TOO_LONG.search(said):
-            hint = "Lower top_k, or add a budget to the compressors."
-        return GenerationError(f"{server} refuses the request (HTTP {status}): {said}", hint=hint)
+            return PromptTooLong(problem, hint="Lower top_k, or add a budget to the compressors.")
+        return GenerationError(problem, hint="Check model and options.")
     if name == "APIConnectionError":
         cause = _line(error.__cause__ or error, key_env)
         return GenerationError(

@@ -21,8 +21,8 @@ class Echo:
     Tokens are words and punctuation marks. Soft segments are counted by their rows and not repeated.
 
     Attributes:
-        text: What to answer; "" answers with the text segments of the prompt, or, where it has none, with its last
-            turn.
+        text: What to answer; "" answers with the text segments of the prompt, or, where it has none, with the last
+            turn of the user.
     """
 
     text: str = ""
@@ -41,7 +41,8 @@ class Echo:
         start = time.perf_counter()
         pieces = [piece for message in messages for piece in message.pieces]
         context = SEPARATOR.join(p.text for p in pieces if isinstance(p, TextSegment) and p.text.strip())
-        last = "".join(p for p in messages[-1].pieces if isinstance(p, str)) if messages else ""
+        asked = [message for message in messages if message.role == "user"] or messages
+        last = "".join(p for p in asked[-1].pieces if isinstance(p, str)) if asked else ""
         text = (self.text or context or last).strip()
         first = time.perf_counter()
         for word in _PIECE.findall(text) if on_text else ():

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ragzip.errors import GenerationError
+from ragzip.errors import PromptTooLong
 from ragzip.generators import _options
 from ragzip.models import GENERATOR, CausalLM, CountTokens, Dtype, canonical, check_options, load_causal_lm
 from ragzip.protocols import OnText
+from ragzip.text import opens_quotation
 from ragzip.types import Generation, Message, Segment
 
 
@@ -18,7 +19,8 @@ class HuggingFace:
     """A local language model that reads text and soft segments in one prompt.
 
     The chat template is the model's own; a model without one reads the turns with a blank line between. Soft segments
-    go in as rows of input embeddings at their place in the template. Text never turns into control tokens.
+    go in as rows of input embeddings at their place in the template. Text never turns into control tokens. Where the
+    last turn is the assistant's the model goes on with it; one begun within quotation marks ends with the closing mark.
 
     Attributes:
         model: A built-in model, a folder in the layout of ``transformers``, or a hub id.
@@ -82,7 +84,8 @@ class HuggingFace:
                 answer, joined, are its text.
 
         Raises:
-            GenerationError: A prompt that does not fit into the model's window, an empty one, or a soft segment that
+            PromptTooLong: A prompt that does not fit into the model's window.
+            GenerationError: An empty prompt, or a soft segment that
                 was made for another model.
             ModelError: The model is not here.
         """
@@ -111,7 +114,7 @@ class HuggingFace:
                     temperature=self.temperature,
                     top_p=self.top_p,
                     seed=self.seed,
-                    stop=self.stop,
+                    stop=[self._stop(prompts[i]) for i in rows],
                     on_text=[_for_row(on_text, i) for i in rows],
                     start=start,
                 )
@@ -119,9 +122,14 @@ class HuggingFace:
             start = time.perf_counter()  # each batch's times begin where the one before it ended
         return [results[i] for i in range(len(encoded))]
 
+    def _stop(self, messages: Sequence[Message[Segment]]) -> tuple[str, ...]:
+        """Also the closing mark, where the assistant's turn is begun within a quotation."""
+        begun = str(messages[-1]) if messages[-1].role == "assistant" else ""
+        return (*self.stop, '"') if opens_quotation(begun) else self.stop
+
     def _check_window(self, number: int, length: int, window: int) -> None:
         if length + self.max_new_tokens > window:
-            raise GenerationError(
+            raise PromptTooLong(
                 f"prompt {number} has {length} tokens; with max_new_tokens={self.max_new_tokens} that is more than "
                 f"the window of {window} tokens of {self.model!r}",
                 hint="Lower top_k, or add a budget to the compressors.",

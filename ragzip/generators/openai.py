@@ -18,6 +18,7 @@ from ragzip.generators._server_errors import explain
 from ragzip.generators._stream import AnswerText
 from ragzip.models import GENERATOR, CountTokens
 from ragzip.protocols import OnText
+from ragzip.text import opens_quotation
 from ragzip.types import Generation, Message, TextSegment
 
 if TYPE_CHECKING:
@@ -213,4 +214,26 @@ def _turns(messages: Sequence[Message[TextSegment]], number: int) -> list[dict[s
                     f"prompt {number} has a soft segment, but an API reads text only",
                     hint="Use the huggingface generator, or leave the soft compressor out.",
                 )
-    return [{"role": message.role, "content": str(message)} for message in messages]
+    return _complete([{"role": message.role, "content": str(message)} for message in messages])
+
+
+def _complete(turns: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Without a begun turn of the assistant: servers answer in a turn of their own, and some refuse the request.
+
+    Where earlier turns of the assistant begin in the same way, that goes too, with the quotation marks it opens; else
+    the answer would repeat it.
+    """
+    if len(turns) < 2 or turns[-1]["role"] != "assistant":
+        return turns
+    *whole, begun = turns
+    return [
+        {**turn, "content": _bare(turn["content"], begun["content"])} if turn["role"] == "assistant" else turn
+        for turn in whole
+    ]
+
+
+def _bare(answer: str, lead: str) -> str:
+    if not answer.startswith(lead):
+        return answer
+    rest = answer.removeprefix(lead)
+    return (rest.rpartition('"')[0] if opens_quotation(lead) else rest).strip() or answer

@@ -2,8 +2,20 @@
 
 from ragzip.pipelines.check import check_stack
 from ragzip.pipelines.pipeline import Pipeline, check_question
-from ragzip.pipelines.prompt import QA, Plain
+from ragzip.pipelines.prompt import QA, LongForm, Plain, YesNo
 from ragzip.pipelines.provenance import Stretch, cite, highlight
 from ragzip.pipelines.stream import AnswerStream
 
-__all__ = ["QA", "AnswerStream", "Pipeline", "Plain", "Stretch", "check_question", "check_stack", "cite", "highlight"]
+__all__ = [
+    "QA",
+    "AnswerStream",
+    "LongForm",
+    "Pipeline",
+    "Plain",
+    "Stretch",
+    "YesNo",
+    "check_question",
+    "check_stack",
+    "cite",
+    "highlight",
+]

@@ -263,3 +263,64 @@ def test_a_set_is_shown_and_its_corpus_written(call: Call, tmp_path: Path, data:
     (folder / "qrels.tsv").write_text("q\ta\t1\n")
     assert call("sets", folder, "--corpus", tmp_path / "c.jsonl").code == 0
     assert json.loads((tmp_path / "c.jsonl").read_text()) == {"_id": "a", "title": "T", "text": "Some text."}
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.05, 0.6])
+def test_ctrl_c_is_one_line(tmp_path: Path, data: Path, wait: float) -> None:
+    data.write_text("".join(json.dumps(record.to_json()) + "\n" for record in small_set(3000).records))
+    path = tmp_path / "look.yaml"
+    path.write_text(PIPELINE)
+    arguments = [sys.executable, "-m", "ragzip", "eval", str(path), "--data", str(data), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    records = tmp_path / "run" / "records.jsonl"
+    while process.poll() is None and not records.exists():
+        time.sleep(0.01)
+    time.sleep(wait)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == b""
+    assert b"interrupted" in err
+    assert b"Traceback" not in err
+
+
+def test_a_set_without_quality_has_no_front(call: Call, tmp_path: Path, pipeline: Path) -> None:
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text('{"question": "Why?", "passages": [{"text": "Rain fell. Dogs bark."}]}\n')
+    arguments = ("--set", "compressors.0.budget=3,5", "--out", tmp_path / "run")
+    result = call("sweep", pipeline, bare, *arguments)
+    assert result.code == 0, result.err
+    assert "no front" in result.err
+    refused = call("recommend", bare, "-p", pipeline, "--max-loss", "1%", "--out", tmp_path / "other")
+    assert refused.code == 2
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--metric", "nonsense"], ["--metric", "tokens_out"], ["--metric", "rouge_l"], ["--cost", "f1"],
+     ["--write", "nodir/x.yaml"]],
+)  # fmt: skip
+def test_recommend_refuses_before_it_runs(
+    call: Call, tmp_path: Path, data: Path, pipeline: Path, arguments: list[str]
+) -> None:
+    result = call("recommend", data, "-p", pipeline, "--max-loss", "1%", "--out", tmp_path / "run", *arguments)
+    assert result.code == 2
+    assert "unexpected" not in result.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_out_the_same_command_has_the_same_folder(
+    call: Call, tmp_path: Path, data: Path, pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = json.loads(call("eval", pipeline, "--data", data, "--json").out)
+    again = call("eval", pipeline, "--data", data, "--json")
+    assert json.loads(again.out)["run"] == first["run"]
+    assert "8 of 8 questions were there already" in again.err
+    other = json.loads(call("eval", pipeline, "--data", data, "--limit", 4, "--json").out)
+    assert other["run"] != first["run"]
+    assert call("sweep", pipeline, data, "--set", "compressors.0.budget=10,20").code == 0
+    assert call("recommend", data, "-p", pipeline, "--max-loss", "1%").code == 0
+    assert (tmp_path / "recommended.yaml").exists()
+    assert len(list((tmp_path / "runs").iterdir())) == 4

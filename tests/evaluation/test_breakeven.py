@@ -191,5 +191,60 @@ def test_a_window_that_the_prompt_fills():
 def test_the_default_window_is_the_longest_prompt_measured():
     run = timed_run(HALF)
     longest = max(line["prompt_tokens"] for line in run.rows("no_compression"))
-    assert break_even(run)["window"] == longest
+    assert (break_even(run)["window"], break_even(run)["window_known"]) == (longest, False)
+    assert break_even(run, window=4000)["window_known"] is True
     assert not np.isnan(longest)
+
+
+def test_what_was_not_measured_is_not_never():
+    run = timed_run({"cut": (0.05, 1e-5, lambda x: min(x, 100))}, sizes=(20, 180), n=100)
+    unknown, known = break_even(run)["rows"]["cut"], break_even(run, window=8192)["rows"]["cut"]
+    assert unknown["pays_from"] is None
+    assert "ever" not in unknown["note"]
+    assert "within the lengths measured" in unknown["note"]
+    assert f"Extrapolated: from {unknown['extrapolated']} on" in unknown["note"]
+    assert unknown["extrapolated"] == known["pays_from"] > 180
+    assert known["extrapolated"] is None
+    slow = break_even(timed_run({"slow": (0.0, 4e-4, lambda x: x // 2)}))["rows"]["slow"]
+    assert slow["extrapolated"] is None
+    assert "nor extrapolated" in slow["note"] and "a context token, the generator reads one" in slow["note"]
+    assert "ever" not in slow["note"]
+
+
+BUDGET_THEN_KEEP = [{"type": "budget", "tokens": 1000}, {"type": "filter", "keep": 0.3, "budget": None}]
+
+
+@pytest.mark.parametrize("sizes", [(200, 3000), (1200, 3000), (200, 6000), (1200, 6000), (200, 900)])
+@pytest.mark.parametrize(
+    ("truth", "setting"),
+    [
+        (lambda x: 0.3 * min(x, 1000), {"budget": 1000}),
+        (lambda x: 0.3 * min(x, 1000), {"budget": None, "pipeline": {"compressors": BUDGET_THEN_KEEP}}),
+        (lambda x: min(0.3 * x, 1000), {"budget": 1000}),
+        (lambda x: min(x, 950), {"budget": 1000}),
+        (lambda x: 0.3 * x, {"budget": None}),
+    ],
+    ids=["cut, then kept", "cut inside the stack", "kept, then cut", "cut", "kept"],
+)
+def test_a_budget_and_a_share_together(truth, setting, sizes):
+    rng = np.random.default_rng(0)
+    run = timed_run(
+        {"p": (0.001, 1e-5, lambda x: truth(x) * rng.uniform(0.95, 1.0))}, sizes=sizes, settings={"p": setting}
+    )
+    row = fit_run(run).rows["p"]
+    # below the budget, and beyond it as far as was measured
+    for size in (100, 500, 900, *([2000, sizes[1]] if sizes[1] > 1000 else [])):
+        assert min(row.share * size, row.most) == pytest.approx(truth(size), rel=0.08), size
+
+
+def test_one_measurement_counts_once():
+    rows = {f"r{i}": (0.01, 1e-5, lambda x: x) for i in range(10)}
+    run = timed_run(rows, n=30, noise=0.1)
+    alone = timed_run({"r0": rows["r0"]}, n=30, noise=0.1)
+    for one in (run, alone):
+        for name in one.names[1:]:
+            for line, first in zip(one.lines[name], one.lines["no_compression"], strict=True):
+                line["metrics"]["prefill_seconds"] = first["metrics"]["prefill_seconds"]
+    found, wanted = fit_run(run).rows["r0"].prefill, fit_run(alone).rows["r0"].prefill
+    assert found.n == 30
+    assert found == wanted, "ten rows that share a prompt know no more of its cost than one"

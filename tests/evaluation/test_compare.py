@@ -36,7 +36,9 @@ def test_a_run_does_not_differ_from_itself():
     assert (found.only_a, found.only_b, found.rows_only_a, found.rows_only_b, found.notes) == (0, 0, (), (), ())
     assert len(found.differences) == 2 * 4
     for d in found.differences:
-        assert (d.difference, d.low, d.high, d.p, d.significant, d.better) == (0, 0, 0, 1, False, None)
+        assert (d.difference, d.p, d.significant, d.better) == (0, 1, False, None)
+        # a loss on a question in thirty would go unseen in so many; tokens and seconds have no bounds to say so by
+        assert (d.low, d.high) == pytest.approx((-0.0451, 0.0451) if d.metric == "em" else (0, 0), abs=1e-4)
 
 
 def test_a_difference_is_found_and_has_its_sign():
@@ -59,7 +61,7 @@ def test_a_difference_is_found_and_has_its_sign():
 def test_the_numbers_are_those_of_the_statistics(shift, seed):
     one, other = toy(seed=seed), toy(shift, seed=seed)
     found = [d for d in compare(one, other, seed=7).differences if d.metric == "em"]
-    tests = [paired(other.values(d.other, "em"), one.values(d.row, "em"), seed=7) for d in found]
+    tests = [paired(other.values(d.other, "em"), one.values(d.row, "em"), seed=7, bounds=(0, 1)) for d in found]
     assert [(d.difference, d.low, d.high, d.p) for d in found] == [(t.difference, t.low, t.high, t.p) for t in tests]
     assert [d.p_corrected for d in found] == holm([t.p for t in tests])
 
@@ -146,3 +148,30 @@ def test_json_and_table():
     assert verdicts["p", "em"] == "better"
     assert verdicts["no_compression", "em"] == "not significant"
     assert all(math.isfinite(d.p_corrected) for d in found.differences)
+
+
+def test_few_questions_without_a_difference_are_no_certainty():
+    found = compare(*(run_of({"p": {"em": [1.0] * 5}}) for _ in range(2))).differences[0]
+    assert found.difference == 0
+    assert found.low < -0.5 < 0.5 < found.high
+
+
+def test_an_unfinished_run_is_said():
+    one, other = toy(), toy()
+    other.finished = False
+    other.config["data"]["records"] = 200
+    assert compare(one, other).notes == ("The second run is not finished: 80 of 200 questions are there.",)
+    one.finished, other.finished = False, True
+    assert compare(one, other).notes == ("The first run is not finished: 80 questions are there.",)
+    one.finished = True
+    assert compare(one, other).notes == ()
+
+
+def test_failed_answers_are_said():
+    one, other = toy(), toy()
+    for line in other.lines["p"][:30]:
+        line.update(error="out of memory", metrics=dict.fromkeys(line["metrics"]))
+    found = compare(one, other)
+    assert by_row(found, "em")["p"].n == N - 30
+    assert any("p (0 in the first run, 30 in the second)" in note for note in found.notes)
+    assert not any("no_compression" in note for note in found.notes)

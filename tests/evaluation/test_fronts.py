@@ -80,3 +80,41 @@ def test_only_what_was_measured():
     assert fronts(run_of({"p": {"em": [1], "tokens_out": [5]}})) == {"em": {"tokens_out": ["p"]}}
     assert fronts(run_of({"p": {"em": [None], "tokens_out": [5]}})) == {}
     assert fronts(run_of(rows()), metrics=["em"], costs=["ttft"]).keys() == {"em"}
+
+
+def failing(run, name, count):
+    """``run`` in which the row fails on the last questions."""
+    for line in run.lines[name][-count:]:
+        line.update(error="out of memory", metrics=dict.fromkeys(line["metrics"]))
+    return run
+
+
+def three(n=10):
+    return run_of(
+        {
+            "no_compression": {"em": [1] * n, "tokens_out": [*[100] * 6, *[900] * 4]},
+            "half": {"em": [1] * n, "tokens_out": [*[80] * 6, *[700] * 4]},
+            "tenth": {"em": [1] * 6 + [0] * 4, "tokens_out": [10] * n},
+        }
+    )
+
+
+def test_failures_count_as_the_worst():
+    assert fronts(three())["em"]["tokens_out"] == ["tenth", "half"]
+    # right on all six that it answered, and cheap on them: no better than one that gets four wrong
+    assert fronts(failing(three(), "half", 4))["em"]["tokens_out"] == ["tenth", "no_compression"]
+
+
+def test_costs_are_compared_on_the_same_questions():
+    # failing on the long ones makes nothing cheap
+    found = fronts(failing(three(), "no_compression", 4))["em"]["tokens_out"]
+    assert found == ["tenth", "half"]
+    run = run_of({"a": {"em": [1] * 10, "ttft": [*[1.0] * 6, *[9.0] * 4]}, "b": {"em": [1] * 10, "ttft": [2.0] * 10}})
+    assert fronts(run)["em"]["ttft"] == ["b"]
+    assert fronts(failing(run, "b", 4))["em"]["ttft"] == ["a"], "on the six that both answered a is the faster"
+
+
+def test_what_fails_on_most_questions_is_nowhere():
+    run = failing(three(), "tenth", 6)
+    assert fronts(run)["em"]["tokens_out"] == ["half"]
+    assert fronts(failing(run, "half", 10))["em"]["tokens_out"] == ["no_compression"]

@@ -66,10 +66,13 @@ def test_a_pipelines_name_is_its_own_or_its_files(tmp_path) -> None:
     assert [name for name, _ in load_pipelines([tmp_path / "a.yaml", tmp_path / "b.yaml"])] == ["a", "better"]
 
 
-def test_the_budget_is_the_smallest_of_the_stack() -> None:
-    from ragzip import Budget, Truncate
+def test_a_budget_counts_where_nothing_else_sets_the_size() -> None:
+    from ragzip import Budget, Dedupe, Reorder, Truncate
 
     assert budget_of(reading()) is None
     assert budget_of(reading(BM25Sentences(keep=0.5))) is None
     assert budget_of(reading(BM25Sentences(budget=70), Budget(50))) == 50
+    assert budget_of(reading(Budget(60), BM25Sentences(keep=0.3))) is None
+    assert budget_of(reading(BM25Sentences(budget=60, threshold=1.0))) is None
+    assert budget_of(reading(Dedupe(), BM25Sentences(budget=60), Reorder())) == 60
     assert budget_of(reading(Truncate(tokens=30))) == 30

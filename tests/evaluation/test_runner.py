@@ -15,7 +15,7 @@ from ragzip.evaluation.folder import Run
 from ragzip.evaluation.record import DataSet
 from ragzip.evaluation.rows import plan
 from ragzip.evaluation.runner import Settings, evaluate
-from tests.evaluation.parts import PROMPT, Counted, Finding, Reader, reading, small_set
+from tests.evaluation.parts import DOWN, PROMPT, Counted, Finding, Reader, reading, small_set
 
 TIMES = ("seconds", "ttft", "memory")
 
@@ -124,6 +124,9 @@ def test_records_without_their_questions_are_done_again(tmp_path) -> None:
     """The questions are written first, but a disk may lose them: then their records do not count."""
     run = evaluate(rows_of(), small_set(4), tmp_path / "run")
     (run.path / "questions.jsonl").write_bytes(b"")
+    with pytest.raises(StoreDamaged, match="has 0 of the 4 questions"):  # it was finished: not without being told to
+        evaluate(rows_of(), small_set(4), tmp_path / "run")
+    (run.path / "metrics.json").unlink()
     again = evaluate(rows_of(), small_set(4), tmp_path / "run")
     assert list(again.questions) == ["q0", "q1", "q2", "q3"]
     assert len(again.rows("mine")) == 4
@@ -236,6 +239,140 @@ def test_a_row_that_cannot_answer_says_so_and_the_others_go_on(tmp_path) -> None
     assert run.metrics["mine"]["em"]["n"] == 3
     assert "em" not in run.summary["comparisons"].get("mine", {})
     assert "a prompt of" in run.rows("no_compression")[0]["error"]
+
+
+def test_a_server_that_fails_ends_the_run_and_the_next_one_goes_on(tmp_path) -> None:
+    DOWN.add("station3")
+    try:
+        with pytest.raises(GenerationError, match="server is down"):
+            evaluate(rows_of(), small_set(6), tmp_path / "run")
+    finally:
+        DOWN.clear()
+    seen: list[int] = []
+    run = evaluate(rows_of(), small_set(6), tmp_path / "run", on_progress=lambda done, total: seen.append(done))
+    assert seen == [4, 5, 6]
+    assert run.summary["failed"] == {}
+    assert steady(run) == steady(evaluate(rows_of(), small_set(6), tmp_path / "whole"))
+
+
+def test_a_failed_answer_blanks_answers_alone(tmp_path) -> None:
+    small = Pipeline(Reader(fails_over=40), compressors=(BM25Sentences(budget=14),), prompt=PROMPT)
+    run = evaluate(plan([("mine", small)]), small_set(3), tmp_path / "run")
+    for metric in ("tokens_in", "tokens_out", "answer_in_context", "compress_seconds"):
+        assert run.metrics["no_compression"][metric]["n"] == 3, metric
+
+
+def test_failing_steps_are_counted(tmp_path) -> None:
+    from tests.pipelines.parts import Failing
+
+    records = tuple(
+        dataclasses.replace(r, question=("bad: " if i % 2 else "") + r.question)
+        for i, r in enumerate(small_set(6).records)
+    )
+    run = evaluate(plan([("mine", reading(Failing()))]), DataSet("some", records), tmp_path / "run")
+    assert run.summary["failed_steps"] == {"mine": {"failing: error": 3}}
+
+
+def test_a_closed_book_is_not_blamed_for_its_retrieval(tmp_path) -> None:
+    pipeline = Pipeline(Reader(), Finding(), (BM25Sentences(budget=14),), PROMPT)
+    run = evaluate(plan([("found", pipeline)]), small_set(4), tmp_path / "run")
+    assert "recall@5" in run.metrics["found"]
+    assert not {"recall@5", "mrr", "sentence_recall"} & set(run.metrics["closed_book"])
+    assert run.metrics["closed_book"]["tokens_in"]["mean"] == 0
+
+
+def test_batches_have_no_times(tmp_path) -> None:
+    run = evaluate(rows_of(), small_set(6), tmp_path / "run", Settings(batch=3))
+    assert not [m for m in run.metrics["mine"] if "seconds" in m or m == "ttft"]
+    assert run.summary["break_even"] is None
+    with pytest.raises(UsageError, match="timed by itself"):
+        evaluate(rows_of(), small_set(6), tmp_path / "other", Settings(batch=3, metrics=("ttft",)))
+
+
+def test_damage_is_noticed_and_nothing_is_thrown_away(tmp_path) -> None:
+    run = evaluate(rows_of(), small_set(4), tmp_path / "run")
+    path = run.path / "records.jsonl"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] = 0x01
+    path.write_bytes(data)
+    for again in (lambda: Run.load(run.path).rows("mine"), lambda: evaluate(rows_of(), small_set(4), run.path)):
+        with pytest.raises(StoreDamaged, match=r"records\.jsonl"):
+            again()
+    assert path.read_bytes() == data
+
+
+def test_lost_records_are_noticed(tmp_path) -> None:
+    run = evaluate(rows_of(), small_set(4), tmp_path / "run")
+    path = run.path / "records.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-3]))
+    with pytest.raises(StoreDamaged, match="not 4 records"):
+        Run.load(run.path).rows("mine")
+    with pytest.raises(StoreDamaged, match="has 3 of the 4 questions"):
+        evaluate(rows_of(), small_set(4), run.path)
+
+
+@pytest.mark.parametrize("line", ['{"pipeline": "mine", "id": "q0", "steps": []}', "[" * 100_000, '{"pipeline": "x"}'])
+def test_lines_that_are_no_records_are_refused(tmp_path, line: str) -> None:
+    run = evaluate(rows_of(), small_set(2), tmp_path / "run")
+    path = run.path / "records.jsonl"
+    path.write_text(line + "\n" + path.read_text())
+    with pytest.raises(StoreDamaged, match=r"records\.jsonl:1"):
+        Run.load(run.path).rows("mine")
+
+
+@pytest.mark.parametrize("left", [[".lock"], [".lock", "environment.json.tmp"], [".lock", "environment.json"]])
+def test_a_run_stopped_in_its_first_moments_can_be_started_again(tmp_path, left: list[str]) -> None:
+    (tmp_path / "run").mkdir()
+    for name in left:
+        (tmp_path / "run" / name).write_text("{}" if name.endswith("json") else "")
+    assert len(evaluate(rows_of(), small_set(2), tmp_path / "run").rows("mine")) == 2
+
+
+def test_what_cannot_be_scored_is_said_before_it_is_run(tmp_path) -> None:
+    records = [dataclasses.replace(r, answers=(), relevant=()) for r in small_set(3).records]
+    notes: list[str] = []
+    run = evaluate(rows_of(), DataSet("bare", tuple(records)), tmp_path / "a", on_note=notes.append)
+    assert notes[0].startswith("0 of 3 records of bare have answers")
+    assert not [name for name in run.names if name.startswith("oracle")]
+    with pytest.raises(UsageError, match="needs a local model"):
+        evaluate(rows_of(), small_set(3), tmp_path / "b", Settings(metrics=("prefill_flops",)))
+
+
+@pytest.mark.parametrize("prices", [(-1.0, 0.0), (float("nan"), 1.0), (1.0, float("inf")), (1e308, 1e308)])
+def test_prices_are_checked_first(prices) -> None:
+    with pytest.raises(UsageError, match="is no price"):
+        Settings(prices=prices)
+
+
+@pytest.mark.parametrize(("key", "value"), [("versions", {"torch": "1.0"}), ("python", "2.7"), ("threads", 99)])
+def test_other_versions_are_refused(tmp_path, key: str, value: object) -> None:
+    run = evaluate(rows_of(), small_set(2), tmp_path / "run")
+    path = run.path / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(StoreMismatch, match=key):
+        evaluate(rows_of(), small_set(2), tmp_path / "run")
+
+
+def test_another_commit_is_written_down(tmp_path) -> None:
+    run = evaluate(rows_of(), small_set(2), tmp_path / "run")
+    path = run.path / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "commit": "0123456789ab"}))
+    evaluate(rows_of(), small_set(2), tmp_path / "run")
+    assert json.loads(path.read_text())["commits"][0] == "0123456789ab"
+
+
+def test_weights_and_indexes_are_part_of_the_config(tmp_path, tiny_lm_path) -> None:
+    from ragzip.generators.huggingface import HuggingFace
+    from ragzip.testing.models import tiny_causal_lm
+
+    copy = tiny_causal_lm(tmp_path / "lm")
+    pipeline = Pipeline(HuggingFace(str(copy), max_new_tokens=2), compressors=(BM25Sentences(budget=30),))
+    rows = plan([("mine", pipeline)], baselines="reference")
+    run = evaluate(rows, small_set(2), tmp_path / "run")
+    assert list(run.config["identities"]) == [f"model {copy}"]
+    tiny_causal_lm(copy, seed=1)
+    with pytest.raises(StoreMismatch, match="identities"):
+        evaluate(rows, small_set(2), tmp_path / "run")
 
 
 def test_when_nothing_answers_the_run_stops(tmp_path) -> None:

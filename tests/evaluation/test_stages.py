@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from ragzip import BM25Sentences, Pipeline, RandomSentences
 from ragzip.compressors.truncate import Truncate
 from ragzip.evaluation.baselines import OracleSentences
+from ragzip.evaluation.record import Record
 from ragzip.evaluation.rows import plan
 from ragzip.evaluation.stages import Stages
 from ragzip.tokens import text_of
+from ragzip.types import Passage, Span
 from tests.evaluation.parts import CALLS, PROMPT, Counted, Finding, Reader, reading, record, small_set
 
 PIPELINES = [
@@ -99,19 +103,81 @@ def test_oracle_sentences_are_the_labelled_ones() -> None:
         assert one.passages[0].text[span.start : span.end] in text_of(context)
 
 
-def test_without_labels_the_oracle_takes_what_holds_the_answer() -> None:
-    import dataclasses
+ORACLE = OracleSentences(budget=30, threshold=2.0)
 
+
+def test_without_labels_the_oracle_takes_what_holds_the_answer() -> None:
     one = dataclasses.replace(record(1), relevant=())
-    (found,) = Stages([one]).run(reading(OracleSentences(budget=60, threshold=2.0)))
+    (found,) = Stages([one]).run(reading(ORACLE))
     assert found.outcome.answer == one.answers[0]
-    nothing = dataclasses.replace(one, answers=("Nemo",))
-    (found,) = Stages([nothing]).run(reading(OracleSentences(budget=60, threshold=2.0)))
-    assert found.outcome.compression.tokens_out == 0
+    assert found.outcome.compression.tokens_out < 15
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("The Beatles", "It was sung by Beatles in a cellar."),
+        ("1,000 km", "It is 1,000 km long."),
+        ("Sa\u0303o Paulo", "He moved to S\u00e3o Paulo that year."),
+        ("東京", "彼は東京に住んでいた。"),
+    ],
+)
+def test_the_oracle_finds_what_answer_in_context_finds(answer: str, text: str) -> None:
+    from ragzip.evaluation.metrics import parse
+
+    passages = (Passage("a", f"Rain fell. {text} Nobody came."), Passage("b", "Dogs bark. Cats do not."))
+    one = Record("x", "What was it?", (answer,), passages)
+    metric = parse("answer_in_context")
+    stages = Stages([one])
+    (whole,), (oracle,) = stages.run(reading()), stages.run(reading(ORACLE))
+    assert metric.score(whole.outcome) == metric.score(oracle.outcome) == 1.0
+    assert oracle.outcome.compression.tokens_out < whole.outcome.compression.tokens_out
+
+
+def test_where_no_labelled_sentence_holds_the_answer_others_do() -> None:
+    one = record(2)
+    wrong = Span("2-b", 0, len("A cat slept on the wall."))
+    (found,) = Stages([dataclasses.replace(one, relevant=(wrong,))]).run(reading(ORACLE))
+    assert found.outcome.answer == one.answers[0]
+    assert "A cat slept" in text_of(found.outcome.compression.context)
+
+
+def test_a_yes_without_labels_leaves_it_to_word_overlap() -> None:
+    one = dataclasses.replace(record(2), answers=("yes",), relevant=())
+    stages = Stages([one])
+    (oracle,), (lexical,) = stages.run(reading(ORACLE)), stages.run(reading(BM25Sentences(budget=30)))
+    assert oracle.outcome.compression.context.segments == lexical.outcome.compression.context.segments
+
+
+@pytest.mark.parametrize("last", [Truncate(keep=0.5), BM25Sentences(keep=0.5), BM25Sentences(budget=14)])
+def test_no_row_pays_for_counts_that_another_row_made_free(last, monkeypatch) -> None:
+    """What a row counts does not depend on the rows before it, and is what the pipeline itself counts."""
+    counted: list[int] = []
+    original = Reader.count_tokens
+
+    def counting(self, texts):
+        counted.append(sum(map(len, texts)))
+        return original(self, texts)
+
+    monkeypatch.setattr(Reader, "count_tokens", counting)
+    one = record(5)
+
+    def made(run) -> int:
+        counted.clear()
+        run()
+        return sum(counted)
+
+    alone = made(lambda: Stages([one], generate=False).run(reading(last)))
+    stages = Stages([one], generate=False)
+    first = made(lambda: stages.run(reading()))
+    after = made(lambda: stages.run(reading(last)))
+    itself = made(lambda: reading(last).compress(one.question, one.passages))
+    assert first + after == alone == itself
 
 
 def test_closed_book_has_no_context() -> None:
     rows = {row.name: row for row in plan([("a", reading(BM25Sentences(budget=30)))])}
     (found,) = Stages([record(0)]).run(rows["closed_book"].pipeline)
-    assert found.outcome.compression.tokens_out == 0
+    assert found.outcome.passages == ()
+    assert found.outcome.compression.tokens_in == found.outcome.compression.tokens_out == 0
     assert found.outcome.answer == "unknown"

@@ -246,6 +246,31 @@ def test_paired():
         paired(a, {"other": 1.0})
 
 
+@pytest.mark.parametrize(("n", "value"), [(1, 0.0), (5, 0.0), (5, 1.0), (100, 0.0), (1, -1.0), (3, 0.25)])
+def test_equal_differences_are_no_certainty(n, value):
+    a = {str(i): max(value, 0.0) for i in range(n)}
+    b = {str(i): max(-value, 0.0) for i in range(n)}
+    found = paired(a, b, bounds=(0, 1))
+    assert (found.difference, found.n) == (value, n)
+    assert -1 <= found.low <= value <= found.high <= 1
+    # the share of questions that may differ unseen, once in forty times
+    unseen = scipy.stats.binomtest(0, n).proportion_ci(method="exact").high
+    assert (value - found.low, found.high - value) == pytest.approx((unseen * (value + 1), unseen * (1 - value)))
+    assert (found.low, found.high) == pytest.approx(tuple(-x for x in _limits(paired(b, a, bounds=(0, 1))))[::-1])
+    assert paired(a, b).low == paired(a, b).high == value, "without bounds nothing is known of what is unseen"
+
+
+def _limits(found):
+    return found.low, found.high
+
+
+def test_bounds_change_nothing_where_differences_vary():
+    a, b = {"x": 1.0, "y": 0.0, "z": 1.0}, {"x": 0.0, "y": 0.0, "z": 0.5}
+    assert paired(a, b, bounds=(0, 1)) == paired(a, b)
+    with pytest.raises(ValueError, match="not within"):
+        paired({"x": 2.0}, {"x": 0.0}, bounds=(0, 1))
+
+
 def test_paired_sees_what_separate_intervals_do_not():
     rng = np.random.default_rng(8)
     hard = rng.random(60)

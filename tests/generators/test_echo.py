@@ -19,6 +19,7 @@ def test_repeats_its_context_and_not_the_rest():
 
 def test_without_context_it_repeats_the_last_turn():
     assert Echo().generate([[Message("user", (" Hi? ",))]])[0].text == "Hi?"
+    assert Echo().generate([[Message("user", ("Hi?",)), Message("assistant", ("Well,",))]])[0].text == "Hi?"
     assert Echo().generate([[]])[0].text == ""
 
 

@@ -103,6 +103,20 @@ def test_first_piece_arrives_before_the_end(generator):
     assert seen[0] < answer.seconds
 
 
+def test_an_answer_begun_in_quotation_marks_ends_with_them(monkeypatch, generator):
+    """Each prompt by its own last turn, whatever else is in its batch."""
+    from ragzip.generators import _decode
+
+    seen = []
+    kept = _decode.AnswerText
+    monkeypatch.setattr(_decode, "AnswerText", lambda *a, stop, **k: seen.append(stop) or kept(*a, stop=stop, **k))
+    begun = [[*user('Say "a'), Message("assistant", (text,))] for text in ('It is "', 'It is "a" ', "It is")]
+    HuggingFace(generator.model, max_new_tokens=2, dtype="fp32", stop=("END",), batch_size=4).generate(
+        [*begun, user('An "open user turn')]
+    )
+    assert sorted(seen) == sorted([("END", '"'), ("END",), ("END",), ("END",)])
+
+
 def test_stop_strings_end_the_answer(generator, tiny_lm_path):
     full = generator.generate([user("hello")])[0]
     stop = full.text[6:8]

@@ -59,6 +59,24 @@ def test_asks_as_the_protocol_wants(make, server):
     assert body["stream"] is True
 
 
+@pytest.mark.parametrize(
+    ("lead", "said", "sent"),
+    [
+        ("Answer:", "Answer: Oslo", "Oslo"),
+        ('The answer is "', 'The answer is "Oslo "city"".', 'Oslo "city"'),
+        ("Answer:", "Oslo", "Oslo"),
+        ("Answer:", "Answer:", "Answer:"),
+    ],
+)
+def test_a_begun_turn_stays_here_with_its_beginning_in_the_examples(make, server, lead, said, sent):
+    examples = [Message("user", ("Where?",)), Message("assistant", (said,))]
+    make().generate([[*examples, *user("Who?"), Message("assistant", (lead,))]])
+    got = [(m["role"], m["content"]) for m in server.requests[0]["body"]["messages"]]
+    assert got == [("user", "Where?"), ("assistant", sent), ("user", "Who?")]
+    make().generate([[*examples, *user("Who?")]])
+    assert server.requests[1]["body"]["messages"][1]["content"] == said
+
+
 def test_temperature_can_be_left_to_the_server(make, server):
     make(temperature=None).generate([user("q")])
     assert "temperature" not in server.requests[0]["body"]

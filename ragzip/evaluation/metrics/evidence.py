@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from ragzip import text as text_
 from ragzip.evaluation.metrics.base import Metric
 from ragzip.evaluation.metrics.normalise import normalise, references, stands_in
+from ragzip.evaluation.metrics.places import Home, locate, sentences, visible
 from ragzip.evaluation.outcome import Outcome
 from ragzip.text import Stretch
 from ragzip.tokens import text_of
-from ragzip.types import SoftSegment, Span
+from ragzip.types import SoftSegment
 
 _IN_NO_TEXT = frozenset({"yes", "no", "maybe", ""})
-_Spans = dict[str, list[Stretch]]
+_Stretches = dict[Home, list[Stretch]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ class Sentences(Metric):
     The sentences are those of every passage that the record brings or that was retrieved. A sentence is labelled, or
     kept, when at least half of its characters other than white space are; a label too short to fill half of any
     sentence makes the one that holds most of it labelled. Kept characters are those that the final context's segments
-    name as their sources, soft ones included. None where no sentence is labelled.
+    name as their sources, soft ones included. A passage of an index of its own is found in the record's by its
+    document's id or its text. None where no sentence is labelled, and where none of the passages could be found.
 
     Attributes:
         part: Which of the three.
@@ -63,37 +63,41 @@ class Sentences(Metric):
 
     def score(self, outcome: Outcome) -> float | None:
         """0 to 1; all three are 0 where no labelled sentence was kept, also where nothing was."""
-        right, kept, labelled = counts(outcome)
-        if not labelled:
+        counted = counts(outcome) if outcome.record.relevant else None
+        if counted is None or not counted[2]:
             return None
+        right, kept, labelled = counted
         if self.part == "f1":
             return 2 * right / (kept + labelled)
         return right / labelled if self.part == "recall" else right / kept if kept else 0.0
 
 
-def counts(outcome: Outcome) -> tuple[int, int, int]:
+def counts(outcome: Outcome) -> tuple[int, int, int] | None:
     """Sentences that are both kept and labelled; that are kept; that are labelled.
 
     A labelled stretch of a passage that is neither in the record nor retrieved is a labelled sentence that was missed.
+    None where nothing that was retrieved is known to the set: a miss cannot be told from another name.
     """
-    context = outcome.compression.context
-    texts = {p.id: p.text for p in reversed((*context.passages, *outcome.passages, *outcome.record.passages))}
-    wanted = _by_passage(outcome.record.relevant)
-    found = _by_passage(span for segment in context.segments for span in segment.sources)
-    right = kept = 0
-    labelled = sum(len(stretches) for passage_id, stretches in wanted.items() if passage_id not in texts)
-    for passage_id in sorted((wanted.keys() | found.keys()) & texts.keys()):
-        text = texts[passage_id]
-        gold, mine = _labelled(text, wanted.get(passage_id, [])), _covered(text, found.get(passage_id, []))
+    context, record = outcome.compression.context, outcome.record
+    places = locate(record, (*context.passages, *outcome.passages))
+    if not places.comparable:
+        return None
+    wanted: _Stretches = {}
+    found: _Stretches = {}
+    right = kept = labelled = 0
+    for span in dict.fromkeys(record.relevant):
+        stands = places.labelled(span)
+        labelled += not stands
+        for home, stretch in stands:
+            wanted.setdefault(home, []).append(stretch)
+    for span in dict.fromkeys(span for segment in context.segments for span in segment.sources):
+        for home, stretch in places.kept(span):
+            found.setdefault(home, []).append(stretch)
+    for home in sorted(wanted.keys() | found.keys()):
+        text = places.texts[home]
+        gold, mine = _labelled(text, wanted.get(home, [])), _covered(text, found.get(home, []))
         right, kept, labelled = right + len(gold & mine), kept + len(mine), labelled + len(gold)
     return right, kept, labelled
-
-
-def _by_passage(spans: Iterable[Span]) -> _Spans:
-    found: _Spans = {}
-    for span in dict.fromkeys(spans):
-        found.setdefault(span.passage_id, []).append((span.start, span.end))
-    return found
 
 
 def _labelled(text: str, stretches: list[Stretch]) -> set[Stretch]:
@@ -104,7 +108,7 @@ def _labelled(text: str, stretches: list[Stretch]) -> set[Stretch]:
         if any(left < end and start < right for left, right in covered):
             continue
         parts = {
-            (a, b): _visible(text[max(a, start) : min(b, end)]) for a, b in _sentences(text) if a < end and start < b
+            (a, b): visible(text[max(a, start) : min(b, end)]) for a, b in sentences(text) if a < end and start < b
         }
         if any(parts.values()):
             gold.add(max(parts, key=lambda sentence: parts[sentence]))
@@ -116,7 +120,7 @@ def _covered(text: str, stretches: list[Stretch]) -> set[Stretch]:
     merged = text_.merge(stretches)
     found: set[Stretch] = set()
     at = 0
-    for start, end in _sentences(text):
+    for start, end in sentences(text):
         while at < len(merged) and merged[at][1] <= start:
             at += 1
         inside, number = 0, at
@@ -125,17 +129,8 @@ def _covered(text: str, stretches: list[Stretch]) -> set[Stretch]:
             if left <= start and end <= right:
                 inside = -1
                 break
-            inside += _visible(text[max(left, start) : min(right, end)])
+            inside += visible(text[max(left, start) : min(right, end)])
             number += 1
-        if inside < 0 or 2 * inside >= _visible(text[start:end]):
+        if inside < 0 or 2 * inside >= visible(text[start:end]):
             found.add((start, end))
     return found
-
-
-def _visible(text: str) -> int:
-    return sum(map(len, text.split()))
-
-
-@functools.lru_cache(maxsize=512)  # three metrics and many pipelines ask about the same passages in turn
-def _sentences(text: str) -> tuple[Stretch, ...]:
-    return tuple(text_.sentences(text))

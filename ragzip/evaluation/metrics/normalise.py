@@ -1,10 +1,10 @@
 """Text as answers are compared: the normalisation of the SQuAD script, and what scripts without spaces need.
 
-Lower case, no punctuation, no English articles, one space between words: on English text, and on any text without
-ideographs, exactly the official script's. Two things are added. Each ideograph and kana is a word of its own, as in
-MLQA, so that Chinese and Japanese answers overlap by character. And punctuation of other scripts (``。``, ``،``,
-``।``, full-width forms) goes the way of ASCII's; typographic marks of Latin script (``«``, ``–``, ``’``) stay, because
-the official script leaves them.
+Lower case, no punctuation, no English articles, one space between words: on English text, and on all text in Latin
+script, exactly the official script's. Three things are added. Each ideograph and kana is a word of its own, as in
+MLQA, so that Chinese and Japanese answers overlap by character. Punctuation of other scripts (``。``, ``،``, ``।``)
+goes the way of ASCII's; typographic marks of Latin script (``«``, ``–``, ``’``) stay, because the official script
+leaves them. And full-width and half-width forms are the letters, digits and marks that they are forms of.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ragzip import text as text_
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _ASCII_MARKS = str.maketrans("", "", string.punctuation)
+_WIDTHS = re.compile("[\uff00-\uffef]+")
 
 
 def tokens(text: str) -> list[str]:
@@ -25,7 +26,7 @@ def tokens(text: str) -> list[str]:
     >>> tokens("The U.S. won, 3-2!")
     ['us', 'won', '32']
     """
-    plain = text.lower() if text.isascii() else unicodedata.normalize("NFC", text).lower()
+    plain = composed(text).lower()
     plain = plain.translate(_ASCII_MARKS)
     if not plain.isascii():
         foreign = {ord(mark): None for mark in set(plain) if _is_foreign_mark(mark)}
@@ -34,6 +35,19 @@ def tokens(text: str) -> list[str]:
     if plain.isascii():
         return plain.split()
     return [plain[start:end] for start, end in text_.words(plain)]
+
+
+def composed(text: str) -> str:
+    """Letters with their accents in one (NFC), full-width and half-width forms in their usual one.
+
+    No other compatibility forms: superscripts and fractions mean something else than the digits in them.
+
+    >>> composed("Ａ１ ｶﾞ ²")
+    'A1 ガ ²'
+    """
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", _WIDTHS.sub(lambda run: unicodedata.normalize("NFKC", run[0]), text))
 
 
 def normalise(text: str) -> str:

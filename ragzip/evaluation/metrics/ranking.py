@@ -135,11 +135,16 @@ def ranking(passages: tuple[Passage, ...], grades: Mapping[str, int]) -> list[st
     return list(dict.fromkeys(_id(passage, grades) for passage in passages))
 
 
+def document_ids(passage: Passage) -> list[str]:
+    """Under what ids the metadata knows the document that a passage was cut from."""
+    values = [passage.metadata.get(key) for key in ID_KEYS]
+    return [str(value) for value in values if isinstance(value, str | int) and not isinstance(value, bool)]
+
+
 def _id(passage: Passage, grades: Mapping[str, int]) -> str:
     if passage.id in grades:
         return passage.id
-    values = [passage.metadata.get(key) for key in ID_KEYS]
-    documents = [str(value) for value in values if isinstance(value, str | int) and not isinstance(value, bool)]
+    documents = document_ids(passage)
     for document in documents:
         if document in grades:
             return document

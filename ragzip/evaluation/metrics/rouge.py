@@ -9,6 +9,7 @@ from typing import Any
 
 from ragzip import text as text_
 from ragzip.evaluation.metrics.base import Metric
+from ragzip.evaluation.metrics.normalise import composed
 from ragzip.evaluation.outcome import Outcome
 
 
@@ -55,7 +56,7 @@ class _Tokenizer:
 
 def _split(text: str) -> list[str]:
     """Lower-case runs of letters with their marks and digits, and each ideograph alone."""
-    text = text.lower() if text.isascii() else unicodedata.normalize("NFC", text).lower()
+    text = composed(text).lower()
     kinds = {character: unicodedata.category(character)[0] in "LMN" for character in set(text)}
     plain = "".join(character if kinds[character] else " " for character in text)
     return [plain[start:end] for start, end in text_.words(plain)]

@@ -30,7 +30,7 @@ class Look:
         color: A stand-in of ``svg``.
         variable: The CSS variable that it becomes.
         marker: Matplotlib's name of the shape.
-        hollow: Only its outline: a bound that reads the labels.
+        hollow: Only its outline: it reads the labels.
     """
 
     color: str

@@ -108,15 +108,16 @@ def results(run: RunView) -> str:
     if bases:
         remarks.append(
             f"The third line of a cell is the difference from {view.against(run)}: ▲ significantly better, "
-            "▼ significantly worse, n.s. not significant, after correction for many comparisons."
+            f"▼ significantly worse, n.s. not significant; p-values are {view.CORRECTED}."
         )
-    remarks.extend(view.failures(run))
     remarks.append("The best value of a column is bold. Press a heading to sort.")
     table = (
         f'<table id="results" class="sortable"><thead><tr>{_heading("Pipeline", "name")}{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table>"
     )
-    return f'<p class="remark">{text(" ".join(remarks))}</p>{_scroll("Results", table)}{_differences(run, metrics)}'
+    failed = "".join(f'<p class="remark failed">{text(remark)}</p>' for remark in view.failures(run))
+    remark = f'<p class="remark">{text(" ".join(remarks))}</p>'
+    return f"{remark}{failed}{_scroll('Results', table)}{_differences(run, metrics)}"
 
 
 def _heading(label: str, kind: str) -> str:
@@ -176,7 +177,9 @@ def _differences(run: RunView, metrics: Sequence[str]) -> str:
     labels += [("p", "number"), ("p corrected", "number"), ("n", "number"), ("Verdict", "name")]
     head = "".join(_heading(label, kind) for label, kind in labels)
     table = f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-    return f"<details><summary>Differences from {base}, spelled out</summary>{_scroll('Differences', table)}</details>"
+    remark = f'<p class="remark">Corrected p-values are {view.CORRECTED} (Holm).</p>'
+    shown = f"{remark}{_scroll('Differences', table)}"
+    return f"<details><summary>Differences from {base}, spelled out</summary>{shown}</details>"
 
 
 def families_legend(run: RunView) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _GAP = 2
 _MARKS = {"better": "▲", "worse": "▼", "n.s.": "n.s."}
-_ASCII = str.maketrans({"±": "~", "▲": "^", "▼": "v", "–": "-", "−": "-", "…": "."})
+_ASCII = str.maketrans({"±": "~", "▲": "^", "▼": "v", "–": "-", "−": "-", "…": ".", "×": "x"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +172,11 @@ def _remarks(run: RunView, left_out: Sequence[str]) -> list[str]:
         )
     if any(view.verdict(run, name, metric) for name in run.names for metric in quality):
         remarks.append(
-            f"against {view.against(run)}, corrected for many comparisons: "
+            f"against {view.against(run)}, p-values {view.CORRECTED}: "
             "▲ significantly better, ▼ significantly worse, n.s. not significant"
         )
     if any(view.uses_labels(run, name) for name in run.names):
-        remarks.append("oracle rows read the labels: a bound, left out when the best value is marked in bold")
+        remarks.append("oracle rows read the labels, and are left out when the best value is marked in bold")
     remarks.extend(view.failures(run))
     if left_out:
         remarks.append(f"left out, the terminal is too narrow: {', '.join(left_out)}")

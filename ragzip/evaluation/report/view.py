@@ -106,15 +106,32 @@ def against(run: RunView) -> str:
     return names[0] if len(names) == 1 else f"the same generator's row among {', '.join(names)}" if names else ""
 
 
+CORRECTED = "corrected over the rows of the table, metric by metric, and not over metrics"
+"""Which tests the p-values that mark a difference were corrected together with."""
+
+
 def failures(run: RunView) -> list[str]:
-    """Rows that could not answer some questions, in words."""
+    """Rows that could not answer some questions, and rows some of whose compressors failed, in words."""
+    remarks = []
     failed = mapping(run.summary.get("failed"))
     named = [f"{word(name)} {_whole(count):,}" for name, count in failed.items() if _whole(count)]
-    return [f"Questions that could not be answered: {', '.join(named)}; they have no values."] if named else []
+    if named:
+        remarks.append(f"Questions that could not be answered: {', '.join(named)}; they have no values.")
+    stepped = []
+    for name, steps in mapping(run.summary.get("failed_steps")).items():
+        told = [f"{_whole(count):,} × {word(step)}" for step, count in mapping(steps).items() if _whole(count)]
+        if told:
+            stepped.append(f"{word(name)} {', '.join(told)}")
+    if stepped:
+        remarks.append(
+            f"Compressors that failed and passed their input on as it was: {'; '.join(stepped)}; "
+            "what came of it is in the numbers."
+        )
+    return remarks
 
 
 def uses_labels(run: RunView, name: str) -> bool:
-    """Whether a row reads the labels: a bound that no real pipeline can be asked to reach."""
+    """Whether a row reads the labels, which no real pipeline can."""
     return base_view.reads_labels(run, name)
 
 

@@ -116,6 +116,24 @@ def test_significance_is_spelled_out(run, text):
     assert "not significant (n.s.)" in text
 
 
+def test_says_over_what_p_values_are_corrected(page):
+    said = " ".join(page.texts)
+    assert "over the rows of the table, metric by metric, and not over metrics" in said
+    assert "a bound" not in said
+
+
+def test_failures_of_answers_and_of_compressors_are_shown():
+    run = make_run(4)
+    assert "Compressors that failed" not in " ".join(Page(html.render(run)).texts)
+    run.summary["failed"] = {"rewriter": 2}
+    run.summary["failed_steps"] = {"rewriter": {"<b>rewrite: error": 1200}, "soft_stack": {"soft: timeout": 1}}
+    found = Page(html.render(run))
+    said = " ".join(found.texts)
+    assert "could not be answered: rewriter 2" in said
+    assert "rewriter 1,200 × <b>rewrite: error; soft_stack 1 × soft: timeout" in said
+    assert found.tags.count("b") == Page(html.render(make_run(4))).tags.count("b")
+
+
 def test_colours_are_variables(text):
     for svg in re.findall(r"<svg class=\"plot\".*?</svg>", text, re.DOTALL):
         assert not re.search(r"#[0-9a-f]{6}\b", svg)

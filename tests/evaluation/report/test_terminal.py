@@ -104,3 +104,34 @@ def test_failures_are_told(run):
     _, remarks = _table(run)
     assert "could not be answered: rewriter 2" in remarks
     assert "soft_stack" not in remarks
+
+
+def test_failing_compressors_are_told():
+    run = make_run(4)
+    run.summary["failed_steps"] = {
+        "rewriter": {"rewrite: error": 1200, "rewrite: timeout": 3, "other: error": 0},
+        "soft_stack": {},
+        "evil\x1b[31m\nname": {"x\n: error": 1},
+        "odd": None,
+    }
+    _, remarks = _table(run)
+    assert "rewriter 1,200 × rewrite: error, 3 × rewrite: timeout" in remarks
+    assert "other" not in remarks and "soft_stack" not in remarks and "odd" not in remarks
+    assert "\x1b" not in remarks and "name 1 × x : error" in remarks
+    assert all(line.plain.isascii() for line in terminal.lines(run, ascii_only=True))
+    run.summary["failed_steps"] = {}
+    assert "failed" not in _table(run)[1]
+
+
+def test_says_over_what_p_values_are_corrected(run):
+    _, remarks = _table(run)
+    assert "corrected over the rows of the table, metric by metric, and not over metrics" in remarks
+    run = make_run(4)
+    run.summary.pop("comparisons")
+    assert "corrected" not in _table(run)[1]
+
+
+def test_oracles_read_the_labels_and_are_no_bound(run):
+    _, remarks = _table(run)
+    assert "read the labels" in remarks
+    assert "bound" not in remarks

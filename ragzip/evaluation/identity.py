@@ -1,0 +1,63 @@
+"""What a config's names stand for: the very weights and the very index, by their hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ragzip.errors import RagzipError
+from ragzip.evaluation.rows import Row
+from ragzip.indexes.manifest import read
+from ragzip.models import fingerprint, resolve
+
+
+def identities(rows: Sequence[Row]) -> dict[str, str]:
+    """``model NAME`` and ``index PATH`` -> hash, for every one that is here. A server's model has none."""
+    found: dict[str, str] = {}
+    for row in rows:
+        for part in _parts(row.to_config()["pipeline"]):
+            for option, value in part.items():
+                if option in ("model", "index") and isinstance(value, str) and f"{option} {value}" not in found:
+                    found[f"{option} {value}"] = _identity(option, value)
+    return {key: value for key, value in sorted(found.items()) if value}
+
+
+def window_of(rows: Sequence[Row]) -> int | None:
+    """The smallest window of the local generators, in prompt tokens, or None where none is known."""
+    import json
+
+    found: list[int] = []
+    for row in rows:
+        name = getattr(row.pipeline.generator, "model", None)
+        try:
+            config = json.loads((resolve(name) / "config.json").read_text(encoding="utf-8")) if name else {}
+        except (RagzipError, OSError, ValueError):
+            continue
+        window = config.get("max_position_embeddings")
+        if isinstance(window, int) and window > 0:
+            found.append(window - int(getattr(row.pipeline.generator, "max_new_tokens", 0)))
+    return min(found, default=None)
+
+
+def _identity(option: str, value: str) -> str:
+    try:
+        return fingerprint(value) if option == "model" else f"{read(Path(value)).commit} {_index_hash(value)}"
+    except (RagzipError, OSError):
+        return ""  # a server's model, or something that fails with its own words when it is used
+
+
+def _index_hash(value: str) -> str:
+    import hashlib
+
+    return hashlib.sha256("".join(entry.sha256 for entry in read(Path(value)).files).encode()).hexdigest()[:16]
+
+
+def _parts(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for inner in value.values():
+            yield from _parts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _parts(inner)
