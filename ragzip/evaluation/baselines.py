@@ -11,9 +11,10 @@ from ragzip.compressors.random_sentences import RandomSentences
 from ragzip.compressors.truncate import Truncate
 from ragzip.errors import ConfigError
 from ragzip.evaluation.metrics.normalise import normalise, references, stands_in
+from ragzip.evaluation.metrics.places import Home, Places, locate
 from ragzip.evaluation.record import Record
 from ragzip.protocols import Compressor, Selector, runtime_field
-from ragzip.text import intersect
+from ragzip.text import Stretch, intersect, merge
 from ragzip.types import Context, Query, Segment, Span, TextSegment
 
 _LABELLED, _ANSWER = 4.0, 2.0
@@ -43,7 +44,13 @@ class OracleSentences(SentenceScorer):
         wanted = [text for text in references(record.answers) if text not in _NO_WORDS]
         lexical = BM25Sentences().score(query, groups)
         most = max((score for scores in lexical for score in scores), default=0.0) or 1.0
-        marked = [_marked(group, record.relevant) for group in groups]
+        passages = tuple({group.passage.id: group.passage for group in groups if group.passage}.values())
+        places = locate(record, passages)
+        labelled: dict[Home, list[Stretch]] = {}
+        for span in record.relevant:
+            for home, stretch in places.labelled(span):
+                labelled.setdefault(home, []).append(stretch)
+        marked = [_marked(group, places, labelled) for group in groups]
         holding = [[_holds(text, wanted) for text in group.texts] for group in groups]
         pairs = [pair for one, other in zip(marked, holding, strict=True) for pair in zip(one, other, strict=True)]
         told = any(mark and holds for mark, holds in pairs)
@@ -66,11 +73,10 @@ def _holds(text: str, wanted: Sequence[str]) -> bool:
     return any(stands_in(part, whole) for part in wanted)
 
 
-def _marked(group: Sentences, relevant: Sequence[Span]) -> list[bool]:
+def _marked(group: Sentences, places: Places, labelled: Mapping[Home, list[Stretch]]) -> list[bool]:
     """For each sentence whether at least half of it is labelled."""
     passage = group.passage
-    spans = [(s.start, s.end) for s in relevant if passage is not None and s.passage_id == passage.id]
-    if passage is None or not spans:
+    if passage is None or not labelled:
         return [False] * len(group.texts)
     marks, position = [], 0
     for text in group.texts:
@@ -79,7 +85,11 @@ def _marked(group: Sentences, relevant: Sequence[Span]) -> list[bool]:
             marks.append(False)
             continue
         position = start + len(text)
-        covered = sum(end - begin for begin, end in intersect([(start, position)], sorted(spans)))
+        covered = sum(
+            end - begin
+            for home, stretch in places.kept(Span(passage.id, start, position))
+            for begin, end in intersect([stretch], merge(labelled.get(home, [])))
+        )
         marks.append(2 * covered >= len(text))
     return marks
 

@@ -100,5 +100,18 @@ class Finding(Retriever):
         return [list(record(n).passages[: top_k or self.top_k]) for n in number]
 
 
+@dataclass(frozen=True)
+class Pieces(Retriever):
+    """Gives the first passage of ``record(number)`` in two pieces with ids of its own, as an index would."""
+
+    number: int = 0
+    cut: int = 20
+
+    def retrieve(self, queries: Sequence[Query], *, top_k: int | None = None) -> list[list[Passage]]:
+        text = record(self.number).passages[0].text
+        cut = [Passage("kb#0", text[: self.cut]), Passage("kb#1", text[self.cut :]), Passage("kb#2", "Cows eat grass.")]
+        return [cut for _ in queries]
+
+
 def reading(*parts: Compressor, **options) -> Pipeline:
     return Pipeline(Reader(), compressors=tuple(parts), prompt=PROMPT, **options)

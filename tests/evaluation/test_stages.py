@@ -14,7 +14,7 @@ from ragzip.evaluation.rows import plan
 from ragzip.evaluation.stages import Stages
 from ragzip.tokens import text_of
 from ragzip.types import Passage, Span
-from tests.evaluation.parts import CALLS, PROMPT, Counted, Finding, Reader, reading, record, small_set
+from tests.evaluation.parts import CALLS, PROMPT, Counted, Finding, Pieces, Reader, reading, record, small_set
 
 PIPELINES = [
     reading(Counted(), BM25Sentences(budget=20)),
@@ -140,6 +140,16 @@ def test_where_no_labelled_sentence_holds_the_answer_others_do() -> None:
     (found,) = Stages([dataclasses.replace(one, relevant=(wrong,))]).run(reading(ORACLE))
     assert found.outcome.answer == one.answers[0]
     assert "A cat slept" in text_of(found.outcome.compression.context)
+
+
+def test_labels_are_found_in_passages_that_an_index_cut_anew() -> None:
+    one = record(3)
+    whole = one.passages[0]
+    cut = whole.text.index("Nobody")
+    oracle = Pipeline(Reader(), Pieces(3, cut), (OracleSentences(budget=40, threshold=2.0),), PROMPT)
+    (found,) = Stages([dataclasses.replace(one, answers=("no such answer",))]).run(oracle)
+    fact = whole.text[one.relevant[0].start : one.relevant[0].end]
+    assert text_of(found.outcome.compression.context) == fact
 
 
 def test_a_yes_without_labels_leaves_it_to_word_overlap() -> None:
