@@ -103,3 +103,37 @@ def test_the_readme_as_a_new_user(tmp_path: Path) -> None:
     squeezed = run(tmp_path, "compress", "--query", "Why is fork a bad idea?", "--budget", "60", text=text)
     assert "fork" in squeezed
     assert len(squeezed) < len(text) / 5
+
+
+def test_the_example_records_are_sound() -> None:
+    from ragzip.evaluation.data import open_set
+
+    found = open_set(str(ROOT / "examples" / "questions.jsonl"))
+    assert (len(found.records), found.task, found.labels) == (12, "short", "sentences")
+    for record in found.records:
+        (span,) = record.relevant
+        text = next(p.text for p in record.passages if p.id == span.passage_id)
+        sentence = text[span.start : span.end]
+        assert sentence.endswith(".")
+        assert any(answer.lower() in sentence.lower() for answer in record.answers)
+
+
+@pytest.mark.models
+def test_the_example_evaluation_runs(tmp_path: Path) -> None:
+    arguments = [
+        "eval",
+        "examples/pipelines/given.yaml",
+        "--data",
+        "examples/questions.jsonl",
+        "--limit",
+        "2",
+        "--json",
+    ]
+    command = [sys.executable, "-m", "ragzip", *arguments, "--out", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    metrics = json.loads(done.stdout)["metrics"]
+    assert {"closed_book", "no_compression", "sentence_filter", "oracle_sentences@120"} <= set(metrics)
+    whole, small = metrics["no_compression"], metrics["sentence_filter"]
+    assert small["tokens_out"]["mean"] <= 120 < whole["tokens_out"]["mean"]
+    assert 0 < small["prefill_flops"]["mean"] < whole["prefill_flops"]["mean"]
+    assert metrics["oracle_sentences@120"]["answer_in_context"]["mean"] == 1.0

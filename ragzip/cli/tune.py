@@ -136,12 +136,13 @@ def recommend(
         seed=seed,
     )
     pipeline = next(row.pipeline for row in rows if row.name == chosen.name)
+    replaced = write.exists()
     dataclasses.replace(pipeline, name=chosen.name).to_yaml(write)
     runs.print_run(run, json_, recommendation={**chosen.as_dict(), "written": str(write)})
     if not json_:
         typer.echo()
         typer.echo(chosen.message)
-        note(f"written: {write}")
+        note(f"written: {write}{' (in place of the file that was there)' if replaced else ''}")
         if pipeline.retriever is None:
             note("it has no retriever: it answers over passages that are given, or with --index")
 

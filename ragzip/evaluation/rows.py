@@ -19,6 +19,7 @@ from ragzip.protocols import Stack
 Baselines = Literal["all", "reference"]
 """``reference`` is closed book and no compression alone; ``all`` adds the same budget spent in other ways."""
 
+_LONGEST_NAME = 200
 CLOSED_BOOK, NO_COMPRESSION = "closed_book", "no_compression"
 
 
@@ -81,6 +82,11 @@ def plan(pipelines: Sequence[tuple[str, Pipeline[Any]]], *, baselines: Baselines
     """
     if not pipelines:
         raise ConfigError("", "no pipeline to evaluate", hint="Give at least one pipeline's YAML file.")
+    for name, _ in pipelines:
+        if not name.strip() or len(name) > _LONGEST_NAME or not name.isprintable():
+            raise ConfigError(
+                "name", f"{name[:40]!r} is no name for a row", hint=f"1 to {_LONGEST_NAME} characters in one line."
+            )
     readers: dict[str, tuple[str, Pipeline[Any]]] = {}
     references: list[Row] = []
     given: list[Row] = []
@@ -107,7 +113,11 @@ def plan(pipelines: Sequence[tuple[str, Pipeline[Any]]], *, baselines: Baselines
     seen: set[str] = set()
     for row in rows:
         if row.name in seen:
-            raise ConfigError("name", f"two rows are called {row.name!r}", hint="Give the pipeline another name.")
+            raise ConfigError(
+                "name",
+                f"two rows are called {row.name!r}",
+                hint="Baselines have names, too: give the pipeline another.",
+            )
         seen.add(row.name)
     return rows
 

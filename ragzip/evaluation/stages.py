@@ -209,11 +209,12 @@ def require_passages(records: Sequence[Record], pipelines: Sequence[Pipeline[Any
     Raises:
         UsageError: Says what to do.
     """
-    without = sum(not record.passages for record in records)
+    without = [record.id for record in records if not record.passages]
     if without and any(pipeline.retriever is None for pipeline in pipelines):
         raise UsageError(
-            f"{without} of {len(records)} records have no passages, and a pipeline has no retriever",
-            hint="Index the set's corpus (ragzip index FILE --index kb/) and name that index in the pipeline.",
+            f"{len(without)} of {len(records)} records have no passages ({without[0]!r} is the first), and a pipeline "
+            "has no retriever",
+            hint="Add passages to the records, or a retriever over an index of the set's corpus to the pipeline.",
         )
 
 

@@ -76,3 +76,9 @@ def test_a_budget_counts_where_nothing_else_sets_the_size() -> None:
     assert budget_of(reading(BM25Sentences(budget=60, threshold=1.0))) is None
     assert budget_of(reading(Dedupe(), BM25Sentences(budget=60), Reorder())) == 60
     assert budget_of(reading(Truncate(tokens=30))) == 30
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 201, "\x1b[31m"])
+def test_names_can_be_read(name: str) -> None:
+    with pytest.raises(ConfigError, match="no name for a row"):
+        plan([(name, reading())])

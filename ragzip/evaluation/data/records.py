@@ -10,6 +10,7 @@ Only ``question`` must be there. Other fields are passed over.
 
 from __future__ import annotations
 
+import difflib
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,6 +68,9 @@ def distinct(records: Iterable[tuple[str, Record]]) -> Iterator[Record]:
         yield record
 
 
+_FIELDS = ("id", "question", "answers", "answer", "passages", "relevant", "qrels")
+
+
 def parse_record(raw: Mapping[str, Any], where: str, number: int) -> Record:
     """One record from its JSON form.
 
@@ -78,6 +82,7 @@ def parse_record(raw: Mapping[str, Any], where: str, number: int) -> Record:
     Raises:
         IngestError: A field that is missing or not what it should be.
     """
+    _refuse_misspelt(raw, where)
     question = _text(raw.get("question"), where, "question")
     if not question.strip():
         raise _bad(where, "the question is empty")
@@ -116,6 +121,14 @@ def labels_of(records: Sequence[Record]) -> Literal["sentences", "passages", ""]
             return "sentences"
         found = "passages" if record.relevant else found
     return found
+
+
+def _refuse_misspelt(raw: Mapping[str, Any], where: str) -> None:
+    """Other fields are passed over, but not ``anwsers`` where there are no ``answers``."""
+    for key in raw:
+        near = () if key in _FIELDS else difflib.get_close_matches(str(key), _FIELDS, n=1, cutoff=0.85)
+        if near and near[0] not in raw:
+            raise _bad(where, f"the field {key!r} is unknown; {near[0]!r} is meant?")
 
 
 def _answers(raw: Mapping[str, Any], where: str) -> tuple[str, ...]:

@@ -214,3 +214,13 @@ def test_labels_follow_from_the_spans():
     part = Record("2", "q", passages=(passage,), relevant=(Span("p", 0, 4),))
     none = Record("3", "q", passages=(passage,))
     assert [labels_of(some) for some in ([none], [whole, none], [whole, part])] == ["", "passages", "sentences"]
+
+
+@pytest.mark.parametrize(("key", "meant"), [("anwsers", "answers"), ("passage", "passages"), ("relevent", "relevant")])
+def test_a_misspelt_field_is_not_passed_over(tmp_path, key, meant):
+    path = tmp_path / "set.jsonl"
+    path.write_text(json.dumps({"question": "q?", key: []}) + "\n")
+    with pytest.raises(IngestError, match=f"{key}.*{meant}"):
+        open_set(str(path))
+    path.write_text(json.dumps({"question": "q?", "comment": "kept", "source": "x"}) + "\n")
+    assert len(open_set(str(path)).records) == 1
