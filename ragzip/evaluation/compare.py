@@ -167,7 +167,8 @@ def _metrics(run_a: RunView, run_b: RunView, asked: Sequence[str] | None) -> lis
             raise UsageError(f"{where} has no metric {name!r}.", hint=f"Both have: {', '.join(common) or 'none'}.")
     if not common:
         raise UsageError("the two runs have no metric in common.", hint="Run both with the same --metrics.")
-    return list(dict.fromkeys(asked)) if asked else common
+    wanted: list[str] = list(asked or common)
+    return list(dict.fromkeys(wanted))
 
 
 def _pairs(run_a: RunView, run_b: RunView, given: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

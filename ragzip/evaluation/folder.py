@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,7 @@ class Run:
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
     _rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict, repr=False)
+    _read: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def load(path: str | Path) -> Run:
@@ -68,20 +68,27 @@ class Run:
         """Whether the metrics of the whole run are there."""
         return (self.path / METRICS).exists() and (self.path / SUMMARY).exists()
 
-    @cached_property
+    @property
     def metrics(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Row -> metric -> mean, low, high, n."""
-        return _read_json(self.path / METRICS)
+        return self._once(METRICS)
 
-    @cached_property
+    @property
     def summary(self) -> dict[str, Any]:
         """Comparisons with the baseline, break-even, fronts."""
-        return _read_json(self.path / SUMMARY)
+        return self._once(SUMMARY)
 
-    @cached_property
+    @property
     def questions(self) -> dict[str, dict[str, Any]]:
         """Record id -> question, answers, labels and passages."""
-        return {line["id"]: line for line in _lines(self.path / QUESTIONS)}
+        if QUESTIONS not in self._read:
+            self._read[QUESTIONS] = {line["id"]: line for line in _lines(self.path / QUESTIONS)}
+        return self._read[QUESTIONS]
+
+    def _once(self, name: str) -> dict[str, Any]:
+        if name not in self._read:
+            self._read[name] = _read_json(self.path / name)
+        return self._read[name]
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """One line a record of a row, in the set's order."""

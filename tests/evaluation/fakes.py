@@ -75,3 +75,10 @@ def timed_run(rows, *, n=60, seed=0, sizes=(200, 2000), prefill=(0.02, 3.6e-4, 0
             "new_tokens": [5] * n,
         }
     return run_of(made, **more)
+
+
+def run_with(rows, base, **more):
+    """``rows``: name -> (cost, values)."""
+    made = {"no_compression": {"em": list(base), "tokens_out": [1000] * len(base)}}
+    made |= {name: {"em": list(values), "tokens_out": [cost] * len(values)} for name, (cost, values) in rows.items()}
+    return run_of(made, **more)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ragzip import Pipeline, Plain
+from ragzip import BM25Sentences, Pipeline, Plain
 from ragzip.errors import GenerationError, PromptTooLong
+from ragzip.evaluation.folder import Run
 from ragzip.evaluation.record import DataSet, Record
+from ragzip.evaluation.rows import plan
 from ragzip.protocols import Compressor, Generator, Retriever, WordCounter
 from ragzip.types import Context, Generation, Message, Passage, Query, Span, TextSegment
 
@@ -115,3 +117,18 @@ class Pieces(Retriever):
 
 def reading(*parts: Compressor, **options) -> Pipeline:
     return Pipeline(Reader(), compressors=tuple(parts), prompt=PROMPT, **options)
+
+
+TIMES = ("seconds", "ttft", "memory")
+
+
+def rows_of(*parts):
+    return plan([("mine", reading(*(parts or (BM25Sentences(budget=14),))))])
+
+
+def steady(run: Run) -> dict:
+    """The metrics without those that differ from run to run."""
+    return {
+        name: {metric: value for metric, value in found.items() if not any(t in metric for t in TIMES)}
+        for name, found in run.metrics.items()
+    }

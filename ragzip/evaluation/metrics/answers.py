@@ -21,7 +21,7 @@ VERDICTS = frozenset({"yes", "no", "maybe", "noanswer"})
 class AnswerMetric(Metric):
     """Compares the generated answer with each reference; 0 to 1, None without an answer or without references."""
 
-    needs = frozenset({"answers", "answer"})
+    _needs = frozenset({"answers", "answer"})
 
     def score(self, outcome: Outcome) -> float | None:
         """The best over the references."""
@@ -39,7 +39,7 @@ class AnswerMetric(Metric):
 class ExactMatch(AnswerMetric):
     """``em``: 1 if the normalised answer is a normalised reference (Rajpurkar et al., 2016)."""
 
-    name = "em"
+    _name = "em"
 
     def compare(self, answer: str, reference: str) -> float:
         """Equality."""
@@ -53,7 +53,7 @@ class F1(AnswerMetric):
     Where the answer or the reference is a verdict, whether they are the same (Yang et al., 2018).
     """
 
-    name = "f1"
+    _name = "f1"
 
     def compare(self, answer: str, reference: str) -> float:
         """Overlap of the bags of words; where one is empty, whether both are."""
@@ -76,7 +76,7 @@ class Match(AnswerMetric):
     A verdict has to be the answer's first word.
     """
 
-    name = "match"
+    _name = "match"
 
     def compare(self, answer: str, reference: str) -> float:
         """Containment; without an answer to give, silence."""

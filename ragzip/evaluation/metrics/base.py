@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from ragzip.evaluation.outcome import Outcome
 
@@ -13,14 +14,21 @@ NEEDS = ("answers", "answer", "sentences", "qrels")
 class Metric(ABC):
     """Scores one outcome. Subclasses are frozen dataclasses: equal by value, hashable, picklable.
 
-    A subclass gives ``name`` and ``score`` and overrides what differs from the defaults, as plain class attributes
-    (``unit = "tokens"``) or properties.
+    A subclass gives ``_name`` (or ``name``) and ``score``, and overrides what differs from the defaults: the class
+    variables with an underscore, or the properties themselves.
     """
 
+    _name: ClassVar[str] = ""
+    _higher_is_better: ClassVar[bool] = True
+    _unit: ClassVar[str] = ""
+    _quality: ClassVar[bool] = True
+    _needs: ClassVar[frozenset[str]] = frozenset()
+    _ratio_of: ClassVar[tuple[str, str] | None] = None
+
     @property
-    @abstractmethod
     def name(self) -> str:
         """As printed and parsed: ``parse(metric.name) == metric``."""
+        return self._name
 
     @abstractmethod
     def score(self, outcome: Outcome) -> float | None:
@@ -29,22 +37,22 @@ class Metric(ABC):
     @property
     def higher_is_better(self) -> bool:
         """Which way is up."""
-        return True
+        return self._higher_is_better
 
     @property
     def unit(self) -> str:
         """``""``, ``tokens``, ``s``, ``MiB``, ``FLOP`` or ``x``."""
-        return ""
+        return self._unit
 
     @property
     def quality(self) -> bool:
         """True for what a user wants (answers, evidence, retrieval), False for what it costs."""
-        return True
+        return self._quality
 
     @property
     def needs(self) -> frozenset[str]:
         """Which of ``NEEDS`` a record or its run must have; ``qrels`` may come from labelled evidence."""
-        return frozenset()
+        return self._needs
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -54,7 +62,7 @@ class Metric(ABC):
     @property
     def ratio_of(self) -> tuple[str, str] | None:
         """Names of two metrics: the mean of this one is the sum of the first divided by the sum of the second."""
-        return None
+        return self._ratio_of
 
     def __str__(self) -> str:
         return self.name

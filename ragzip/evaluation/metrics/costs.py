@@ -48,8 +48,8 @@ class Cost(Metric):
     """
 
     cost: str
-    higher_is_better = False
-    quality = False
+    _higher_is_better = False
+    _quality = False
 
     def __post_init__(self) -> None:
         if self.cost not in _KINDS:
@@ -86,10 +86,10 @@ class Ratio(Metric):
     Of a set it is the ratio of the sums, not the mean of the ratios, which a few tiny contexts would rule.
     """
 
-    name = "ratio"
-    unit = "x"
-    quality = False
-    ratio_of = ("tokens_in", "tokens_out")
+    _name = "ratio"
+    _unit = "x"
+    _quality = False
+    _ratio_of = ("tokens_in", "tokens_out")
 
     def score(self, outcome: Outcome) -> float | None:
         """None where there was nothing to compress, or nothing is left."""

@@ -26,8 +26,8 @@ class AnswerInContext(Metric):
     context with soft rows, which cannot be read.
     """
 
-    name = "answer_in_context"
-    needs = frozenset({"answers"})
+    _name = "answer_in_context"
+    _needs = frozenset({"answers"})
 
     def score(self, outcome: Outcome) -> float | None:
         """0 or 1."""
@@ -54,7 +54,7 @@ class Sentences(Metric):
     """
 
     part: Literal["precision", "recall", "f1"]
-    needs = frozenset({"sentences"})
+    _needs = frozenset({"sentences"})
 
     @property
     def name(self) -> str:

@@ -25,7 +25,7 @@ GREATEST_CUTOFF = 999_999
 class RankingMetric(Metric):
     """A value between 0 and 1 for the ranking; None where nothing is judged relevant."""
 
-    needs = frozenset({"qrels"})
+    _needs = frozenset({"qrels"})
 
     def score(self, outcome: Outcome) -> float | None:
         """The measure on this one question."""

@@ -21,8 +21,8 @@ class RougeL(Metric):
     ``use_stemmer=True``; other letters, which rouge-score drops, stay: whole words, and each ideograph alone.
     """
 
-    name = "rouge_l"
-    needs = frozenset({"answers", "answer"})
+    _name = "rouge_l"
+    _needs = frozenset({"answers", "answer"})
 
     def score(self, outcome: Outcome) -> float | None:
         """0 to 1; where no reference has a word, whether the answer has none either."""

@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ragzip.evaluation.report.words import plain
 
@@ -87,7 +87,7 @@ def draw(key: str, title: str, description: str, size: tuple[float, float], marg
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a letter the measuring font lacks; the browser's fonts have it
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+        matplotlib.rcParams.update(cast(Any, _STYLE))
         figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="none")
         FigureCanvasSVG(figure)
         box = (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
