@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "break_even"
 FITTED, CHECKED = (1, 3, 8, 20), (1, 2, 5, 12, 30)
-QUESTIONS, SEED, BUDGET = 12, 0, 200
+QUESTIONS, SEED, BUDGET = 8, 0, 200
 METHODS = ("sentence_filter", "bm25_sentences", "truncate")
 
 

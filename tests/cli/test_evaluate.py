@@ -271,7 +271,9 @@ def test_ctrl_c_is_one_line(tmp_path: Path, data: Path, wait: float) -> None:
     path = tmp_path / "look.yaml"
     path.write_text(PIPELINE)
     arguments = [sys.executable, "-m", "ragzip", "eval", str(path), "--data", str(data), "--out", str(tmp_path / "run")]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores it
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    signal.signal(signal.SIGINT, before)
     records = tmp_path / "run" / "records.jsonl"
     while process.poll() is None and not records.exists():
         time.sleep(0.01)
