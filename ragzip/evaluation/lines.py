@@ -135,7 +135,8 @@ def _errors(x: Floats, y: Floats, line: Line) -> Floats:
     inverse = np.linalg.pinv((powers * weights[:, None]).T @ powers)
     middle = (powers * (weights * rest)[:, None] ** 2).T @ powers
     found = np.full(3, np.inf)
-    found[:terms] = np.sqrt(np.diag(inverse @ middle @ inverse)) / largest ** np.arange(terms)
+    variances = np.maximum(np.diag(inverse @ middle @ inverse), 0.0)  # rounding may leave less than nothing
+    found[:terms] = np.sqrt(variances) / largest ** np.arange(terms)
     return found
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ragzip.evaluation.lines import fit, refit, spread
@@ -47,6 +47,7 @@ def test_a_curve_only_where_the_data_ask_for_one():
     assert wrongly <= 3
 
 
+@example([(0, 0.0), (1, 0.0), (1, 0.21875)])
 @given(st.lists(st.tuples(st.integers(0, 5000), st.floats(0, 10)), min_size=1, max_size=60))
 @settings(max_examples=150, deadline=None)
 def test_no_cost_is_ever_negative_and_none_is_beyond_what_was_seen(pairs):
