@@ -57,7 +57,7 @@ test-fast: $(STAMP) ## The tests that need no real model
 bench: models ## The speeds of docs/numbers.md
 	$(BIN)/python benchmarks/run.py
 
-bench-quality: models ## The answer quality of docs/numbers.md: about an hour, goes on where it stopped
+bench-quality: models ## The answer quality of docs/numbers.md: over an hour, goes on where it stopped
 	$(BIN)/python benchmarks/run.py quality
 
 build: $(STAMP) ## Wheel and source distribution in build/dist

@@ -1,6 +1,6 @@
 """Answer quality against context tokens: every baseline and sentence_filter at four budgets, on five development sets.
 
-    make bench-quality        # about an hour on two cores; goes on where it stopped
+    make bench-quality        # over an hour on two cores; goes on where it stopped
 
 The pipeline is benchmarks/pipelines/sentence_filter.yaml. Run folders, with every record and the HTML report, are left
 in .bench/quality/SET.

@@ -1,7 +1,7 @@
 """Runs the benchmarks and writes what they gave: benchmarks/results/*.json and docs/numbers.md.
 
     python benchmarks/run.py            # speed of the main job
-    python benchmarks/run.py quality    # answer quality: about an hour
+    python benchmarks/run.py quality    # answer quality: over an hour
 
 Run it with nothing else on the machine. Numbers are medians; compare ratios, not seconds of different machines.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,6 @@ def identities(rows: Sequence[Row]) -> dict[str, str]:
 
 def window_of(rows: Sequence[Row]) -> int | None:
     """The smallest window of the local generators, in prompt tokens, or None where none is known."""
-    import json
-
     found: list[int] = []
     for row in rows:
         name = getattr(row.pipeline.generator, "model", None)
@@ -48,8 +48,6 @@ def _identity(option: str, value: str) -> str:
 
 
 def _index_hash(value: str) -> str:
-    import hashlib
-
     return hashlib.sha256("".join(entry.sha256 for entry in read(Path(value)).files).encode()).hexdigest()[:16]
 
 

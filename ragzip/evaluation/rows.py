@@ -43,6 +43,16 @@ class Row:
     budget: int | None = None
     like: str = ""
 
+    @property
+    def reads_labels(self) -> bool:
+        """True for the oracle, which no real system could be."""
+        return self.kind == "baseline" and self.name.startswith(BUDGETED[0])
+
+    @property
+    def closed_book(self) -> bool:
+        """True for the baseline that gives the generator no context."""
+        return self.kind == "baseline" and self.name.startswith(CLOSED_BOOK)
+
     def to_config(self) -> dict[str, Any]:
         """Plain values, every default of the pipeline spelled out."""
         values = {"kind": self.kind, "baseline": self.baseline, "budget": self.budget, "like": self.like}

@@ -18,7 +18,7 @@ from ragzip.evaluation.environment import environment
 from ragzip.evaluation.identity import identities, window_of
 from ragzip.evaluation.metrics import Metric
 from ragzip.evaluation.record import DataSet, Record
-from ragzip.evaluation.rows import CLOSED_BOOK, Row
+from ragzip.evaluation.rows import Row
 from ragzip.evaluation.stages import Answered, Stages, generator_key, require_passages, shapes
 from ragzip.evaluation.summary import Prices, summarise
 from ragzip.protocols import Stack
@@ -99,14 +99,14 @@ def evaluate(
     generate = any(record.answers for record in drawn.records) if settings.generate is None else settings.generate
     retrieves = any(row.pipeline.retriever is not None for row in rows)
     if not any(record.answers or record.relevant for record in drawn.records):
-        rows = [row for row in rows if not row.name.startswith("oracle_sentences")]  # it would have nothing to read
+        rows = [row for row in rows if not row.reads_labels]  # it would have nothing to read
     if on_note:
         _note_labels(drawn, generate, on_note)
     timed = settings.batch == 1
     metrics = select(settings.metrics, drawn, generate=generate, retrieves=retrieves, timed=timed)
     for row in rows:
         row.pipeline.check()
-    require_passages(drawn.records, [row.pipeline for row in rows if not row.name.startswith(CLOSED_BOOK)])
+    require_passages(drawn.records, [row.pipeline for row in rows if not row.closed_book])
     config = run_config(rows, data, drawn, settings, generate, metrics)
     with folders.opened(Path(out), config, environment()) as writer:
         done = set(writer.done)
@@ -202,7 +202,7 @@ def _run(
             _require_an_answer(made)
         for i, record in enumerate(batch):
             answers = {row.name: made[row.name][i] for row in rows}
-            writer.add(_question(record, answers), [_line(name, one, metrics) for name, one in answers.items()])
+            writer.add(_question(record, answers), [_line(row, answers[row.name], metrics) for row in rows])
             if report:
                 report(before + first + i + 1, total)
 
@@ -260,14 +260,14 @@ def _question(record: Record, answers: Mapping[str, Answered]) -> dict[str, Any]
     return dataclasses.replace(record, passages=tuple(ordered.values())).to_json()
 
 
-def _line(name: str, answered: Answered, metrics: Sequence[Metric]) -> dict[str, Any]:
+def _line(row: Row, answered: Answered, metrics: Sequence[Metric]) -> dict[str, Any]:
     outcome = answered.outcome
     compression = outcome.compression
     segments = compression.context.segments
     soft = sum(int(s.embeddings.shape[0]) for s in segments if isinstance(s, SoftSegment))
     texts = [s for s in segments if isinstance(s, TextSegment)]
     line: dict[str, Any] = {
-        "pipeline": name,
+        "pipeline": row.name,
         "id": outcome.record.id,
         "answer": outcome.answer,
         "passages": [passage.id for passage in outcome.passages],
@@ -275,7 +275,7 @@ def _line(name: str, answered: Answered, metrics: Sequence[Metric]) -> dict[str,
         "soft": soft,
         "steps": [dataclasses.asdict(step) for step in compression.steps],
         "prompt_tokens": outcome.costs.prompt_tokens,
-        "metrics": {m.name: None if _untold(m, name, answered) else m.score(outcome) for m in metrics},
+        "metrics": {m.name: None if _untold(m, row, answered) else m.score(outcome) for m in metrics},
     }
     if any(not _extractive(segment, compression.context) for segment in texts):
         line["context"] = text_of(compression.context)
@@ -284,11 +284,11 @@ def _line(name: str, answered: Answered, metrics: Sequence[Metric]) -> dict[str,
     return line
 
 
-def _untold(metric: Metric, name: str, answered: Answered) -> bool:
+def _untold(metric: Metric, row: Row, answered: Answered) -> bool:
     """A failed answer has no answer's metrics; a closed book retrieved nothing, which is no failure to find it."""
     if answered.error and "answer" in metric.needs:
         return True
-    return name.startswith(CLOSED_BOOK) and bool(metric.needs & {"qrels", "sentences"})
+    return row.closed_book and bool(metric.needs & {"qrels", "sentences"})
 
 
 def _extractive(segment: TextSegment, context: Any) -> bool:

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from ragzip import config
 from ragzip.errors import PromptTooLong, UsageError
@@ -23,8 +23,6 @@ from ragzip.evaluation.record import Record
 from ragzip.pipelines import Pipeline
 from ragzip.protocols import Counter, Remembering, run_step
 from ragzip.types import CompressionResult, Context, Generation, Message, Query, SoftSegment, Step, context_of
-
-T = TypeVar("T")
 
 # Options of a generator that do not change how it counts tokens.
 _NOT_COUNTING = ("max_new_tokens", "temperature", "top_p", "seed", "stop", "batch_size", "dtype", "device")

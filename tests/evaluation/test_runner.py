@@ -165,6 +165,15 @@ def test_a_closed_book_is_not_blamed_for_its_retrieval(tmp_path) -> None:
     assert run.metrics["closed_book"]["tokens_in"]["mean"] == 0
 
 
+def test_a_pipeline_may_be_named_like_a_baseline(tmp_path) -> None:
+    named = [(name, reading(BM25Sentences(budget=14))) for name in ("closed_book_2", "oracle_sentences_2")]
+    run = evaluate(plan(named), small_set(3), tmp_path / "run")
+    for name, _ in named:
+        assert run.metrics[name]["sentence_recall"]["n"] == 3
+    bare = DataSet("bare", tuple(dataclasses.replace(r, answers=(), relevant=()) for r in small_set(3).records))
+    assert "oracle_sentences_2" in evaluate(plan(named), bare, tmp_path / "bare").names
+
+
 def test_batches_have_no_times(tmp_path) -> None:
     run = evaluate(rows_of(), small_set(6), tmp_path / "run", Settings(batch=3))
     assert not [m for m in run.metrics["mine"] if "seconds" in m or m == "ttft"]

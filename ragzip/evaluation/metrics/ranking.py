@@ -6,6 +6,7 @@ where it has none, the passages that hold labelled evidence, each of grade 1.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,9 +42,9 @@ class RankingMetric(Metric):
         run = {"q": {document: float(len(ranked) - rank) for rank, document in enumerate(ranked)}}
         return float(next(iter(ir_measures.iter_calc([self.measure()], qrels, run))).value)
 
+    @abstractmethod
     def measure(self) -> Any:
         """The measure of ``ir_measures``."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
