@@ -104,3 +104,11 @@ def tiny_lm_path(tmp_path_factory) -> str:
     from ragzip.testing.models import tiny_causal_lm
 
     return str(tiny_causal_lm(tmp_path_factory.mktemp("models") / "tiny-lm"))
+
+
+@pytest.fixture(scope="session")
+def tiny_seq2seq_path(tmp_path_factory) -> str:
+    """A random encoder-decoder, as a name for every ``model`` option."""
+    from ragzip.testing.seq2seq import tiny_seq2seq
+
+    return str(tiny_seq2seq(tmp_path_factory.mktemp("models") / "tiny-seq2seq"))

@@ -12,6 +12,7 @@ from ragzip.errors import RagzipError
 from ragzip.evaluation.rows import Row
 from ragzip.indexes.manifest import read
 from ragzip.models import fingerprint, resolve
+from ragzip.models.lora import base_folder
 
 
 def identities(rows: Sequence[Row]) -> dict[str, str]:
@@ -31,7 +32,9 @@ def window_of(rows: Sequence[Row]) -> int | None:
     for row in rows:
         name = getattr(row.pipeline.generator, "model", None)
         try:
-            config = json.loads((resolve(name) / "config.json").read_text(encoding="utf-8")) if name else {}
+            config = (
+                json.loads((base_folder(resolve(name)) / "config.json").read_text(encoding="utf-8")) if name else {}
+            )
         except (RagzipError, OSError, ValueError):
             continue
         window = config.get("max_position_embeddings")

@@ -93,8 +93,8 @@ class HuggingFace:
         if not prompts:
             return []
         # imported late: it needs torch's types only while it runs, and so does whoever lists components
-        from ragzip.generators._decode import decode_batch
-        from ragzip.generators._prompt import encode_prompt
+        from ragzip.models.chat import encode_prompt
+        from ragzip.models.decode import decode_batch
 
         lm = self.load()
         encoded = [encode_prompt(lm, messages, number=i) for i, messages in enumerate(prompts)]

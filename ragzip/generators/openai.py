@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from ragzip.errors import ConfigError, GenerationError
 from ragzip.generators import _options
 from ragzip.generators._server_errors import explain
-from ragzip.generators._stream import AnswerText
 from ragzip.models import GENERATOR, CountTokens
+from ragzip.models.stream import AnswerText
 from ragzip.protocols import OnText
 from ragzip.text import opens_quotation
 from ragzip.types import Generation, Message, TextSegment

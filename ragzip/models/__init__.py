@@ -10,7 +10,9 @@ from ragzip.models.download import fetch
 from ragzip.models.encoder import Encoder, load_encoder
 from ragzip.models.identity import fingerprint
 from ragzip.models.locate import Place, canonical, resolve, status
+from ragzip.models.pruner import Judged, Pruner, load_pruner
 from ragzip.models.runtime import Dtype, check_options, set_threads, unload
+from ragzip.models.shipped import ShippedSpec, all_shipped
 from ragzip.models.tokenizer import (
     CountTokens,
     TextTokenizer,
@@ -26,10 +28,14 @@ __all__ = [
     "CountTokens",
     "Dtype",
     "Encoder",
+    "Judged",
     "ModelSpec",
     "Place",
+    "Pruner",
+    "ShippedSpec",
     "TextTokenizer",
     "all_models",
+    "all_shipped",
     "cache_dir",
     "canonical",
     "check_options",
@@ -39,6 +45,7 @@ __all__ = [
     "fingerprint",
     "load_causal_lm",
     "load_encoder",
+    "load_pruner",
     "load_tokenizer",
     "resolve",
     "set_threads",

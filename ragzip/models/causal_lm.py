@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ragzip.errors import ModelError
-from ragzip.models.loading import open_model
+from ragzip.models.loading import open_tokenizer
 from ragzip.models.locate import canonical, resolve
-from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, quiet, state
+from ragzip.models.lora import deciding_files, open_merged, tokenizer_folder
+from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
 from ragzip.models.tokenizer import TextTokenizer, text_tokenizer, tokenizer_file
-from ragzip.models.weights import weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +67,8 @@ def load_causal_lm(name: str, *, dtype: str = "auto", device: str = "auto") -> C
     """A language model, loaded once for each process, dtype and device.
 
     Args:
-        name: A built-in model, a folder in the layout of ``transformers``, or a hub id.
+        name: A built-in model, a folder in the layout of ``transformers`` or with a LoRA adapter in that of ``peft``
+            (see ``ragzip.models.lora``), or a hub id.
         dtype: "auto", "fp32", "bf16" or "fp16".
         device: "auto", "cpu", "cuda", "cuda:N", "mps" or "xpu".
 
@@ -80,18 +80,17 @@ def load_causal_lm(name: str, *, dtype: str = "auto", device: str = "auto") -> C
     folder = resolve(name)
     device = choose_device(device)
     number = choose_dtype(dtype, device)
-    files = [*weight_files(folder), tokenizer_file(folder)]
-    files += [path for path in (folder / setting for setting in _SETTINGS) if path.is_file()]
+    files = [*deciding_files(folder, _SETTINGS), tokenizer_file(tokenizer_folder(folder))]
 
     def load() -> CausalLM:
-        model = open_model("AutoModelForCausalLM", folder, dtype=number, device=device)
+        model = open_merged("AutoModelForCausalLM", folder, dtype=number, device=device)
         _forget_defaults(model)
         _plain_rows(model)
         return CausalLM(
             name=name,
             space=canonical(name),
             model=model,
-            tokenizer=_tokenizer(folder),
+            tokenizer=open_tokenizer(tokenizer_folder(folder)),
             text=text_tokenizer(name),
             window=_window(model),
             dimensions=int(model.get_input_embeddings().weight.shape[1]),
@@ -143,19 +142,3 @@ def _window(model: Any) -> int:
         if isinstance(value, int) and value > 0:
             return value
     return 1 << 20
-
-
-def _tokenizer(folder: Path) -> Any:
-    import transformers
-
-    try:
-        with quiet():
-            return transformers.AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=False, use_fast=True
-            )
-    except Exception as error:  # as for weights: errors of many kinds
-        first = (str(error).strip().splitlines() or [""])[0][:300]
-        raise ModelError(
-            f"the tokenizer in {folder} cannot be loaded: {type(error).__name__}: {first}",
-            hint="Get the model's files again.",
-        ) from error

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ragzip.errors import ModelError
 from ragzip.models.identity import folder_fingerprint
 from ragzip.models.loading import open_model
 from ragzip.models.locate import canonical, resolve
 from ragzip.models.pooling import read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
-from ragzip.models.tokenizer import TextTokenizer, encode_batch, read_tokenizer, tokenizer_file
+from ragzip.models.token_windows import batches, special_ids
+from ragzip.models.tokenizer import TextTokenizer, encode_batch, read_tokenizer, tokenizer_file, well_formed
 from ragzip.models.weights import weight_files
 
 if TYPE_CHECKING:
@@ -96,24 +98,79 @@ class Encoder:
         """Vectors of texts with one forward pass each, so that none depends on its neighbours: ``[n, dimensions]``."""
         return self.encode(texts, batch_size=1)
 
+    def tokens(self, texts: Sequence[str]) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """Ids ``[n]`` and offsets in characters ``[n, 2]`` of each whole text, without special tokens."""
+        import numpy as np
+
+        try:
+            found = self._counting.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        except TypeError:  # lone surrogates
+            found = self._counting.tokenizer.encode_batch([well_formed(t) for t in texts], add_special_tokens=False)
+        return [(np.asarray(e.ids, np.int64), np.asarray(e.offsets, np.int64).reshape(-1, 2)) for e in found]
+
+    def encode_tokens(self, rows: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+        """As ``encode``, of texts given as the ids of ``tokens``, or some of them: ``[n, dimensions]``."""
+        import numpy as np
+
+        out = np.empty((len(rows), self.dimensions), dtype=np.float32)
+        ids, lengths, *_ = self._with_specials(rows)
+        for batch in batches(lengths.tolist(), self.device):
+            out[batch] = self._forward([ids[row] for row in batch], lengths[batch])
+        return out
+
+    def token_vectors(
+        self, rows: Sequence[npt.NDArray[np.int64]]
+    ) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """What the vectors of texts are the means of.
+
+        Args:
+            rows: Texts as the ids of ``tokens``; what is beyond the window is left out.
+
+        Returns:
+            For each text the vectors of its tokens ``[n, dimensions]``, and the sum of those of the special tokens
+            around them ``[dimensions]``. All of them added up point where the text's vector does.
+
+        Raises:
+            ModelError: The model makes its vectors otherwise.
+        """
+        import torch
+
+        if self._mode != "mean":
+            raise ModelError(
+                f"{self.name} does not take the mean of its tokens' vectors", hint="Use another embedding model."
+            )
+        found: list[Any] = [None] * len(rows)
+        ids, lengths, before, after = self._with_specials(rows)
+        for batch in batches(lengths.tolist(), self.device):
+            with torch.inference_mode():
+                hidden = self._hidden([ids[row] for row in batch], lengths[batch])[0].cpu().numpy()
+            for row, vectors in zip(batch, hidden, strict=True):
+                length = int(lengths[row])
+                own, whole = vectors[before : length - after], vectors[: max(length, 1)]
+                found[row] = own, whole.sum(axis=0) - own.sum(axis=0)
+        return found
+
+    def _with_specials(
+        self, rows: Sequence[npt.NDArray[np.int64]]
+    ) -> tuple[list[list[int]], npt.NDArray[np.int64], int, int]:
+        """Ids with special tokens around them and cut to the window, lengths, and how many come before and after."""
+        import numpy as np
+
+        before, after = special_ids(self._cutting)
+        room = max(self.max_tokens - len(before) - len(after), 0)
+        ids = [[*before, *row[:room].tolist(), *after] for row in rows]
+        return ids, np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)), len(before), len(after)
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each whole text, without special tokens and without cutting."""
         return [len(encoding.ids) for encoding in encode_batch(self._counting.tokenizer, texts, special=False)]
 
     def _forward(self, ids: list[list[int]], lengths: npt.NDArray[np.int64]) -> Any:
         """``[b, dimensions]`` of one batch; token vectors are pooled and scaled in float32."""
-        import numpy as np
         import torch
 
-        width = max(int(lengths.max()), 1)
-        padded = np.zeros((len(ids), width), dtype=np.int64)
-        inside = np.arange(width) < np.maximum(lengths, 1)[:, None]  # a text without any token reads one padding
-        filled = np.arange(width) < lengths[:, None]
-        padded[filled] = np.concatenate([np.asarray(row, dtype=np.int64) for row in ids])
         with torch.inference_mode():
-            tokens = torch.from_numpy(padded).to(self.device)
-            mask = torch.from_numpy(inside.astype(np.int64)).to(self.device)
-            hidden = self._model(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
+            hidden, mask = self._hidden(ids, lengths)
             if self._mode == "cls":
                 pooled = hidden[:, 0]
             elif self._mode == "lasttoken":
@@ -123,6 +180,20 @@ class Encoder:
                 shares = mask.float() / mask.sum(dim=1, keepdim=True)
                 pooled = torch.bmm(shares.unsqueeze(1), hidden).squeeze(1)
             return torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+
+    def _hidden(self, ids: list[list[int]], lengths: npt.NDArray[np.int64]) -> tuple[Any, Any]:
+        """Token vectors ``[b, n, dimensions]`` in float32, and the mask ``[b, n]`` of those that count."""
+        import numpy as np
+        import torch
+
+        width = max(int(lengths.max()), 1)
+        padded = np.zeros((len(ids), width), dtype=np.int64)
+        inside = np.arange(width) < np.maximum(lengths, 1)[:, None]  # a text without any token reads one padding
+        filled = np.arange(width) < lengths[:, None]
+        padded[filled] = np.concatenate([np.asarray(row, dtype=np.int64) for row in ids])
+        tokens = torch.from_numpy(padded).to(self.device)
+        mask = torch.from_numpy(inside.astype(np.int64)).to(self.device)
+        return self._model(input_ids=tokens, attention_mask=mask).last_hidden_state.float(), mask
 
 
 def load_encoder(name: str, *, dtype: str = "auto", device: str = "auto") -> Encoder:

@@ -10,7 +10,8 @@ from ragzip.errors import ModelError
 from ragzip.models.cache import digest_memory
 from ragzip.models.digests import digest
 from ragzip.models.locate import resolve
-from ragzip.models.weights import weight_files
+from ragzip.models.lora import base_folder
+from ragzip.models.weights import ADAPTER_CONFIG, is_adapter, weight_files
 
 _DECIDING = (
     "tokenizer.json",
@@ -23,7 +24,20 @@ _DECIDING = (
     "1_Pooling/config.json",
     "chat_template.jinja",
 )
-_NOISE = ("transformers_version", "_name_or_path", "_model_name_or_path", "torch_dtype", "dtype")
+_NOISE = (
+    "transformers_version",
+    "_name_or_path",
+    "_model_name_or_path",
+    "torch_dtype",
+    "dtype",
+    # of an adapter's config: where its base was, which counts by what is in it, and how it was trained
+    "base_model_name_or_path",
+    "ragzip_base",
+    "revision",
+    "peft_version",
+    "inference_mode",
+    "lora_dropout",
+)
 
 
 def fingerprint(name: str) -> str:
@@ -38,8 +52,11 @@ def fingerprint(name: str) -> str:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """``fingerprint`` of a model folder."""
-    lines = [f"config {_config(folder / 'config.json')}"]
+    """``fingerprint`` of a model folder; that of an adapter includes its base's."""
+    adapter = is_adapter(folder)
+    lines = [f"config {_config(folder / (ADAPTER_CONFIG if adapter else 'config.json'))}"]
+    if adapter:
+        lines.append(f"base {folder_fingerprint(base_folder(folder))}")
     files = [folder / n for n in _DECIDING if (folder / n).is_file()]
     try:
         for file in [*files, *weight_files(folder)]:

@@ -36,6 +36,7 @@ def open_model(auto_class: str, folder: Path, *, dtype: Any, device: str, may_la
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # they are reported below, by name
                 output_loading_info=True,
             )
         model = model.to(device)
@@ -56,10 +57,38 @@ def open_model(auto_class: str, folder: Path, *, dtype: Any, device: str, may_la
 def _complete(folder: Path, info: dict[str, Any], may_lack: str) -> None:
     """Missing parameters would be filled with random numbers; that must never pass for the model."""
     missing = sorted(key for key in info.get("missing_keys", ()) if may_lack not in key)
-    wrong = sorted(str(key) for key in info.get("mismatched_keys", ()))
+    wrong = sorted(_mismatch(key) for key in info.get("mismatched_keys", ()))
     if missing or wrong:
         names = ", ".join([*missing, *wrong][:3])
         raise ModelError(
             f"the weights in {folder} lack {len(missing) + len(wrong)} parameters of the model ({names}, ...)",
             hint="The config and the weights do not belong together; get the model again.",
         )
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """The ``transformers`` tokenizer of a model folder.
+
+    Raises:
+        ModelError: It is damaged, missing, or of a kind that needs other software.
+    """
+    import transformers
+
+    try:
+        with quiet():
+            return transformers.AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False, use_fast=True
+            )
+    except Exception as error:  # as for weights: errors of many kinds
+        first = (str(error).strip().splitlines() or [""])[0][:300]
+        raise ModelError(
+            f"the tokenizer in {folder} cannot be loaded: {type(error).__name__}: {first}",
+            hint="Get the model's files again.",
+        ) from error
+
+
+def _mismatch(key: Any) -> str:
+    """A parameter of another shape than the config says: ``name [9, 384] for [2, 384]``."""
+    if isinstance(key, tuple) and len(key) == 3:
+        return f"{key[0]} {list(key[1])} for {list(key[2])}"
+    return str(key)

@@ -1,6 +1,7 @@
 """Model names -> folders on this machine.
 
-A name is looked for in this order: a local folder, the cache, an installed model package, the Hugging Face hub.
+A name is looked for in this order: a local folder, the weights that come with ragzip, the cache, an installed model
+package, the Hugging Face hub.
 Nothing heavy is imported on the way unless a GGUF file must be converted or the hub asked.
 """
 
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ragzip.errors import ModelError
-from ragzip.models import catalogue, hub
+from ragzip.models import catalogue, hub, shipped
 from ragzip.models.cache import OnStatus, cache_dir, digest_memory, install, model_folder, trouble
 from ragzip.models.catalogue import ModelSpec
 from ragzip.models.digests import digest
+from ragzip.models.weights import is_adapter
 from ragzip.registry import suggest
 
 Place = Literal["local", "cache", "package", ""]
@@ -27,8 +29,8 @@ def resolve(name: str, *, on_status: OnStatus | None = None) -> Path:
     """The folder of a model, in the layout of ``transformers``; made or fetched where it has to be.
 
     Args:
-        name: A local folder, a built-in model's name, or an id on the Hugging Face hub (``owner/name``, with
-            ``@revision`` if need be).
+        name: A local folder, a built-in model's name, the name of weights that come with ragzip, or an id on the
+            Hugging Face hub (``owner/name``, with ``@revision`` if need be).
         on_status: Told what is going on where it takes more than a moment.
 
     Raises:
@@ -37,6 +39,9 @@ def resolve(name: str, *, on_status: OnStatus | None = None) -> Path:
     local = _local(name)
     if local is not None:
         return local
+    weights = shipped.find(name)
+    if weights is not None:
+        return shipped.checked_folder(weights)
     spec = catalogue.find(name)
     if spec is None:
         return _from_hub(name, on_status)
@@ -52,13 +57,17 @@ def resolve(name: str, *, on_status: OnStatus | None = None) -> Path:
 def status(name: str) -> Place:
     """Where a model is now: "local" (a folder), "cache", "package" (installed), or "" where it is not here.
 
-    Quick, and changes nothing: no download, no conversion, no heavy import.
+    The package of the trained weights is ragzip itself. Quick, and changes nothing: no download, no conversion, no
+    heavy import.
     """
     try:
         if _local(name) is not None:
             return "local"
     except ModelError:
         return ""
+    weights = shipped.find(name)
+    if weights is not None:
+        return "package" if weights.here else ""
     spec = catalogue.find(name)
     if spec is None:
         return "cache" if "/" in name and hub.fetched(name) else ""
@@ -75,7 +84,7 @@ def canonical(name: str) -> str:
     Two names with the same canonical spelling are the same model; soft segments are compared by it. Loads nothing.
     """
     path = Path(name).expanduser()
-    if _path_like(name) or (path / "config.json").is_file():
+    if _path_like(name) or (path / "config.json").is_file() or is_adapter(path):
         return str(path.resolve())
     return name
 
@@ -161,7 +170,7 @@ def _local(name: str) -> Path | None:
     if not name.strip() or "\0" in name:
         raise ModelError(f"{name!r} is no model name", hint=_known())
     path = Path(name).expanduser()
-    if (path / "config.json").is_file():
+    if (path / "config.json").is_file() or is_adapter(path):
         return path.absolute()
     if not _path_like(name):
         return None
@@ -172,14 +181,18 @@ def _local(name: str) -> Path | None:
 
 
 def _known() -> str:
-    return f"Built-in models: {', '.join(catalogue.CATALOGUE)}."
+    return f"Built-in models: {', '.join(_names())}."
+
+
+def _names() -> list[str]:
+    return [*catalogue.CATALOGUE, *shipped.SHIPPED]
 
 
 def _from_hub(name: str, on_status: OnStatus | None) -> Path:
     if "/" not in name:
         raise ModelError(
             f"unknown model {name!r}",
-            hint=f"{suggest(name, list(catalogue.CATALOGUE))} Or give a folder, or a hub id as owner/name.",
+            hint=f"{suggest(name, _names())} Or give a folder, or a hub id as owner/name.",
         )
     try:
         return hub.download(name, on_status=on_status)

@@ -19,6 +19,7 @@ from tokenizers import Encoding, Tokenizer
 from ragzip.errors import ModelError
 from ragzip.models.catalogue import GENERATOR
 from ragzip.models.locate import resolve
+from ragzip.models.lora import tokenizer_folder
 from ragzip.models.runtime import kept, state
 from ragzip.tokens import TokenCounter
 
@@ -38,7 +39,7 @@ def load_tokenizer(name: str) -> Tokenizer:
 
 def text_tokenizer(name: str) -> TextTokenizer:
     """A model's ``TextTokenizer``, shared by the whole process."""
-    path = tokenizer_file(resolve(name))
+    path = tokenizer_file(tokenizer_folder(resolve(name)))
     made: TextTokenizer = kept(("tokenizer", *state(path)), lambda: TextTokenizer(read_tokenizer(path)))
     return made
 
@@ -68,15 +69,23 @@ def read_tokenizer(path: Path) -> Tokenizer:
 _SMALL = 8_000  # characters below which waking the tokenizer's threads costs more than they save
 
 
-def encode_batch(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool) -> list[Encoding]:
-    """Encodes any strings, lone surrogates included, which become question marks."""
+def encode_batch(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool, offsets: bool = False) -> list[Encoding]:
+    """Encodes any strings, lone surrogates included, which become question marks.
+
+    Args:
+        tokenizer: Any.
+        texts: Any strings.
+        special: Whether special tokens are put around each.
+        offsets: Whether the places of tokens in characters are needed; they take a while.
+    """
     batch = list(texts)
+    encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
     try:
         if sum(map(len, batch)) < _SMALL:
             return [tokenizer.encode(text, add_special_tokens=special) for text in batch]
-        return tokenizer.encode_batch_fast(batch, add_special_tokens=special)
+        return encode(batch, add_special_tokens=special)
     except TypeError:
-        return tokenizer.encode_batch_fast([well_formed(t) for t in batch], add_special_tokens=special)
+        return encode([well_formed(t) for t in batch], add_special_tokens=special)
 
 
 def well_formed(text: str) -> str:

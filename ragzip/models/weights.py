@@ -8,21 +8,33 @@ from pathlib import Path
 
 from ragzip.errors import ModelError
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""What the ``peft`` library writes in place of a config.json."""
+
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.h5", "*.msgpack")
 _MOST_HEADER = 100_000_000
 _DAMAGED = "Get the files again; an interrupted download or copy leaves such files."
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter: changes of another model's weights, and not a whole model."""
+    whole = (folder / "model.safetensors", folder / "model.safetensors.index.json")
+    return (folder / ADAPTER_CONFIG).is_file() and not any(path.is_file() for path in whole)
+
+
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model, each whole.
+    """The safetensors files of a model or an adapter, each whole.
 
     Raises:
         ModelError: There are none, one is missing or cut short, or the folder has pickled weights only.
     """
     index = folder / "model.safetensors.index.json"
     single = folder / "model.safetensors"
+    adapter = folder / "adapter_model.safetensors"
     if single.is_file():
         files = [single]
+    elif is_adapter(folder) and adapter.is_file():
+        files = [adapter]
     elif index.is_file():
         files = [folder / name for name in _shards(index)]
     else:
@@ -33,9 +45,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def looks_complete(folder: Path) -> bool:
-    """Whether a folder has a config and whole weights."""
+    """Whether a folder has a config and whole weights; the base of an adapter may still be missing."""
     try:
-        return (folder / "config.json").is_file() and bool(weight_files(folder))
+        return ((folder / "config.json").is_file() or is_adapter(folder)) and bool(weight_files(folder))
     except ModelError:
         return False
 
@@ -60,7 +72,8 @@ def _none(folder: Path) -> ModelError:
             f"{folder} has pickled weights only ({', '.join(pickled[:3])}), which can run any code when opened",
             hint="Use a model with model.safetensors, or save this one as safetensors where you trust it.",
         )
-    return ModelError(f"{folder} has no model.safetensors", hint="Give the folder that holds the model's weights.")
+    what = "adapter_model.safetensors" if is_adapter(folder) else "model.safetensors"
+    return ModelError(f"{folder} has no {what}", hint="Give the folder that holds the model's weights.")
 
 
 def _whole(path: Path) -> None:

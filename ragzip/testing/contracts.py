@@ -62,10 +62,17 @@ class CompressorContract:
         return contexts()
 
     def neutral(self) -> list[Compressor[Any, Any]]:
-        """Settings that must change nothing: ``keep=1.0``, and ``threshold=0`` for methods that have both."""
+        """Settings that must change nothing: ``keep=1.0``, and ``threshold=0`` for methods that have both.
+
+        Other limits are taken off, and the order is left as it is.
+        """
         made = self.make()
         names = _options(made)
-        cleared = {name: None for name in ("keep", "threshold", "budget", "tokens") if name in names}
+        cleared: dict[str, Any] = {
+            name: None for name in ("keep", "threshold", "budget", "tokens", "top_k") if name in names
+        }
+        if "order" in names:
+            cleared["order"] = "original"
         found = []
         if "keep" in names:
             found.append(dataclasses.replace(made, **{**cleared, "keep": 1.0}))  # type: ignore[type-var]

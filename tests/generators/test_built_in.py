@@ -2,8 +2,8 @@
 
 import pytest
 
-from ragzip.generators._prompt import encode_prompt
 from ragzip.generators.huggingface import HuggingFace
+from ragzip.models.chat import encode_prompt
 from ragzip.types import Message, SoftSegment
 
 pytestmark = pytest.mark.models

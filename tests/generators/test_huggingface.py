@@ -9,8 +9,8 @@ import torch
 
 from ragzip import models
 from ragzip.errors import ConfigError, GenerationError
-from ragzip.generators._prompt import encode_prompt
 from ragzip.generators.huggingface import HuggingFace
+from ragzip.models.chat import encode_prompt
 from ragzip.testing.models import tiny_causal_lm
 from ragzip.types import Message, SoftSegment, TextSegment
 
@@ -105,7 +105,7 @@ def test_first_piece_arrives_before_the_end(generator):
 
 def test_an_answer_begun_in_quotation_marks_ends_with_them(monkeypatch, generator):
     """Each prompt by its own last turn, whatever else is in its batch."""
-    from ragzip.generators import _decode
+    from ragzip.models import decode as _decode
 
     seen = []
     kept = _decode.AnswerText
@@ -237,7 +237,7 @@ def test_sampling_is_reproducible_and_independent_of_the_batch(tiny_lm_path):
 
 def test_sampling_draws_from_the_softmax(lm):
     """The share of each token among many draws is its probability."""
-    from ragzip.generators._decode import _sampling
+    from ragzip.models.decode import _sampling
 
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
     temperature, noise = _sampling(lm, 1, 2.0, 1.0, 0)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from ragzip import models
 from ragzip.errors import GenerationError
-from ragzip.generators._prompt import encode_prompt
 from ragzip.generators.huggingface import HuggingFace
+from ragzip.models.chat import encode_prompt
 from ragzip.testing.models import tiny_causal_lm
 from ragzip.types import Message, SoftSegment, TextSegment
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragzip import models
-from ragzip.generators._stream import BROKEN, AnswerText
+from ragzip.models.stream import BROKEN, AnswerText
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import GenerationError
-from ragzip.models import CausalLM, canonical
+from ragzip.models.causal_lm import CausalLM
+from ragzip.models.locate import canonical
 from ragzip.models.tokenizer import encode_batch
 from ragzip.types import Message, Segment, SoftSegment, TextSegment
 

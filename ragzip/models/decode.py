@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import PromptTooLong
-from ragzip.generators._prompt import EncodedPrompt
-from ragzip.generators._stream import AnswerText
-from ragzip.models import CausalLM
+from ragzip.models.causal_lm import CausalLM
+from ragzip.models.chat import EncodedPrompt
+from ragzip.models.stream import AnswerText
 from ragzip.types import Generation
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from torch import Tensor
 
 
@@ -47,9 +48,9 @@ def decode_batch(
     import torch
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-    ends = _ends(lm)
+    ends = end_tokens(lm.model, lm.tokenizer)
     inputs = _inputs(lm, prompts)
-    tap = _Tap(lm, len(prompts), ends, stop, on_text)
+    tap = Tap(lm.text.tokenizer, ends, stop, on_text)
     processors: list[Any] = []
     if temperature > 0:
         processors = _sampling(lm, len(prompts), temperature, top_p, seed)
@@ -72,13 +73,11 @@ def decode_batch(
                 logits_processor=LogitsProcessorList(processors),
                 stopping_criteria=StoppingCriteriaList([tap]),
             )
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _no_memory(lm, prompts) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-            raise _no_memory(lm, prompts) from error
-        raise
-    return tap.results(prompts, start)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise no_memory(lm.device, [prompt.length for prompt in prompts]) from error
+    return tap.results([prompt.length for prompt in prompts], start)
 
 
 def _inputs(lm: CausalLM, prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
@@ -102,38 +101,46 @@ def _inputs(lm: CausalLM, prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]
     return {"inputs_embeds": rows, "attention_mask": mask.to(lm.device)}
 
 
-def _ends(lm: CausalLM) -> list[int]:
-    """Every token that ends an answer, as the model and its tokenizer say."""
-    found = getattr(lm.model.generation_config, "eos_token_id", None)
+def end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """Every token that ends an answer, as the ``transformers`` model and its tokenizer say."""
+    found = getattr(model.generation_config, "eos_token_id", None)
     ends = list(found) if isinstance(found, (list, tuple)) else [found]
-    return sorted({int(end) for end in (*ends, lm.tokenizer.eos_token_id) if end is not None})
+    return sorted({int(end) for end in (*ends, tokenizer.eos_token_id) if end is not None})
 
 
 def _pad(lm: CausalLM) -> int:
     pad = lm.tokenizer.pad_token_id
-    return int(pad) if pad is not None else next(iter(_ends(lm)), 0)
+    return int(pad) if pad is not None else next(iter(end_tokens(lm.model, lm.tokenizer)), 0)
 
 
-def _no_memory(lm: CausalLM, prompts: Sequence[EncodedPrompt]) -> PromptTooLong:
-    longest = max(prompt.length for prompt in prompts)
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error of a forward pass says that memory ran out."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return "can't allocate memory" in str(error) or "not enough memory" in str(error)
+
+
+def no_memory(device: str, lengths: Sequence[int]) -> PromptTooLong:
+    """What to raise for it."""
     return PromptTooLong(
-        f"not enough memory on {lm.device} for {len(prompts)} prompts of up to {longest} tokens",
+        f"not enough memory on {device} for {len(lengths)} prompts of up to {max(lengths)} tokens",
         hint="Lower batch_size or the budget.",
     )
 
 
-class _Tap:
+class Tap:
     """A stopping criterion that sees every token as it is chosen, and so knows times, texts and ends."""
 
     def __init__(
         self,
-        lm: CausalLM,
-        size: int,
+        tokenizer: Tokenizer,
         ends: Sequence[int],
         stop: Sequence[tuple[str, ...]],
         on_text: Sequence[Callable[[str], None] | None],
     ) -> None:
-        tokenizer = lm.text.tokenizer
+        size = len(stop)
         self._ends = frozenset(ends)
         self._answers = [
             AnswerText(lambda ids: tokenizer.decode(list(ids), skip_special_tokens=True), stop=stops, on_text=tell)
@@ -164,19 +171,19 @@ class _Tap:
             self._stopped[row] = self._answers[row].feed(token)
         return torch.tensor(self._stopped, dtype=torch.bool, device=input_ids.device)
 
-    def results(self, prompts: Sequence[EncodedPrompt], start: float) -> list[Generation]:
-        """What came of every prompt."""
+    def results(self, lengths: Sequence[int], start: float) -> list[Generation]:
+        """What came of every prompt, given how many tokens it has."""
         return [
             Generation(
                 text=answer.finish(),
-                prompt_tokens=prompt.length,
+                prompt_tokens=length,
                 new_tokens=self._tokens[row],
                 first_token_seconds=self._first[row] - start,
                 seconds=self._last[row] - start,
                 stopped=self._stopped[row],
                 passes=self._passes[row],
             )
-            for row, (answer, prompt) in enumerate(zip(self._answers, prompts, strict=True))
+            for row, (answer, length) in enumerate(zip(self._answers, lengths, strict=True))
         ]
 
 

@@ -1,0 +1,138 @@
+"""The trained weights that come with the package, below ``ragzip/weights/``: small, checked, and offline.
+
+A folder holds the weights, their config and a model card. Most have only what differs from a built-in model, so the
+base has to be here, too. Every weight file is compared with the checksum in the table before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from ragzip.errors import ModelError
+from ragzip.models.cache import digest_memory
+from ragzip.models.catalogue import EMBEDDER, GENERATOR
+from ragzip.models.digests import digest
+
+ROOT = Path(__file__).resolve().parent.parent / "weights"
+"""Where the folders lie; in the wheel as in a checkout."""
+
+_AGAIN = "Install ragzip again, or give the folder of weights of your own: ragzip train --help"
+
+
+PROVENCE = "provence-minilm-l6"
+LLMLINGUA2 = "llmlingua2-minilm-l6"
+RECOMP_EXTRACTIVE = "recomp-extractive-minilm-l6"
+RECOMP_ABSTRACTIVE = "recomp-abstractive-smollm2"
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedSpec:
+    """Trained weights that come with ragzip.
+
+    Attributes:
+        name: What ``model`` options call them.
+        method: The registry name of the method that reads them, and of their folder.
+        base: What they were trained from.
+        licence: Of the weights, as an SPDX identifier.
+        sha256: Checksum of the weight file, in hex; "" until they are shipped.
+        weights: Name of the weight file.
+    """
+
+    name: str
+    method: str
+    base: str
+    licence: str
+    sha256: str
+    weights: str = "model.safetensors"
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie, whether or not they are there."""
+        return ROOT / self.method
+
+    @property
+    def here(self) -> bool:
+        """Whether the weight file is there; says nothing of what is in it."""
+        return (self.folder / self.weights).is_file()
+
+    @property
+    def bytes(self) -> int:
+        """Size of the weight file, 0 where it is not there."""
+        return (self.folder / self.weights).stat().st_size if self.here else 0
+
+
+SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
+    {
+        spec.name: spec
+        for spec in (
+            ShippedSpec(
+                name=PROVENCE,
+                method="provence",
+                base=EMBEDDER,
+                licence="CC-BY-SA-4.0",
+                sha256="1881081b4937e04e00a439fade8e2e9882cfb9c288848ed7bf59e741661d3ef5",
+            ),
+            ShippedSpec(
+                name=LLMLINGUA2,
+                method="llmlingua2",
+                base=EMBEDDER,
+                licence="CC-BY-SA-4.0",
+                sha256="75222d12fa7111c767f918d9a82aaf0a2ad2564bb4fc231839325db519fed0e2",
+            ),
+            ShippedSpec(
+                name=RECOMP_EXTRACTIVE,
+                method="recomp_extractive",
+                base=EMBEDDER,
+                licence="CC-BY-SA-4.0",
+                sha256="be7d7ecb5714d3ff16344c9df3cc60f88669b67241832d6d1117b8fdb8a82e5e",
+            ),
+            ShippedSpec(
+                name=RECOMP_ABSTRACTIVE,
+                method="recomp_abstractive",
+                base=GENERATOR,
+                licence="CC-BY-SA-4.0",
+                sha256="",
+                weights="adapter_model.safetensors",
+            ),
+        )
+    }
+)
+
+
+def find(name: str) -> ShippedSpec | None:
+    """The shipped weights of this name, or None."""
+    return SHIPPED.get(name)
+
+
+def all_shipped() -> tuple[ShippedSpec, ...]:
+    """All shipped weights, in the order to list them."""
+    return tuple(SHIPPED.values())
+
+
+def checked_folder(spec: ShippedSpec) -> Path:
+    """The folder of shipped weights, once their checksum is that of the table.
+
+    The file is read once for each of its states; see ``ragzip.models.digests``.
+
+    Raises:
+        ModelError: The weights are not there, damaged, or others than the table knows.
+    """
+    weights = spec.folder / spec.weights
+    if not spec.here:
+        raise ModelError(
+            f"the weights {spec.name!r} should have come with ragzip, but {weights} does not exist", hint=_AGAIN
+        )
+    try:
+        found = digest(weights, digest_memory())
+    except OSError as error:
+        raise ModelError(f"{weights} cannot be read: {error.strerror or error}", hint=_AGAIN) from error
+    if found != spec.sha256:
+        known = "its checksum differs" if spec.sha256 else "no checksum is known"
+        raise ModelError(
+            f"{weights} is not the file that {spec.name!r} is known by ({known})",
+            hint=f"Another version or a damaged file. {_AGAIN}",
+        )
+    return spec.folder
