@@ -134,9 +134,19 @@ class Context(Generic[S_co]):
                 return passage
         raise KeyError(passage_id)
 
-    def expand(self, span: Span) -> str:
-        """The original characters of a span, as before compression."""
-        return self.passage(span.passage_id).text[span.start : span.end]
+    def expand(self, what: Span | Segment | str) -> str:
+        """The original characters, as before compression; ``ragzip.pipelines.originals`` knows what stands around.
+
+        Args:
+            what: A span; a segment, for all it was taken or written from, joined by blank lines; or a passage's id.
+
+        Raises:
+            KeyError: There is no such passage.
+        """
+        if isinstance(what, str):
+            return self.passage(what).text
+        spans = (what,) if isinstance(what, Span) else what.sources
+        return "\n\n".join(self.passage(span.passage_id).text[span.start : span.end] for span in spans)
 
 
 def context_of(query: Query, passages: tuple[Passage, ...]) -> Context[TextSegment]:

@@ -9,8 +9,15 @@ from ragzip.cli.console import out
 from ragzip.types import Answer, Status
 
 
-def as_dict(answer: Answer) -> dict[str, Any]:
-    """The object that ``query --json`` prints; ratio is null where nothing is left of the context."""
+def as_dict(answer: Answer, *, context: bool = False) -> dict[str, Any]:
+    """The object that ``query --json`` prints; ratio is null where nothing is left of the context.
+
+    Args:
+        answer: What to print.
+        context: With the segments that the generator read and the passages they came from, for ``expand``.
+    """
+    from ragzip.pipelines.originals import context_dict
+
     compression, timings = answer.compression, answer.timings
     return {
         "question": answer.query.text,
@@ -43,6 +50,7 @@ def as_dict(answer: Answer) -> dict[str, Any]:
             "total": round(timings.total, 6),
         },
         "new_tokens": answer.generation.new_tokens,
+        **({"context": context_dict(compression.context)} if context else {}),
     }
 
 

@@ -27,12 +27,14 @@ def compress(
     threshold: Annotated[float | None, typer.Option("--threshold", "-t", help="Least score kept.")] = None,
     tokenizer: Annotated[str, typer.Option("--tokenizer", help="Whose tokens are counted.")] = "smollm2-135m-instruct",
     format_: Annotated[str, typer.Option("--format", help="text, jsonl, or auto by the first line.")] = "auto",
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object with all passages, for expand.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No summary on standard error.")] = False,
 ) -> None:
     """Compress standard input to standard output.
 
     Text in, text out. JSON lines of passages ({"id", "title", "text"}) in, the same lines out with compressed text
-    and the spans it came from; passages with nothing left are left out. All lines share one budget.
+    and the spans it came from; passages with nothing left are left out. All lines share one budget. With --json,
+    what ragzip expand reads.
 
     \b
     Example:
@@ -56,7 +58,10 @@ def compress(
     counter = TokenCounter(CountTokens(tokenizer), titles=bool(rows))
     with waiting("compressing"):
         result = stack.run([context_of(Query(query), passages)], counter=counter)[0]
-    _write(result, rows)
+    if json_:
+        _write_json(result)
+    else:
+        _write(result, rows)
     if not quiet:
         _summary(result)
 
@@ -161,6 +166,15 @@ def _write(result: CompressionResult[Segment], rows: list[dict[str, Any]]) -> No
         spans = [[s.start, s.end] for s in segment.sources if s.passage_id == str(position)]
         line = {**row, _text_key(row): segment.text, "spans": spans}
         typer.echo(well_formed(json.dumps(line, ensure_ascii=False, allow_nan=False)))
+
+
+def _write_json(result: CompressionResult[Segment]) -> None:
+    """The compressed context with the passages it came from, which ``ragzip expand`` reads."""
+    from ragzip.models.tokenizer import well_formed
+    from ragzip.pipelines.originals import context_dict
+
+    counts = {"tokens_in": result.tokens_in, "tokens_out": result.tokens_out}
+    typer.echo(well_formed(json.dumps({**context_dict(result.context), **counts}, ensure_ascii=False)))
 
 
 def _summary(result: CompressionResult[Segment]) -> None:

@@ -131,7 +131,7 @@ def _one(pipeline: Any, question: str, as_json: bool, show_context: bool) -> Non
     if not answer.compression.context.passages:
         note("no passage was found; the answer is the model's own")
     if as_json:
-        print_json(answers.as_dict(answer))
+        print_json(answers.as_dict(answer, context=show_context))
     else:
         answers.show(answer, show_context=show_context)
 

@@ -9,7 +9,8 @@ its count was seen to fit.
 from __future__ import annotations
 
 from collections import Counter as Multiset
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from ragzip.compressors._layout import Layout
@@ -40,6 +41,7 @@ def fit(
     *,
     skip: Skip = "unit",
     cut: bool = True,
+    must: Collection[int] = (),
 ) -> Context[Segment]:
     """The context of the first units that fit, and of later ones that fill what is left.
 
@@ -50,17 +52,38 @@ def fit(
         counter: The generator's.
         skip: What to pass over when a unit does not fit.
         cut: Where no unit fits, cut the best ones at a word, else within one, rather than keep nothing.
+        must: Units that are all kept where they fit by themselves; where they do not, ``ranked`` alone decides.
     """
     if limit <= 0 or not ranked:
         return layout.build(())
     costs = Costs(layout, counter)
-    found = _search(layout, ranked, limit, counter, costs, skip)
+    base = _base(layout, must, limit, counter)
+    found = _search(layout, ranked, limit, counter, costs, skip, base)
     if found is None and not costs.exact:
         costs.exact = True  # text unlike any other, such as long runs of white space: leave nothing to guesses
-        found = _search(layout, ranked, limit, counter, costs, skip)
+        found = _search(layout, ranked, limit, counter, costs, skip, base)
+    if found is None and base.units:
+        found = layout.build(base.units)
     if found is None and cut:
         found = _cut(layout, ranked, limit, counter)
     return layout.build(()) if found is None else found
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """Units that are in every choice, the segments they open, and what they cost together."""
+
+    units: frozenset[int] = frozenset()
+    segments: frozenset[int] = frozenset()
+    cost: int = 0
+
+
+def _base(layout: Layout, must: Collection[int], limit: int, counter: Counter) -> _Base:
+    """What must be kept; nothing where it does not fit."""
+    cost = counter.context(layout.build(must)) if must else 0
+    if not must or cost > limit:
+        return _Base()
+    return _Base(frozenset(must), frozenset(layout.units[unit].segment for unit in must), cost)
 
 
 def unless_grown(layout: Layout, context: Context[Segment], counter: Callable[[], Counter]) -> Context[Segment]:
@@ -131,14 +154,14 @@ class Costs:
 
 
 def _search(
-    layout: Layout, ranked: Sequence[int], limit: int, counter: Counter, costs: Costs, skip: Skip
+    layout: Layout, ranked: Sequence[int], limit: int, counter: Counter, costs: Costs, skip: Skip, base: _Base
 ) -> Context[Segment] | None:
     """The fullest context seen to fit, moving the target of the estimate; None where none was found."""
     best: Context[Segment] | None = None
     # Joined, sentences mostly cost a little more than one by one: aim lower, and the first count fits.
     most, target, tried = -1, limit - limit // 64, set[frozenset[int]]()
     while target > 0:
-        chosen, total = _greedy(layout, ranked, target, costs, skip)
+        chosen, total = _greedy(layout, ranked, target, costs, skip, base)
         if not chosen or chosen in tried or (best is not None and len(tried) >= _ROUNDS):
             break
         tried.add(chosen)
@@ -157,12 +180,14 @@ def _search(
     return best
 
 
-def _greedy(layout: Layout, ranked: Sequence[int], target: int, costs: Costs, skip: Skip) -> tuple[frozenset[int], int]:
+def _greedy(
+    layout: Layout, ranked: Sequence[int], target: int, costs: Costs, skip: Skip, base: _Base
+) -> tuple[frozenset[int], int]:
     """The units that fit the target by the estimate, first come first served, and what they cost."""
-    room, chosen, opened, closed = target, set[int](), set[int](), set[int]()
+    room, chosen, opened, closed = target - base.cost, set(base.units), set(base.segments), set[int]()
     for place, unit in enumerate(ranked):
         segment = layout.units[unit].segment
-        if segment in closed:
+        if unit in base.units or segment in closed:
             continue
         cost = costs.unit(ranked, place, room)
         cost += 0 if segment in opened else costs.lead(segment)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
 from ragzip.compressors._allocate import fit, fits, unless_grown
+from ragzip.compressors._forced import Force, check_forced, forced_units
 from ragzip.compressors._layout import Layout
 from ragzip.compressors._options import check_count, check_number, check_share, counter_of
 from ragzip.protocols import Compressor, Counter, runtime_field
@@ -38,7 +39,8 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
     """Keeps the sentences with the best scores, in their order, with exact spans.
 
     A method is a frozen dataclass with ``score`` and its own options; see ``sentence_filter`` for an example. All
-    limits that are given hold together; where none is, ``default_keep`` does.
+    limits that are given hold together; where none is, ``default_threshold`` does, or ``default_keep`` for methods
+    whose scores have no scale.
 
     Attributes:
         threshold: Sentences that score less are dropped; None drops none.
@@ -46,20 +48,27 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
             sentence is kept whole even where it is more.
         budget: Most tokens of the whole context as laid out, titles and separators included, shared across
             passages by score. Always met: a best sentence that is longer than the budget is cut at a word.
+        force_keep: Sentences with these come before all others and stay whatever threshold and keep say:
+            ``titles``, ``numbers``, ``negations``. Only a budget is stronger.
+        force_pattern: A regular expression; sentences in which it is found are kept like those of ``force_keep``.
         counter: Whose tokens are counted; the generator's within a pipeline.
     """
 
     default_keep: ClassVar[float] = 0.5
+    default_threshold: ClassVar[float | None] = None
 
     threshold: float | None = None
     keep: float | None = None
     budget: int | None = None
+    force_keep: tuple[Force, ...] = ()
+    force_pattern: str | None = None
     counter: Counter | None = runtime_field()
 
     def __post_init__(self) -> None:
         check_number("threshold", self.threshold)
         check_share("keep", self.keep)
         check_count("budget", self.budget)
+        check_forced(self.force_keep, self.force_pattern)
 
     @abstractmethod
     def score(self, query: Query, groups: Sequence[Sentences]) -> Sequence[Sequence[float]]:
@@ -72,6 +81,9 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
 
     def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[TextSegment]]:
         """Each context with its best sentences."""
+        unlimited = self.threshold is None and self.keep is None and self.budget is None
+        if unlimited and self.default_threshold is not None:
+            return replace(self, threshold=self.default_threshold).compress(contexts)
         return [cast("Context[TextSegment]", self._compress(context)) for context in contexts]
 
     def _compress(self, context: Context[TextSegment]) -> Context[Segment]:
@@ -83,37 +95,58 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
         if not layout.units or (keep is None and self.threshold is None and self.budget is None):
             return layout.context
         if keep is None and self.budget is None:
-            kept = layout.build(self._ranked(layout))
+            kept = layout.build(self._rank(layout, self._forced(layout), None))
             return unless_grown(layout, kept, lambda: counter_of(self.counter))
         counter = counter_of(self.counter)
         if self.budget == 0:
             return layout.build(())
         if keep is None and self.threshold is None and fits(layout, self.budget or 0, counter):
             return layout.context  # nothing to decide: spare the scoring
-        ranked = self._ranked(layout)
+        must = self._forced(layout)
         share = None if keep is None else math.floor(keep * counter.context(layout.context))
+        if share is not None and must:
+            share = max(share, counter.context(layout.build(must)))
+        ranked = self._rank(layout, must, min(limit for limit in (share, self.budget) if limit is not None))
         if share is None or (self.budget is not None and self.budget <= share):
-            kept = fit(layout, ranked, self.budget or 0, counter)
+            kept = fit(layout, ranked, self.budget or 0, counter, must=must)
         else:
-            kept = fit(layout, ranked, share, counter, cut=False)
+            kept = fit(layout, ranked, share, counter, cut=False, must=must)
             if not kept.segments and ranked:
                 best = ranked[:1]
                 whole = self.budget is None
                 kept = layout.build(best) if whole else fit(layout, best, self.budget or 0, counter)
         return unless_grown(layout, kept, lambda: counter)
 
-    def _ranked(self, layout: Layout) -> list[int]:
-        """Units at or above the threshold, best first, equal ones in their order."""
-        groups, places = [], []
-        for segment, units in enumerate(layout.of_segment):
-            if units:
-                groups.append(Sentences(tuple(layout.text(unit) for unit in units), layout.passage(segment)))
-                places.append(units)
+    def _forced(self, layout: Layout) -> frozenset[int]:
+        return forced_units(layout, self.force_keep, self.force_pattern)
+
+    def _rank(self, layout: Layout, must: frozenset[int], limit: int | None) -> list[int]:
+        """The units to choose from, first those to choose first.
+
+        Args:
+            layout: The units.
+            must: Those that come first whatever they score.
+            limit: Most tokens that will be kept, or None where only the threshold decides.
+        """
+        groups = groups_of(layout)
         found = self.score(layout.context.query, groups)
-        if [len(scores) for scores in found] != [len(units) for units in places]:
+        if [len(scores) for scores in found] != [len(group.texts) for group in groups]:
             raise ValueError(f"{type(self).__name__}.score gave another number of scores than there are sentences")
-        scores = [float(score) for group in found for score in group]
+        return self._order([float(score) for group in found for score in group], must)
+
+    def _order(self, scores: Sequence[float], must: frozenset[int]) -> list[int]:
+        """What must be kept, then units at or above the threshold, best first, equal ones in their order."""
         if not all(math.isfinite(score) for score in scores):
             raise ValueError(f"{type(self).__name__}.score gave a score that is not finite")
         least = -math.inf if self.threshold is None else self.threshold
-        return sorted((u for u in range(len(scores)) if scores[u] >= least), key=lambda u: (-scores[u], u))
+        above = (unit for unit in range(len(scores)) if unit in must or scores[unit] >= least)
+        return sorted(above, key=lambda unit: (unit not in must, -scores[unit], unit))
+
+
+def groups_of(layout: Layout) -> list[Sentences]:
+    """The sentences of every segment that has some, in order; there are as many as units."""
+    return [
+        Sentences(tuple(layout.text(unit) for unit in units), layout.passage(segment))
+        for segment, units in enumerate(layout.of_segment)
+        if units
+    ]

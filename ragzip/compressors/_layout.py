@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +18,7 @@ _SPACE = re.compile(r"\s+")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A sentence of a text segment, or a whole soft segment.
+    """A sentence (or word, or phrase) of a text segment, or a whole soft segment.
 
     Attributes:
         segment: Index of its segment in the context.
@@ -33,21 +34,24 @@ class Unit:
 class Layout:
     """The units of one context, in order.
 
-    Sentences longer than 1,000 characters (tables, code, text without full stops) are several units, cut at line
-    ends or words. Segments without any character but white space have no unit.
+    By default these are sentences. Those longer than 1,000 characters (tables, code, text without full stops) are
+    several units, cut at line ends or words. Segments without any character but white space have no unit.
 
     Args:
         context: It is never changed.
+        cut: What cuts a text into units: ``(start, end)`` in characters, in order, without overlap, none empty.
+            None cuts into sentences.
     """
 
-    def __init__(self, context: Context[Segment]) -> None:
+    def __init__(self, context: Context[Segment], *, cut: Callable[[str], Iterable[Stretch]] | None = None) -> None:
         self.context = context
+        self._fine = cut is not None
         self.units: list[Unit] = []
         self.of_segment: list[range] = []
         for index, segment in enumerate(context.segments):
             first = len(self.units)
             if isinstance(segment, TextSegment):
-                self.units += [Unit(index, start, end) for start, end in _units(segment.text)]
+                self.units += [Unit(index, start, end) for start, end in (cut or _units)(segment.text)]
             elif segment.embeddings.shape[0]:
                 self.units.append(Unit(index, 0, 0))
             self.of_segment.append(range(first, len(self.units)))
@@ -84,10 +88,16 @@ class Layout:
         segment = self.context.segments[place.segment]
         return segment.text[place.start : place.end] if isinstance(segment, TextSegment) else ""
 
+    def places(self, segment: int) -> list[Stretch]:
+        """Where the units of a segment stand in its text."""
+        units = self.of_segment[segment]
+        return [(place.start, place.end) for place in self.units[units.start : units.stop]]
+
     def build(self, kept: Iterable[int], ends: Mapping[int, int] | None = None) -> Context[Segment]:
         """The context with these units alone, in their order.
 
-        Neighbouring units keep the white space between them; others are joined by the segment's joiner.
+        Neighbouring units keep the white space between them; others are joined by the segment's joiner. Units smaller
+        than sentences that have no white space between them (Chinese, Japanese) are joined by nothing.
 
         Args:
             kept: Indices of units.
@@ -104,7 +114,7 @@ class Layout:
             whole = [(self.units[units[0]].start, self.units[units[-1]].end)]
             part: Segment | None = segment
             if isinstance(segment, TextSegment) and stretches != whole:
-                part = _take(segment, stretches, self.passages)
+                part = _take(segment, stretches, self.passages, self._fine)
             if part is not None:
                 segments.append(part)
         return Context(self.context.query, tuple(segments), self.context.passages)
@@ -145,10 +155,16 @@ def _break(text: str, start: int, stop: int) -> int:
     return near if near > start else stop
 
 
-def _take(segment: TextSegment, stretches: Sequence[Stretch], passages: Mapping[str, Passage]) -> TextSegment | None:
+def _take(
+    segment: TextSegment, stretches: Sequence[Stretch], passages: Mapping[str, Passage], fine: bool
+) -> TextSegment | None:
     """The segment with only these stretches of its text; None where nothing is left."""
     joiner = segment.joiner if not segment.joiner.strip() else " "
     pieces = _pieces(segment, passages)
+    if fine and (pieces is None or len(pieces) == 1) and _unspaced(segment.text, stretches):
+        joiner = ""
+    if not joiner:
+        stretches = _with_spaces(segment.text, stretches)
     if pieces is None:  # abstractive: the text is cut, and the spans still say what it was written from
         text = joiner.join(segment.text[start:end] for start, end in stretches)
         return TextSegment(text, segment.sources, joiner) if text.strip() else None
@@ -164,6 +180,29 @@ def _take(segment: TextSegment, stretches: Sequence[Stretch], passages: Mapping[
             number += 1
     text = joiner.join(passages[s.passage_id].text[s.start : s.end] for s in spans)
     return TextSegment(text, tuple(spans), joiner) if text.strip() else None
+
+
+def _unspaced(text: str, stretches: Sequence[Stretch]) -> bool:
+    """Whether at some gap the text has no white space on either side of what is dropped."""
+    return any(
+        not text[end].isspace() and not text[start - 1].isspace()
+        for (_, end), (start, _) in itertools.pairwise(stretches)
+    )
+
+
+def _with_spaces(text: str, stretches: Sequence[Stretch]) -> list[Stretch]:
+    """The stretches, each but the last with the one white space after it, so that they can be joined by nothing.
+
+    Where white space is only before the next stretch, that one is taken instead.
+    """
+    spaced: list[Stretch] = []
+    for number, (start, end) in enumerate(stretches):
+        if spaced and start and not text[spaced[-1][1] - 1].isspace() and text[start - 1].isspace():
+            start -= 1
+        if number < len(stretches) - 1 and text[end : end + 1].isspace():
+            end += 1
+        spaced.append((start, end))
+    return spaced
 
 
 def _pieces(segment: TextSegment, passages: Mapping[str, Passage]) -> list[tuple[int, Span]] | None:

@@ -54,9 +54,17 @@ class SentenceFilter(SentenceScorer):
         encoder = self.load()
         # The question by itself and the sentences of one context together: no score depends on a batch.
         asked = encoder.encode([query.text])[0]
-        texts = [f"{group.title}: {text}" if group.title else text for group in groups for text in group.texts]
-        rest = iter((encoder.encode(texts) @ asked).clip(0.0, 1.0).tolist())
-        # Rules of tables and other units without a word say nothing, whatever the encoder makes of their titles.
+        rest = iter((encoder.encode(titled(groups)) @ asked).clip(0.0, 1.0).tolist())
         return [
-            [score if _WORD.search(text) else 0.0 for text, score in zip(g.texts, rest, strict=False)] for g in groups
+            [score if says_something(text) else 0.0 for text, score in zip(g.texts, rest, strict=False)] for g in groups
         ]
+
+
+def titled(groups: Sequence[Sentences]) -> list[str]:
+    """All sentences of all groups, each with its passage's title before it."""
+    return [f"{group.title}: {text}" if group.title else text for group in groups for text in group.texts]
+
+
+def says_something(text: str) -> bool:
+    """Whether there is a word; rules of tables say nothing, whatever an encoder makes of their titles."""
+    return _WORD.search(text) is not None

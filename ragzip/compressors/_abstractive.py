@@ -1,0 +1,167 @@
+"""What compressors that write new text share: what must be said is said, limits are met, nothing grows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from ragzip.compressors._allocate import fit
+from ragzip.compressors._forced import Force, check_forced, forced, forced_units, touching
+from ragzip.compressors._layout import Layout
+from ragzip.compressors._options import check_count, check_share, counter_of
+from ragzip.errors import ConfigError
+from ragzip.models import Dtype, check_options
+from ragzip.protocols import Compressor, Counter, runtime_field
+from ragzip.types import Context, Passage, Segment, Span, TextSegment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abstractive(Compressor[TextSegment, TextSegment]):
+    """The options that rewriting compressors share, and what holds for all of them.
+
+    What they write never takes more tokens than what they read: else the context goes on as it was.
+
+    Attributes:
+        keep: Most tokens of the result, as a share of the context's; 1.0 leaves the context alone.
+        budget: Most tokens of the result as laid out. Always met: what is written is cut between sentences, and the
+            first sentence at a word where even that is longer.
+        max_new_tokens: Most tokens of each text that the model writes.
+        window: Most tokens of a prompt; documents that do not fit are read in several. At most the model's own.
+        force_keep: Sentences with these (``titles``, ``numbers``, ``negations``) are added word for word, with exact
+            spans, where what is written does not say the same name, number or negation.
+        force_pattern: A regular expression; what it finds is kept in the same way.
+        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
+        counter: Whose tokens are counted; the generator's within a pipeline.
+    """
+
+    keep: float | None = None
+    budget: int | None = None
+    max_new_tokens: int = 128
+    window: int = 2048
+    force_keep: tuple[Force, ...] = ()
+    force_pattern: str | None = None
+    dtype: Dtype = "auto"
+    device: str = "auto"
+    counter: Counter | None = runtime_field()
+
+    def __post_init__(self) -> None:
+        check_share("keep", self.keep)
+        check_count("budget", self.budget)
+        check_count("max_new_tokens", self.max_new_tokens, least=1)
+        check_count("window", self.window, least=256)
+        check_forced(self.force_keep, self.force_pattern)
+        check_options(self.dtype, self.device)
+
+    def limit(self, tokens: int) -> int | None:
+        """The stricter of keep and budget for a context of so many tokens; None where there is neither."""
+        limits = [] if self.keep is None else [math.floor(self.keep * tokens)]
+        return min([*limits, *([] if self.budget is None else [self.budget])], default=None)
+
+    def finish(
+        self, context: Context[TextSegment], written: Sequence[TextSegment], ranks: Sequence[int] = ()
+    ) -> Context[TextSegment]:
+        """The context with new segments in place of its own, what must be kept added, within the limits.
+
+        Args:
+            context: What was read.
+            written: What was written, extractive pieces among it.
+            ranks: For each of ``written`` its place when not all fits, 0 first; none for their order.
+        """
+        counter = counter_of(self.counter)
+        added = missing(context, written, self.force_keep, self.force_pattern)
+        made = Context(context.query, (*written, *added), context.passages)
+        tokens = counter.context(context)
+        fitted = self.fitted(made, tokens, (*ranks, *[0] * len(added)) if ranks else ())
+        if counter.context(fitted) <= tokens:
+            return fitted
+        return self.fitted(context, tokens)
+
+    def fitted(
+        self, context: Context[TextSegment], tokens: int | None = None, ranks: Sequence[int] = ()
+    ) -> Context[TextSegment]:
+        """The context's first sentences, those that must be kept before all others, within the limits.
+
+        Args:
+            context: Any.
+            tokens: What ``keep`` is a share of; None for the context's own.
+            ranks: For each segment its place when not all fits.
+        """
+        if self.keep is None and self.budget is None:
+            return context
+        counter = counter_of(self.counter)
+        count = counter.context(context)
+        tokens = count if tokens is None else tokens
+        limit = self.limit(tokens)
+        if limit is None or count <= limit:
+            return context
+        layout = Layout(cast("Context[Segment]", context))
+        must = forced_units(layout, self.force_keep, self.force_pattern)
+        places = [ranks[unit.segment] if ranks else 0 for unit in layout.units]
+        ranked = sorted(range(len(places)), key=lambda unit: (unit not in must, places[unit], unit))
+        return cast("Context[TextSegment]", self._cut(layout, ranked, must, tokens, counter))
+
+    def _cut(
+        self, layout: Layout, ranked: Sequence[int], must: frozenset[int], tokens: int, counter: Counter
+    ) -> Context[Segment]:
+        share = None if self.keep is None else math.floor(self.keep * tokens)
+        if share is not None and must:
+            share = max(share, counter.context(layout.build(must)))
+        if share is None or (self.budget is not None and self.budget <= share):
+            return fit(layout, ranked, self.budget or 0, counter, must=must)
+        kept = fit(layout, ranked, share, counter, cut=False, must=must)
+        if kept.segments or not ranked:
+            return kept
+        return layout.build(ranked[:1]) if self.budget is None else fit(layout, ranked[:1], self.budget, counter)
+
+
+def check_model(name: str, value: str) -> None:
+    """Refuses what can be no model's name."""
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(name, f"must be the name or folder of a model, not {value!r}")
+
+
+def sources_of(segments: Iterable[TextSegment], passages: Sequence[Passage]) -> tuple[Span, ...]:
+    """The spans that these segments came from, each once, in order; those that lie in no passage are left out."""
+    lengths = {passage.id: len(passage.text) for passage in reversed(passages)}
+    spans = dict.fromkeys(span for segment in segments for span in segment.sources)
+    return tuple(span for span in spans if span.end <= lengths.get(span.passage_id, -1))
+
+
+def missing(
+    context: Context[TextSegment], written: Sequence[TextSegment], kinds: tuple[Force, ...], pattern: str | None
+) -> tuple[TextSegment, ...]:
+    """The sentences with something that must be kept and that nothing written says in the same characters."""
+    if not kinds and pattern is None:
+        return ()
+    told = "\n".join(segment.text for segment in written)
+    layout = Layout(cast("Context[Segment]", context))
+    said: dict[str, bool] = {}
+    units: list[int] = []
+    for index, segment in enumerate(context.segments):
+        stretches = []
+        for start, end in forced(segment.text, layout.title(index), kinds, pattern):
+            piece = segment.text[start:end]
+            if not said.setdefault(piece, says(told, piece)):
+                stretches.append((start, end))
+        touched = touching(layout.places(index), stretches)
+        units += [unit for unit, hit in zip(layout.of_segment[index], touched, strict=True) if hit]
+    return cast("tuple[TextSegment, ...]", layout.build(units).segments) if units else ()
+
+
+def says(text: str, piece: str) -> bool:
+    """Whether a text holds a piece, and not only within a longer word or number."""
+    at = text.find(piece) if piece else -1
+    while at >= 0:
+        end = at + len(piece)
+        inside = (at and _joins(text[at - 1], piece[0])) or (end < len(text) and _joins(piece[-1], text[end]))
+        if not inside:
+            return True
+        at = text.find(piece, at + 1)
+    return False
+
+
+def _joins(before: str, after: str) -> bool:
+    return before.isalnum() and after.isalnum() and before.isascii() and after.isascii()

@@ -1,0 +1,250 @@
+"""A context taken apart into structures and prose, the question put to another compressor, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ragzip.compressors._layout import _take
+from ragzip.compressors._structures import is_json, json_literal, json_prose, structures
+from ragzip.errors import ConfigError
+from ragzip.protocols import Counter
+from ragzip.text import Stretch, complement, merge
+from ragzip.tokens import SEPARATOR
+from ragzip.types import Context, Passage, Segment, Span, TextSegment
+
+Kind = Literal["prose", "whole", "json"]
+_GAP = 2  # characters of white space over which neighbours are put together again
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a segment.
+
+    Attributes:
+        owner: Index of its segment in the context.
+        segment: The stretch as a segment of its own.
+        kind: ``prose``; ``whole``, to be kept whole or dropped; or ``json`` with prose in its values.
+        values: Of JSON: where the string literals that are prose stand in the segment's text, and what they say.
+    """
+
+    owner: int
+    segment: TextSegment
+    kind: Kind
+    values: tuple[tuple[Stretch, str], ...] = ()
+
+    def texts(self, everything: bool) -> Sequence[str]:
+        """What the other compressor is asked about."""
+        if self.kind == "json":
+            return [value for _, value in self.values]
+        return [self.segment.text] if everything or self.kind == "prose" else []
+
+    def shell(self) -> TextSegment:
+        """The JSON with nothing in the values that are prose."""
+        return self.filled(dict.fromkeys(range(len(self.values)), ""))
+
+    def filled(self, values: Mapping[int, str]) -> TextSegment:
+        """The JSON with other values; no literal becomes longer."""
+        text, out, position = self.segment.text, list[str](), 0
+        for number, ((start, end), value) in enumerate(self.values):
+            literal = text[start:end]
+            if values.get(number, value) != value:
+                made = json_literal(values[number], literal)
+                literal = made if len(made) <= len(literal) else literal
+            out += [text[position:start], literal]
+            position = end
+        made = "".join([*out, text[position:]])
+        return self.segment if made == text else replace(self.segment, text=made)
+
+
+def take_apart(context: Context[TextSegment]) -> list[Part]:
+    """The parts of a context, in order; what is white space is in none."""
+    passages = {passage.id: passage for passage in reversed(context.passages)}
+    parts: list[Part] = []
+    for owner, segment in enumerate(context.segments):
+        text = segment.text
+        if is_json(text):
+            values = tuple(json_prose(text))
+            parts.append(Part(owner, segment, "json" if values else "whole", values))
+            continue
+        blocks = structures(text)
+        if not blocks:
+            parts += [Part(owner, segment, "prose")] if text.strip() else []
+            continue
+        kinds: dict[Stretch, Kind] = dict.fromkeys(complement(blocks, len(text)), "prose")
+        kinds.update(dict.fromkeys(blocks, "whole"))
+        for start, end in sorted(kinds):
+            piece = text[start:end]
+            if kinds[start, end] == "prose":
+                place = (start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip()))
+            else:
+                place = (start, end)
+            taken = _take(segment, [place], passages, fine=False) if piece.strip() else None
+            if taken is not None:
+                parts.append(Part(owner, taken, kinds[start, end]))
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    part: int
+    number: int  # of the value, in JSON
+    start: int  # within the passage made for the other compressor
+    end: int
+
+
+class Asked:
+    """A context for another compressor, made of the prose of one, and how its answer is read.
+
+    The texts of each segment are one passage, so that they are judged with each other as their context; each text is
+    a segment.
+
+    Args:
+        context: It is never changed.
+        parts: Its parts.
+        everything: Whether structures are asked about, too.
+    """
+
+    def __init__(self, context: Context[TextSegment], parts: Sequence[Part], *, everything: bool = False) -> None:
+        known = {passage.id: passage for passage in reversed(context.passages)}
+        self._parts, self._pieces = parts, dict[str, list[_Piece]]()
+        texts: dict[int, list[tuple[int, int, str]]] = {}
+        for index, part in enumerate(parts):
+            for number, text in enumerate(part.texts(everything)):
+                texts.setdefault(part.owner, []).append((index, number, text))
+        passages, segments = list[Passage](), list[TextSegment]()
+        for owner, found in texts.items():
+            sources = context.segments[owner].sources
+            origin = known.get(sources[0].passage_id) if sources else None
+            name = origin.id if origin else ""
+            while name in self._pieces:
+                name += f"#{owner}"
+            pieces, start = list[_Piece](), 0
+            for index, number, text in found:
+                pieces.append(_Piece(index, number, start, start + len(text)))
+                segments.append(TextSegment(text, (Span(name, start, start + len(text)),)))
+                start += len(text) + len(SEPARATOR)
+            self._pieces[name] = pieces
+            whole = SEPARATOR.join(text for _, _, text in found)
+            passages.append(replace(origin, id=name, text=whole) if origin else Passage(name, whole))
+        self.context = Context(context.query, tuple(segments), tuple(passages))
+
+    def read(self, answer: Context[Segment]) -> Answer:
+        """What an answer keeps of each part."""
+        texts = {passage.id: passage.text for passage in self.context.passages}
+        found = Answer({}, {}, [])
+        for segment in answer.segments:
+            if not isinstance(segment, TextSegment):
+                raise ConfigError(
+                    "inner", "gives soft segments, among which no structure can stay text", hint="Use a text compressor"
+                )
+            if not segment.text.strip():
+                continue
+            touched = [(piece, place) for span in segment.sources for piece, place in self._places(span)]
+            says = segment.joiner.join(texts.get(s.passage_id, "")[s.start : s.end] for s in segment.sources)
+            if not touched:
+                found.loose.append(segment)
+            elif says == segment.text:
+                for piece, place in touched:
+                    found.kept.setdefault((piece.part, piece.number), []).append(place)
+            else:
+                first = touched[0][0]
+                read = dict.fromkeys(s for piece, _ in touched for s in self._parts[piece.part].segment.sources)
+                found.written.setdefault((first.part, first.number), []).append((segment.text, tuple(read)))
+        return found
+
+    def _places(self, span: Span) -> list[tuple[_Piece, Stretch]]:
+        """The stretches of pieces that a span touches, in characters of the piece."""
+        return [
+            (piece, (max(span.start, piece.start) - piece.start, min(span.end, piece.end) - piece.start))
+            for piece in self._pieces.get(span.passage_id, [])
+            if span.start < piece.end and piece.start < span.end
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What another compressor left of each text it was asked about, by part and value.
+
+    Attributes:
+        kept: Stretches.
+        written: What it wrote instead, and what that was read from.
+        loose: What names no source.
+    """
+
+    kept: dict[tuple[int, int], list[Stretch]]
+    written: dict[tuple[int, int], list[tuple[str, tuple[Span, ...]]]]
+    loose: list[TextSegment]
+
+    def share(self, index: int, part: Part) -> float:
+        """How much of a part it left, 0 to 1."""
+        texts = part.texts(everything=True)
+        left = sum(
+            sum(end - start for start, end in merge(self.kept.get((index, number), [])))
+            + min(sum(len(text) for text, _ in self.written.get((index, number), [])), len(whole))
+            for number, whole in enumerate(texts)
+        )
+        return left / max(sum(map(len, texts)), 1)
+
+    def part(self, index: int, part: Part, passages: Mapping[str, Passage]) -> TextSegment | None:
+        """A part as it goes on; None where nothing is left of it. Structures stay."""
+        if part.kind == "whole":
+            return part.segment
+        if part.kind == "json":
+            return part.filled(
+                {number: self._value(index, number, value) for number, (_, value) in enumerate(part.values)}
+            )
+        written = self.written.get((index, 0))
+        if written:
+            sources = tuple(dict.fromkeys(span for _, spans in written for span in spans))
+            return TextSegment("\n".join(text for text, _ in written), sources)
+        kept = merge(self.kept.get((index, 0), []))
+        if kept == [(0, len(part.segment.text))]:
+            return part.segment
+        return _take(part.segment, kept, passages, fine=False) if kept else None
+
+    def _value(self, index: int, number: int, value: str) -> str:
+        written = self.written.get((index, number))
+        if written:
+            return "\n".join(text for text, _ in written)
+        return " ".join(value[start:end] for start, end in merge(self.kept.get((index, number), [])))
+
+
+def rejoin(context: Context[Segment], counter: Counter) -> Context[Segment]:
+    """The context with neighbours that were parted by a line end or a blank line put together as they stood.
+
+    Only where this costs no tokens.
+    """
+    passages = {passage.id: passage.text for passage in reversed(context.passages)}
+    joined: list[Segment] = []
+    for segment in context.segments:
+        together = _join(joined[-1], segment, passages) if joined else None
+        if together is not None:
+            joined[-1] = together
+        else:
+            joined.append(segment)
+    if len(joined) == len(context.segments):
+        return context
+    made = Context(context.query, tuple(joined), context.passages)
+    return made if counter.context(made) <= counter.context(context) else context
+
+
+def _join(first: Segment, second: Segment, passages: Mapping[str, str]) -> TextSegment | None:
+    """Two extractive segments as one, if the last span of one and the first of the other are neighbours."""
+    if not (isinstance(first, TextSegment) and isinstance(second, TextSegment) and first.sources and second.sources):
+        return None
+    left, right = first.sources[-1], second.sources[0]
+    text = passages.get(left.passage_id, "")
+    gap = text[left.end : right.start]
+    if left.passage_id != right.passage_id or not 0 <= right.start - left.end <= _GAP or gap.strip():
+        return None
+    joiners = {s.joiner for s in (first, second) if len(s.sources) > 1}
+    if len(joiners) > 1 or not all(_extractive(segment, passages) for segment in (first, second)):
+        return None
+    spans = (*first.sources[:-1], Span(left.passage_id, left.start, right.end), *second.sources[1:])
+    return TextSegment(first.text + gap + second.text, spans, *joiners)
+
+
+def _extractive(segment: TextSegment, passages: Mapping[str, str]) -> bool:
+    return segment.text == segment.joiner.join(passages.get(s.passage_id, "")[s.start : s.end] for s in segment.sources)

@@ -1,0 +1,242 @@
+"""Text that a language model writes, for the compressors that rewrite: any causal or encoder-decoder model, greedily.
+
+What the passages and the question say is data: control tokens in them do not act. Nothing is cut: documents that do
+not fit the window are dealt out to several prompts by ``pack``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ragzip import models
+from ragzip.errors import PromptTooLong
+from ragzip.models.causal_lm import CausalLM
+from ragzip.models.chat import EncodedPrompt, encode_prompt
+from ragzip.models.seq2seq import Seq2SeqLM, is_seq2seq, load_seq2seq
+from ragzip.text import Stretch, cut_before, sentences
+from ragzip.tokens import SEPARATOR
+from ragzip.types import Generation, Message, Segment, TextSegment
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A document as a prompt shows it: its title on a line of its own, then its text."""
+
+    text: str
+    title: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.title}\n{self.text}" if self.title else self.text
+
+
+def render(blocks: Sequence[Block]) -> str:
+    """Documents one after the other with a blank line between."""
+    return SEPARATOR.join(map(str, blocks))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a model is asked.
+
+    Attributes:
+        user: The user's turn.
+        system: The system's turn, or "".
+        plain: What an encoder-decoder reads; "" for both turns as one text.
+    """
+
+    user: str
+    system: str = ""
+    plain: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Writer:
+    """A loaded model that writes; it takes the likeliest token each time.
+
+    Attributes:
+        lm: The model.
+    """
+
+    lm: CausalLM | Seq2SeqLM
+
+    def room(self, max_new_tokens: int, window: int | None = None) -> int:
+        """Most tokens of a prompt; a causal model's window holds what it writes, too."""
+        most = self.lm.window - (max_new_tokens if isinstance(self.lm, CausalLM) else 0)
+        return most if window is None else min(most, window)
+
+    def encode(self, request: Request) -> EncodedPrompt:
+        """The prompt as the model reads it, in its chat template if it has one."""
+        if isinstance(self.lm, Seq2SeqLM):
+            text = request.plain or SEPARATOR.join(filter(None, (request.system, request.user)))
+            return EncodedPrompt((self.lm.encode([text])[0],))
+        turns: list[Message[Segment]] = [Message("user", (TextSegment(request.user),))]
+        if request.system:
+            turns.insert(0, Message("system", (TextSegment(request.system),)))
+        return encode_prompt(self.lm, turns)
+
+    def write(
+        self,
+        prompts: Sequence[EncodedPrompt],
+        *,
+        max_new_tokens: int,
+        stop: tuple[str, ...] = (),
+        batch_size: int = 1,
+    ) -> list[Generation]:
+        """One text for each prompt, in order.
+
+        Args:
+            prompts: Of one context and no other: what runs together can change a text where two tokens are almost
+                equally likely, in bf16 mostly.
+            max_new_tokens: Most tokens of each text.
+            stop: Strings that end a text.
+            batch_size: Prompts of similar length that run together.
+
+        Raises:
+            PromptTooLong: A prompt that does not fit, or no memory.
+        """
+        room = self.room(max_new_tokens)
+        longest = max((prompt.length for prompt in prompts), default=0)
+        if longest > room:
+            raise PromptTooLong(
+                f"a prompt of {longest} tokens does not fit {self.lm.name!r}, which has room for {room}",
+                hint="Lower max_new_tokens, or put a budget before this step.",
+            )
+        order = sorted(range(len(prompts)), key=lambda i: (-prompts[i].length, i)) if batch_size > 1 else None
+        rows = list(range(len(prompts))) if order is None else order
+        found: dict[int, Generation] = {}
+        for first in range(0, len(rows), batch_size):
+            batch = rows[first : first + batch_size]
+            written = self._batch([prompts[i] for i in batch], max_new_tokens, stop)
+            found.update(zip(batch, written, strict=True))
+        return [found[i] for i in range(len(prompts))]
+
+    def _batch(self, prompts: Sequence[EncodedPrompt], most: int, stop: tuple[str, ...]) -> list[Generation]:
+        if isinstance(self.lm, Seq2SeqLM):
+            return self.lm.generate([prompt.ids or [] for prompt in prompts], max_new_tokens=most, stop=stop)
+        from ragzip.models.decode import decode_batch
+
+        with self.lm.lock:
+            return decode_batch(
+                self.lm,
+                prompts,
+                max_new_tokens=most,
+                temperature=0.0,
+                top_p=1.0,
+                seed=0,
+                stop=[stop] * len(prompts),
+                on_text=[None] * len(prompts),
+                start=time.perf_counter(),
+            )
+
+
+def load_writer(name: str, *, dtype: str = "auto", device: str = "auto") -> Writer:
+    """A causal or encoder-decoder language model, whichever the name means, loaded once.
+
+    Raises:
+        ModelError: It is not here, damaged, or neither.
+        ConfigError: A dtype or device that does not exist.
+    """
+    if is_seq2seq(models.resolve(name)):
+        return Writer(load_seq2seq(name, dtype=dtype, device=device))
+    return Writer(models.load_causal_lm(name, dtype=dtype, device=device))
+
+
+def pack(
+    blocks: Sequence[Block], encode: Callable[[Sequence[Block]], EncodedPrompt], room: int
+) -> list[EncodedPrompt] | None:
+    """The documents in as few prompts as need be, all of them, in order, cut between sentences where possible.
+
+    Args:
+        blocks: The documents.
+        encode: The prompt for some of them, or for none.
+        room: Most tokens of a prompt.
+
+    Returns:
+        The prompts, or None where what stands around the documents (the question) leaves them less than half of
+        the room, or a title no room at all.
+    """
+    whole = encode(blocks)
+    if whole.length <= room:
+        return [whole]
+    if 2 * encode(()).length > room:
+        return None
+    return _packed(blocks, whole.length, encode, room)
+
+
+def _packed(
+    blocks: Sequence[Block], length: int, encode: Callable[[Sequence[Block]], EncodedPrompt], room: int
+) -> list[EncodedPrompt] | None:
+    size = sum(len(block.text) for block in blocks)
+    if size <= 1:
+        return None
+    found: list[EncodedPrompt] = []
+    for part in _dealt(blocks, max(size // max(-(-length // room), 2), 1)):
+        prompt = encode(part)
+        if prompt.length <= room:
+            found.append(prompt)
+            continue
+        smaller = _packed(part, prompt.length, encode, room)
+        if smaller is None:
+            return None
+        found += smaller
+    return found
+
+
+def _dealt(blocks: Sequence[Block], most: int) -> list[list[Block]]:
+    """The documents as groups of at most so many characters; each piece of a document keeps its title."""
+    groups: list[list[Block]] = [[]]
+    room = most
+    for block in blocks:
+        first = last = -1  # the stretch of this document that is in the open group
+        for start, end in _pieces(block.text, most):
+            if end - start > room and (groups[-1] or first >= 0):
+                if first >= 0:
+                    groups[-1].append(replace(block, text=block.text[first:last]))
+                    first = -1
+                groups.append([])
+                room = most
+            first, last = (start if first < 0 else first), end
+            room -= end - start
+        if first >= 0:
+            groups[-1].append(replace(block, text=block.text[first:last]))
+    return [group for group in groups if group]
+
+
+def _pieces(text: str, most: int) -> list[Stretch]:
+    """Sentences, and parts of those that are longer than ``most`` characters."""
+    found: list[Stretch] = []
+    for start, end in sentences(text):
+        while end - start > most:
+            space = text.rfind(" ", start + most // 2, start + most)
+            stop = space if space > start else start + cut_before(text[start:end], most)
+            stop = stop if stop > start else start + most
+            found.append((start, stop))
+            start = stop
+        found.append((start, end))
+    return found
+
+
+def tidy(written: Generation) -> str:
+    """What a model wrote, in whole sentences, each once.
+
+    Small models repeat themselves; and a text that ran into its limit ends within a sentence, which is left out where
+    there is another one.
+    """
+    text = written.text.strip()
+    places = sentences(text)
+    if not written.stopped and len(places) > 1 and text[-1] not in ".!?…。！？।؟\"'”’)]":
+        places = places[:-1]
+    seen: set[str] = set()
+    kept: list[Stretch] = []
+    for start, end in places:
+        said = " ".join(text[start:end].casefold().split())
+        if said in seen:
+            continue
+        seen.add(said)
+        if kept and not text[kept[-1][1] : start].strip():
+            kept[-1] = (kept[-1][0], end)
+        else:
+            kept.append((start, end))
+    return " ".join(text[start:end] for start, end in kept)

@@ -1,0 +1,135 @@
+"""Provence: one cross-encoder pass marks the sentences that help and judges the passage they stand in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, cast, get_args
+
+from ragzip import models
+from ragzip.compressors._extractive import Sentences, SentenceScorer, groups_of
+from ragzip.compressors._groups import best_first, lead, runs, select
+from ragzip.compressors._layout import Layout
+from ragzip.compressors._options import check_count, check_number
+from ragzip.errors import ConfigError
+from ragzip.models import Dtype, Judged, check_options
+from ragzip.models.shipped import PROVENCE
+from ragzip.protocols import runtime_field
+from ragzip.types import Context, Query, TextSegment
+
+if TYPE_CHECKING:
+    from ragzip.models import Pruner
+
+Order = Literal["original", "relevance"]
+
+_WORD = re.compile(r"\w")
+
+
+@dataclass(frozen=True)
+class Provence(SentenceScorer):
+    """Keeps the sentences that a cross-encoder marks, having read question and passage together.
+
+    After Provence (https://arxiv.org/abs/2501.16214): a keep probability for every token, whose mean over a
+    sentence is the sentence's score, and a relevance for the passage, from one pass. Each sentence is read within its
+    own passage, so that "he" and "the film" are understood; long passages are read in windows. Unlike the published
+    code it has a budget, needs no sentence splitter of one language, and truncates nothing. An empty question scores
+    all sentences alike.
+
+    Attributes:
+        threshold: From 0 to 1; sentences that score less are dropped. 0.1 drops what surely does not help, 0.5 keeps
+            what more likely helps than not. 0.1 is taken where neither threshold, keep nor budget is given.
+        model: ragzip's own weights, a folder made by ``ragzip train provence``, or a published checkpoint of
+            Provence or OpenProvence, as a folder or hub id.
+        order: ``original``, or ``relevance``: the best passage first, as a reranker would put them.
+        top_k: Passages kept, the most relevant; None keeps all.
+        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
+    """
+
+    default_threshold: ClassVar[float | None] = 0.1
+
+    model: str = PROVENCE
+    order: Order = "original"
+    top_k: int | None = None
+    dtype: Dtype = "auto"
+    device: str = "auto"
+    judged: Mapping[tuple[str, str], Judged] | None = runtime_field()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("threshold", self.threshold, low=0.0, high=1.0)
+        if self.order not in get_args(Order):
+            raise ConfigError("order", f"must be one of {', '.join(get_args(Order))}, not {self.order!r}")
+        if not isinstance(self.model, str) or not self.model:
+            raise ConfigError("model", f"must be the name or folder of a model, not {self.model!r}")
+        check_count("top_k", self.top_k, least=1)
+        check_options(self.dtype, self.device)
+
+    def load(self) -> Pruner:
+        """The model, loaded now unless it is already."""
+        return models.load_pruner(self.model, dtype=self.dtype, device=self.device)
+
+    def score(self, query: Query, groups: Sequence[Sentences]) -> Sequence[Sequence[float]]:
+        """Mean keep probabilities, 0 to 1."""
+        if not query.text.strip():
+            return [[1.0] * len(group.texts) for group in groups]
+        judged = self._judge(query, groups)
+        return [means(group.texts, found) for group, found in zip(groups, judged, strict=True)]
+
+    def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[TextSegment]]:
+        """Each context with its best sentences, and its passages in the order asked for."""
+        if self.order == "original" and self.top_k is None:
+            return super().compress(contexts)
+        return [self._in_order(context) for context in contexts]
+
+    def _judge(self, query: Query, groups: Sequence[Sentences]) -> list[Judged]:
+        """The sentences of each group as one passage, all in one call: no score depends on another context."""
+        texts = [(" ".join(group.texts), group.title) for group in groups]
+        known = self.judged or {}
+        if all(text in known for text in texts):
+            return [known[text] for text in texts]
+        return self.load().judge(query.text, [text for text, _ in texts], [title for _, title in texts])
+
+    def _in_order(self, context: Context[TextSegment]) -> Context[TextSegment]:
+        """One context; what was found while its passages were ranked is used again for their sentences."""
+        layout = Layout(context)
+        blocks = runs(context)
+        relevance: dict[int, float] = {}
+        judged: dict[tuple[str, str], Judged] = {}
+        if len(blocks) > 1 and layout.units and self.budget != 0 and context.query.text.strip():
+            groups = groups_of(layout)
+            found = self._judge(context.query, groups)
+            shown = [segment for segment, units in enumerate(layout.of_segment) if units]
+            relevance = {segment: one.relevance for segment, one in zip(shown, found, strict=True)}
+            judged = {(" ".join(g.texts), g.title): one for g, one in zip(groups, found, strict=True)}
+        scores = [max((relevance.get(i, -1.0) for i in block), default=-1.0) for block in blocks]
+        ranked = best_first(scores)
+        if self.top_k is not None:
+            ranked = _first(ranked, [lead(context.segments[block[0]]) for block in blocks], self.top_k)
+        chosen = ranked if self.order == "relevance" else sorted(ranked)
+        order = [segment for block in chosen for segment in blocks[block]]
+        reordered = cast("Context[TextSegment]", select(context, order))
+        return replace(self, order="original", top_k=None, judged=judged).compress([reordered])[0]
+
+
+def _first(ranked: Sequence[int], owners: Sequence[str | None], count: int) -> list[int]:
+    """The blocks of the first so many passages; a block of no passage counts as one of its own."""
+    names = {block: owners[block] or f"\0{block}" for block in ranked}
+    chosen = set(list(dict.fromkeys(names[block] for block in ranked))[:count])
+    return [block for block in ranked if names[block] in chosen]
+
+
+def means(texts: Sequence[str], judged: Judged) -> list[float]:
+    """The mean of the token probabilities of each text, given those of all texts joined by a space.
+
+    A text without a word, or without a token, scores 0.
+    """
+    import numpy as np
+
+    ends = np.cumsum([len(text) + 1 for text in texts])
+    owner = np.searchsorted(ends, judged.offsets[:, 1] - 1, side="right").clip(0, len(texts) - 1)
+    sums = np.bincount(owner, weights=judged.keep, minlength=len(texts))
+    counts = np.bincount(owner, minlength=len(texts))
+    scores = sums / np.maximum(counts, 1)
+    return [float(score) if _WORD.search(text) else 0.0 for text, score in zip(texts, scores, strict=True)]

@@ -1,0 +1,135 @@
+"""RECOMP's abstractive compressor: one summary of all passages, written for the question, empty if nothing helps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ragzip.compressors import _writer
+from ragzip.compressors._abstractive import Abstractive, check_model, sources_of
+from ragzip.compressors._options import counter_of
+from ragzip.compressors._relevance import titles_of
+from ragzip.compressors._writer import Block, Request, Writer, pack, render, tidy
+from ragzip.types import Context, TextSegment
+
+MODEL = "recomp-abstractive-smollm2"
+NOTHING = "NONE"
+"""What a causal model writes where no document helps, and what training shows it to write."""
+
+_SYSTEM = (
+    "You read documents for someone who has to answer a question. Write down, in a few short sentences, only what the "
+    f"documents say that helps to answer it. If nothing in them helps, write {NOTHING}."
+)
+_EMPTY = re.compile(
+    r"(?:none|n/?a|null|nothing|empty(?: string)?|no (?:summary|answer|relevant \w+|useful \w+)"
+    r"|this passage doesn'?t contain relevant information to the question)",
+    re.IGNORECASE,
+)
+_ROUNDS = 3  # of summarising summaries
+_LETTERS = 4  # of a token, about
+
+
+@dataclass(frozen=True)
+class RecompAbstractive(Abstractive):
+    """A summary of all passages, written for the question, in their place; nothing at all where they do not help.
+
+    RECOMP (https://arxiv.org/abs/2310.04408). The model reads question and passages and writes what answers the
+    question; its spans are all that it read. A model that writes an empty text, or a word such as NONE, leaves an
+    empty context: selective augmentation. The default model is an adapter over the built-in generator. Published
+    checkpoints (``fangyuan/nq_abstractive_compressor`` and others, T5) get the prompt that they were trained with; so
+    do all encoder-decoders, while causal models are asked in their chat template. Unlike the public scripts, nothing
+    is truncated at 1,024 tokens: passages that do not fit are read in parts, and where the parts' summaries together
+    are longer than one may be, they are summarised in turn. A question that takes more than half of the window leaves
+    the context as it is.
+
+    Attributes:
+        model: A built-in or shipped model, a folder in the layout of ``transformers`` (or, for causal models, of a
+            PEFT adapter), or a hub id.
+
+    An instruction model without training can be tried by its name::
+
+        RecompAbstractive(model="smollm2-135m-instruct", budget=120)
+    """
+
+    model: str = MODEL
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_model("model", self.model)
+
+    def load(self) -> Writer:
+        """The model, loaded now unless it is already."""
+        return _writer.load_writer(self.model, dtype=self.dtype, device=self.device)
+
+    def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[TextSegment]]:
+        """Each context as one summary, and what had to be kept beside it."""
+        return [self._compress(context) for context in contexts]
+
+    def _compress(self, context: Context[TextSegment]) -> Context[TextSegment]:
+        read = [segment for segment in context.segments if segment.text.strip()]
+        if not read or self.keep == 1.0:
+            return self.fitted(context)
+        if self.budget == 0:
+            return Context(context.query, (), context.passages)
+        summary = self._summary(context)
+        if summary is None:
+            return self.fitted(context)
+        written = (TextSegment(summary, sources_of(read, context.passages)),) if summary else ()
+        return self.finish(context, written)
+
+    def _summary(self, context: Context[TextSegment]) -> str | None:
+        """What the model writes, "" where nothing helps, None where the question leaves no room for passages."""
+        writer = self.load()
+        most = self._most(context)
+        room = writer.room(most, self.window)
+        blocks = blocks_of(context)
+        summary = ""
+        for _ in range(_ROUNDS):
+            prompts = pack(blocks, lambda some: writer.encode(ask(context.query.text, some)), room)
+            if prompts is None:
+                return summary or None
+            written = writer.write(prompts, max_new_tokens=most)
+            parts = list(dict.fromkeys(text for text in (said(tidy(found)) for found in written) if text))
+            joined = " ".join(parts)
+            if not joined or len(joined) >= sum(len(block.text) for block in blocks):
+                return summary or joined
+            summary = joined
+            if len(parts) < 2 or len(joined) <= _LETTERS * most:
+                return summary
+            blocks = [Block(text) for text in parts]
+        return summary
+
+    def _most(self, context: Context[TextSegment]) -> int:
+        """Tokens to write: no more than twice what the limits leave, as tokenizers differ and cuts are at sentences."""
+        limit = self.budget if self.keep is None else self.limit(counter_of(self.counter).context(context))
+        return self.max_new_tokens if limit is None else min(self.max_new_tokens, 2 * limit + 16)
+
+
+def ask(question: str, blocks: Sequence[Block]) -> Request:
+    """The prompt: for encoder-decoders exactly RECOMP's, without titles; training uses the same for causal models."""
+    documents = "\n".join(block.text for block in blocks)
+    return Request(
+        system=_SYSTEM,
+        user=f"Question: {question}\n\nDocuments:\n{render(blocks)}\n\nQuestion: {question}\nWhat helps to answer it:",
+        plain=f"Question: {question}\n Document: {documents}\n Summary: ",
+    )
+
+
+def blocks_of(context: Context[TextSegment]) -> list[Block]:
+    """The context's segments as documents; a title is shown once for neighbouring segments of one passage."""
+    found: list[Block] = []
+    last: str | None = None
+    for segment, title in zip(context.segments, titles_of(context), strict=True):
+        if not segment.text.strip():
+            continue
+        owner = segment.sources[0].passage_id if segment.sources else None
+        found.append(Block(segment.text, "" if owner == last else title))
+        last = owner
+    return found
+
+
+def said(text: str) -> str:
+    """The summary, or "" for what models write where there is none: nothing, one character, a word such as NONE."""
+    bare = text.strip().strip("\"'`*()[]<>.!:- \n")
+    return "" if len(bare) < 2 or _EMPTY.fullmatch(bare) else text.strip()

@@ -1,0 +1,190 @@
+"""JSON, tables, code and lists stay valid and whole; another compressor works on the prose between them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from ragzip.compressors._allocate import fit
+from ragzip.compressors._layout import Layout, _units
+from ragzip.compressors._options import check_count, counter_of
+from ragzip.compressors._parts import Answer, Asked, Part, rejoin, take_apart
+from ragzip.compressors.budget import Budget
+from ragzip.compressors.sentence_filter import SentenceFilter
+from ragzip.errors import ConfigError
+from ragzip.protocols import Compressor, Counter, runtime_field
+from ragzip.text import Stretch
+from ragzip.types import Context, Segment, TextSegment
+
+
+@dataclass(frozen=True)
+class Structured(Compressor[TextSegment, TextSegment]):
+    """Compresses prose with another compressor and never breaks what is not prose.
+
+    Half a table or a JSON object without its end is worth less than none: a generator reads wrong cells into it, and
+    a program cannot read it. So code between fences, indented code, Markdown and delimited tables (one record a
+    line), lists, and JSON within a text are kept whole; headings and everything else are prose. The inner compressor
+    gets the prose of each passage as one text, with the passage's title, and its choice is put back between the
+    structures, in the order of the passage. A segment that is JSON as a whole keeps its keys, numbers and shape; the
+    sentences of its longer strings are prose, so that the result is JSON again (and its spans name what it was
+    read from). A context without structures goes to the inner compressor as it is.
+
+    With a budget, structures come first and prose gets the rest. Where the structures alone are over the budget, they
+    are dropped whole, those first of which the inner compressor, given everything, would have kept the smallest
+    share; those of which it would have kept nothing come after the prose.
+
+    Attributes:
+        inner: What compresses the prose: any compressor from text to text. Its ``keep`` and ``threshold`` speak of
+            the prose alone, its force-keep options and other limits as well; its ``budget`` is that of the whole
+            context.
+        budget: Most tokens of the whole context as laid out; always met.
+        counter: Whose tokens are counted; the generator's within a pipeline.
+    """
+
+    inner: Compressor[TextSegment, TextSegment] = field(default_factory=SentenceFilter)
+    budget: int | None = None
+    counter: Counter | None = runtime_field()
+
+    def __post_init__(self) -> None:
+        check_count("budget", self.budget)
+        if not isinstance(self.inner, Compressor):
+            raise ConfigError("inner", f"must be a compressor, not {self.inner!r}")
+
+    def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[TextSegment]]:
+        """Each context with its structures whole and its prose compressed."""
+        limits = [limit for limit in (self.budget, _budget_of(self.inner)) if limit is not None]
+        if limits:
+            found = [self._within(context, min(limits)) for context in contexts]
+            return [cast("Context[TextSegment]", context) for context in found]
+        parts = [take_apart(context) for context in contexts]
+        asked = [Asked(context, found) for context, found in zip(contexts, parts, strict=True)]
+        put = [
+            context if _plain(found) else one.context
+            for context, found, one in zip(contexts, parts, asked, strict=True)
+        ]
+        answers = self.inner.compress(put)
+        return [
+            answer if _plain(found) else cast("Context[TextSegment]", self._put(context, found, one.read(answer)))
+            for context, found, one, answer in zip(contexts, parts, asked, answers, strict=True)
+        ]
+
+    def _put(self, context: Context[TextSegment], parts: Sequence[Part], answer: Answer) -> Context[Segment]:
+        """The context with what the answer leaves of its prose, unless it costs more."""
+        left, _ = _left(context, parts, answer)
+        if list(left.segments) == [part.segment for part in parts]:
+            return cast("Context[Segment]", context)
+        return self._smaller(context, left)
+
+    def _smaller(self, context: Context[TextSegment], left: Context[Segment]) -> Context[Segment]:
+        counter, before = counter_of(self.counter), cast("Context[Segment]", context)
+        made = rejoin(left, counter)
+        return made if counter.context(made) <= counter.context(before) else before
+
+    def _within(self, context: Context[TextSegment], limit: int) -> Context[Segment]:
+        """The context within a budget."""
+        parts, counter = take_apart(context), counter_of(self.counter)
+        if _plain(parts):
+            return _cut(self._ask(context, limit), [], limit, counter)
+        shells = tuple(part.shell() for part in parts if part.kind != "prose")
+        base = counter.context(Context(context.query, shells, context.passages))
+        room = limit - base - sum(part.kind == "prose" for part in parts)  # each begins with a blank line
+        if base > limit:
+            return self._smaller(context, self._crowded(context, parts, limit))
+        asked = Asked(context, parts)
+        answer = asked.read(self._ask(asked.context, max(room, 0)))
+        left, kept = _left(context, parts, answer)
+        if list(left.segments) == [part.segment for part in parts] and counter.context(_segments(context)) <= limit:
+            return _segments(context)
+        whole = [place for place, index in enumerate(kept) if index >= 0 and parts[index].kind != "prose"]
+        return self._smaller(context, _cut(left, whole, limit, counter))
+
+    def _crowded(self, context: Context[TextSegment], parts: Sequence[Part], limit: int) -> Context[Segment]:
+        """Where the structures alone are over the budget: those that the inner compressor wants most."""
+        asked = Asked(context, parts, everything=True)
+        answer = asked.read(self._ask(asked.context, limit))
+        left, kept = _left(context, parts, answer)
+        wanted = {
+            place: answer.share(index, parts[index])
+            for place, index in enumerate(kept)
+            if index >= 0 and parts[index].kind != "prose"
+        }
+        return _cut(left, sorted(wanted, key=lambda place: -wanted[place]), limit, counter_of(self.counter), wanted)
+
+    def _ask(self, context: Context[TextSegment], limit: int) -> Context[Segment]:
+        """The inner compressor's answer within a budget."""
+        if not context.segments or limit <= 0:
+            return Context(context.query, (), context.passages)
+        inner: Any = self.inner
+        option = _budget_option(inner)
+        if option:
+            given = getattr(inner, option)
+            inner = dataclasses.replace(inner, **{option: limit if given is None else min(limit, given)})
+        (answer,) = inner.compress([context])
+        if not option:
+            (answer,) = Budget(limit, counter=self.counter).compress([answer])
+        return cast("Context[Segment]", answer)
+
+
+def _budget_option(inner: Compressor[Any, Any]) -> str:
+    options: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(inner) if dataclasses.is_dataclass(inner) else ()
+    names = {option.name for option in options}
+    return "budget" if "budget" in names else "tokens" if "tokens" in names else ""
+
+
+def _budget_of(inner: Compressor[Any, Any]) -> int | None:
+    option = _budget_option(inner)
+    return getattr(inner, option) if option else None
+
+
+def _plain(parts: Sequence[Part]) -> bool:
+    return all(part.kind == "prose" for part in parts)
+
+
+def _segments(context: Context[TextSegment]) -> Context[Segment]:
+    return cast("Context[Segment]", context)
+
+
+def _left(context: Context[TextSegment], parts: Sequence[Part], answer: Answer) -> tuple[Context[Segment], list[int]]:
+    """What is left of the parts, all structures included, and for each segment which part it is; -1 for none."""
+    passages = {passage.id: passage for passage in reversed(context.passages)}
+    made = [(index, answer.part(index, part, passages)) for index, part in enumerate(parts)]
+    segments = [(index, segment) for index, segment in made if segment is not None]
+    segments += [(-1, segment) for segment in answer.loose]
+    left: Context[Segment] = Context(context.query, tuple(s for _, s in segments), context.passages)
+    return left, [index for index, _ in segments]
+
+
+def _cut(
+    left: Context[Segment],
+    whole: Sequence[int],
+    limit: int,
+    counter: Counter,
+    wanted: Mapping[int, float] | None = None,
+) -> Context[Segment]:
+    """Within a budget: structures in this order, unless not wanted at all; then prose; then the other structures.
+
+    Args:
+        left: The context.
+        whole: Its segments that are never cut, best first.
+        limit: Most tokens.
+        counter: Counts them.
+        wanted: How much each of these is wanted; None where all must be kept.
+    """
+    if counter.context(left) <= limit:
+        return left
+    uncut = set(whole)
+    number = iter(range(len(left.segments)))
+
+    def units(text: str) -> Iterable[Stretch]:
+        return [(0, len(text))] if next(number) in uncut else _units(text)
+
+    layout = Layout(left, cut=units)
+    place = {index: unit for unit, index in enumerate(u.segment for u in layout.units)}
+    structures = [place[index] for index in whole]
+    prose = [unit for unit in range(len(layout.units)) if layout.units[unit].segment not in uncut]
+    first = [unit for unit, index in zip(structures, whole, strict=True) if wanted is None or wanted[index] > 0]
+    last = [unit for unit in structures if unit not in set(first)]
+    found = fit(layout, [*first, *prose, *last], limit, counter, cut=False, must=() if wanted else structures)
+    return found if found.segments else fit(layout, prose, limit, counter)

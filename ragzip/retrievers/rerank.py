@@ -1,0 +1,84 @@
+"""Rerank: the passages of another retriever, in the order of a model that reads question and passage together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ragzip import models
+from ragzip.errors import ConfigError
+from ragzip.models import Dtype, check_options
+from ragzip.models.shipped import PROVENCE
+from ragzip.protocols import Retriever
+from ragzip.retrievers.options import at_least
+from ragzip.types import Passage, Query
+
+if TYPE_CHECKING:
+    from ragzip.models import Pruner
+
+
+@dataclass(frozen=True)
+class Rerank:
+    """Orders the first passages of a retriever by their relevance, from 0 to 1, which becomes their score.
+
+    The model is that of the compressor ``provence`` (https://arxiv.org/abs/2501.16214), which judges a passage in the
+    same pass in which it marks its sentences. All passages of a question are read together, those of another question
+    apart, so that a ranking does not depend on what else is asked. Long passages are read in windows, of which the
+    most relevant counts. An empty question leaves passages, order and scores as
+    they were found.
+
+    Attributes:
+        retriever: Whose passages are ordered.
+        model: ragzip's own weights, a folder made by ``ragzip train provence``, or a published checkpoint of
+            Provence or OpenProvence, as a folder or hub id.
+        depth: How many passages the retriever is asked for, or ``top_k`` where that is more.
+        top_k: How many passages at most.
+        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
+    """
+
+    retriever: Retriever
+    model: str = PROVENCE
+    depth: int = 50
+    top_k: int = 20
+    dtype: Dtype = "auto"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.retriever, Retriever):
+            raise ConfigError("retriever", f"must be a retriever, not {self.retriever!r}", hint="As dense or bm25.")
+        if not isinstance(self.model, str) or not self.model:
+            raise ConfigError("model", f"must be the name or folder of a model, not {self.model!r}")
+        at_least("depth", self.depth, 1)
+        at_least("top_k", self.top_k, 1)
+        check_options(self.dtype, self.device)
+
+    def load(self) -> Pruner:
+        """Loads the model now, and what the retriever needs, where it can say so."""
+        load = getattr(self.retriever, "load", None)
+        if callable(load):
+            load()
+        return self._model()
+
+    def retrieve(self, queries: Sequence[Query], *, top_k: int | None = None) -> list[list[Passage]]:
+        """The passages of each question, most relevant first; of equal ones, what was found first.
+
+        Raises:
+            ModelError: The model is not here.
+        """
+        k = self.top_k if top_k is None else at_least("top_k", top_k, 1)
+        if not queries:
+            return []
+        found = self.retriever.retrieve(queries, top_k=max(self.depth, k))
+        return [self._order(query, passages)[:k] for query, passages in zip(queries, found, strict=True)]
+
+    def _order(self, query: Query, passages: Sequence[Passage]) -> list[Passage]:
+        if not passages or not query.text.strip():
+            return list(passages)
+        judged = self._model().judge(query.text, [p.text for p in passages], [p.title for p in passages])
+        scored = [replace(p, score=one.relevance) for p, one in zip(passages, judged, strict=True)]
+        return sorted(scored, key=lambda passage: -(passage.score or 0.0))
+
+    def _model(self) -> Pruner:
+        return models.load_pruner(self.model, dtype=self.dtype, device=self.device)

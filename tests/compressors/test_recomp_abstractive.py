@@ -1,0 +1,211 @@
+import pytest
+
+from ragzip.compressors._writer import Block
+from ragzip.compressors.recomp_abstractive import RecompAbstractive, ask, said
+from ragzip.errors import ConfigError, ModelError
+from ragzip.models import GENERATOR
+from ragzip.protocols import Stack
+from ragzip.testing.contracts import count_words
+from ragzip.testing.seq2seq import tiny_seq2seq
+from ragzip.tokens import TokenCounter
+from ragzip.types import Context, Passage, Query, Span, Status, TextSegment, context_of
+from tests.compressors.scripted import install
+
+COUNTER = TokenCounter(count_words)
+ROME = Passage("r", "Rome has 7 hills. Bread is made of flour. It was never founded in 1999.", "Rome")
+TEA = Passage("t", "Tea comes from China. Many people drink it.", "Tea")
+CONTEXT = context_of(Query("How many hills?"), (ROME, TEA))
+ALL = (Span("r", 0, len(ROME.text)), Span("t", 0, len(TEA.text)))
+
+
+def run(context=CONTEXT, **options):
+    (after,) = RecompAbstractive(**options).bind(COUNTER).compress([context])
+    return after
+
+
+def test_the_summary_takes_the_place_of_all_passages(monkeypatch):
+    writer = install(monkeypatch, "Rome has seven hills.")
+    after = run()
+    assert after.segments == (TextSegment("Rome has seven hills.", ALL),)
+    assert (after.query, after.passages) == (CONTEXT.query, CONTEXT.passages)
+    assert len(writer.asked) == 1
+    assert f"Rome\n{ROME.text}\n\nTea\n{TEA.text}" in writer.asked[0]
+    assert writer.asked[0].startswith("Question: How many hills?\n")
+
+
+@pytest.mark.parametrize(
+    "silence",
+    [
+        *("", " \n", ".", "NONE", "None.", "[none]", "N/A", "No relevant information.", "Empty string"),
+        "This passage doesn't contain relevant information to the question.",
+    ],
+)
+def test_a_summary_that_says_nothing_empties_the_context(monkeypatch, silence):
+    install(monkeypatch, silence)
+    assert run().segments == ()
+    (result,) = Stack((RecompAbstractive(),)).run([CONTEXT], counter=COUNTER)
+    assert (result.steps[0].status, result.tokens_out) == (Status.OK, 0)
+
+
+@pytest.mark.parametrize("text", ["None of the kings.", "Nothing is known of him.", "No", "42", "Nobody."])
+def test_short_answers_are_no_silence(text):
+    assert said(text) == text
+
+
+def test_encoder_decoders_get_the_published_prompt():
+    request = ask("Who?", [Block("One.", "Title"), Block("Two.")])
+    assert request.plain == "Question: Who?\n Document: One.\nTwo.\n Summary: "
+
+
+def test_a_summary_longer_than_the_passages_is_not_used(monkeypatch):
+    install(monkeypatch, "word " * 50)
+    assert run() is CONTEXT
+    (result,) = Stack((RecompAbstractive(),)).run([CONTEXT], counter=COUNTER)
+    assert result.steps[0].status is Status.NO_GAIN
+
+
+def test_passages_beyond_the_window_are_all_read_and_the_parts_merged(monkeypatch):
+    facts = [f"Fact number {i} is about topic {i}." for i in range(60)]
+    context = context_of(Query("Topics?"), (Passage("p", " ".join(facts), "List"),))
+    writer = install(monkeypatch, lambda prompt: prompt.split("List\n")[1].split(". ")[0][:30] + ".", room=200)
+    after = run(context)
+    asked = "".join(writer.asked)
+    assert len(writer.asked) > 2
+    assert all(asked.count(fact) == 1 for fact in facts)
+    assert after.segments[0].text.startswith("Fact number 0 is about topic 0.")
+    assert after.segments[0].sources == context.segments[0].sources
+
+
+def test_part_summaries_that_are_too_long_are_summarised_in_turn(monkeypatch):
+    context = context_of(Query("Topics?"), (Passage("p", "A fact is told. " * 200),))
+    calls = iter(range(100))
+    writer = install(monkeypatch, lambda prompt: f"Part {next(calls)} says this and that. " * 2, room=300)
+    run(context, max_new_tokens=8)
+    assert any("Part 0 says this and that." in prompt for prompt in writer.asked)
+
+
+def test_a_second_round_that_says_nothing_does_not_undo_the_first(monkeypatch):
+    context = context_of(Query("Topics?"), (Passage("p", "A fact is told. " * 200),))
+    calls = iter(range(100))
+    install(monkeypatch, lambda p: "" if "Part" in p else f"Part {next(calls)} says this and that.", room=300)
+    assert run(context, max_new_tokens=8).segments[0].text.startswith("Part 0 says")
+
+
+def test_a_question_that_fills_the_window_leaves_the_passages(monkeypatch):
+    writer = install(monkeypatch, "Rome.")
+    context = Context(Query("why " * 5_000), CONTEXT.segments, CONTEXT.passages)
+    assert run(context) is context
+    assert writer.asked == []
+    cut = run(context, budget=9)
+    assert 0 < COUNTER.context(cut) <= 9
+
+
+def test_what_must_be_kept_is_added_with_exact_spans(monkeypatch):
+    install(monkeypatch, "Rome has hills.")
+    (summary, added) = run(force_keep=("numbers",)).segments
+    assert summary.text == "Rome has hills."
+    assert added.text == "Rome has 7 hills. It was never founded in 1999."
+    assert [ROME.text[span.start : span.end] for span in added.sources] == [
+        "Rome has 7 hills.",
+        "It was never founded in 1999.",
+    ]
+
+
+def test_what_the_summary_says_is_not_added(monkeypatch):
+    install(monkeypatch, "Rome: 7 hills, never 1999.")
+    assert len(run(force_keep=("numbers", "negations")).segments) == 1
+    install(monkeypatch, "Rome: 17 hills.")
+    assert "Rome has 7 hills." in run(force_pattern=r"\b7\b").segments[-1].text
+
+
+def test_silence_leaves_only_what_must_be_kept(monkeypatch):
+    install(monkeypatch, "NONE")
+    assert [s.text for s in run(force_pattern="China").segments] == ["Tea comes from China."]
+
+
+@pytest.mark.parametrize("budget", range(12))
+def test_a_budget_is_met_between_sentences(monkeypatch, budget):
+    install(monkeypatch, "One two three. Four five. Six.")
+    plain = Context(CONTEXT.query, (TextSegment(ROME.text), TextSegment(TEA.text)))
+    after = run(plain, budget=budget)
+    assert COUNTER.context(after) <= budget
+    if budget in (4, 7, 9):  # what the first, the first two and all sentences cost
+        text = {4: "One two three.", 7: "One two three. Four five.", 9: "One two three. Four five. Six."}[budget]
+        assert [segment.text for segment in after.segments] == [text]
+
+
+def test_a_budget_is_stronger_than_what_must_be_kept(monkeypatch):
+    install(monkeypatch, "One two three.")
+    assert COUNTER.context(run(budget=3, force_keep=("numbers",))) <= 3
+    kept = run(budget=8, force_pattern="7 hills")
+    assert [segment.text for segment in kept.segments] == ["Rome has 7 hills."]
+
+
+def test_a_share_keeps_the_first_sentence_at_least(monkeypatch):
+    install(monkeypatch, "One two three. Four five.")
+    assert [s.text for s in run(keep=0.05).segments] == ["One two three."]
+
+
+def test_the_model_is_asked_for_no_more_than_the_limits_leave(monkeypatch):
+    writer = install(monkeypatch, "Rome.")
+    run(budget=10)
+    run(max_new_tokens=20)
+    assert writer.limits == [36, 20]
+
+
+def test_nothing_is_loaded_where_there_is_nothing_to_write(monkeypatch):
+    monkeypatch.setattr("ragzip.compressors._writer.load_writer", None)
+    run(context_of(Query("q"), ()))
+    run(context_of(Query("q"), (Passage("p", " \n"),)))
+    run(keep=1.0)
+    run(budget=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"model": ""}, {"model": 3}, {"dtype": "int4"}, {"keep": 2}, {"budget": -1}, {"max_new_tokens": 0}),
+        *({"window": 255}, {"force_keep": ("verbs",)}, {"force_pattern": "("}, {"device": "abacus"}),
+    ],
+)
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(ConfigError) as caught:
+        RecompAbstractive(**options)
+    assert caught.value.path == next(iter(options))
+
+
+class TestWithTinyModels:
+    real_writer = True
+
+    @pytest.fixture(params=["causal", "seq2seq"])
+    def made(self, request, tiny_lm_path, tiny_seq2seq_path):
+        name = tiny_lm_path if request.param == "causal" else tiny_seq2seq_path
+        return RecompAbstractive(name, max_new_tokens=12, window=1024, dtype="fp32").bind(COUNTER)
+
+    def test_batches_and_repetitions_give_the_same(self, made):
+        long = context_of(Query("Who?"), (Passage("l", "The river runs to the sea. " * 200, "River"), TEA))
+        batch = [CONTEXT, long, context_of(Query("?"), (TEA,))]
+        alone = [made.compress([context])[0] for context in batch]
+        assert made.compress(batch[::-1]) == alone[::-1]
+        assert all(COUNTER.context(a) <= COUNTER.context(b) for a, b in zip(alone, batch, strict=True))
+        assert alone[1] != long
+
+    def test_a_silent_model_empties_the_context(self, tmp_path):
+        silent = RecompAbstractive(str(tiny_seq2seq(tmp_path / "m", silent=True)), dtype="fp32")
+        assert silent.bind(COUNTER).compress([CONTEXT])[0].segments == ()
+
+    def test_a_missing_model_is_no_falling_open(self, tmp_path):
+        with pytest.raises(ModelError, match="does not exist"):
+            Stack((RecompAbstractive(str(tmp_path / "gone")),)).run([CONTEXT], counter=COUNTER)
+
+
+@pytest.mark.models
+def test_the_built_in_generator_writes_a_shorter_context():
+    passages = (
+        Passage("a", "The museum opened in 1759. Its café sells cakes. Entry costs twelve euros for adults.", "Museum"),
+        Passage("b", "The river is long. Ships carry grain on it. Floods come in spring and autumn.", "River"),
+    )
+    context = context_of(Query("How much is a ticket to the museum?"), passages)
+    (result,) = Stack((RecompAbstractive(GENERATOR, budget=30),)).run([context], counter=COUNTER)
+    assert result.tokens_out <= 30
+    assert result.steps[0].status is Status.OK
