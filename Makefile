@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 DEMO := .demo-kb
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install models demo fmt check test test-fast bench bench-quality build clean
+.PHONY: help install models demo fmt check test test-fast bench bench-quality bench-hard build clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,7 @@ check: $(STAMP) ## Format, lint, types, layers, build
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_files.py
+	$(BIN)/python tools/check_weights.py
 	$(BIN)/python -m build --no-isolation --outdir build/dist . > build.log 2>&1 || (cat build.log; exit 1)
 	@rm -f build.log
 	$(BIN)/python tools/check_wheel.py build/dist
@@ -59,6 +60,9 @@ bench: models ## The speeds of docs/numbers.md
 
 bench-quality: models ## The answer quality of docs/numbers.md: over an hour, goes on where it stopped
 	$(BIN)/python benchmarks/run.py quality
+
+bench-hard: models ## All hard compressors beside the baselines: hours, goes on where it stopped
+	$(BIN)/python benchmarks/run.py hard
 
 build: $(STAMP) ## Wheel and source distribution in build/dist
 	$(BIN)/python -m build --no-isolation --outdir build/dist .

@@ -1,7 +1,7 @@
 """Names to classes, as strings until used: listing every component imports none of them.
 
 Built-in components stand in the table below. Third parties add theirs through entry points in the groups
-``ragzip.retriever``, ``ragzip.compressor``, ``ragzip.generator`` and ``ragzip.prompt``::
+``ragzip.retriever``, ``ragzip.compressor``, ``ragzip.generator``, ``ragzip.prompt`` and ``ragzip.training``::
 
     [project.entry-points."ragzip.compressor"]
     my_filter = "my_package.my_filter:MyFilter"
@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 from ragzip.errors import ConfigError
 
-Kind = Literal["retriever", "compressor", "generator", "prompt"]
+Kind = Literal["retriever", "compressor", "generator", "prompt", "training"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _BUILTIN: dict[Kind, dict[str, str]] = {
@@ -27,6 +27,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "dense": "ragzip.retrievers.dense:Dense",
         "bm25": "ragzip.retrievers.bm25:BM25",
         "fusion": "ragzip.retrievers.fusion:Fusion",
+        "rerank": "ragzip.retrievers.rerank:Rerank",
         "oracle": "ragzip.retrievers.oracle:Oracle",
     },
     "compressor": {
@@ -35,9 +36,22 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "top_k": "ragzip.compressors.top_k:TopK",
         "dedupe": "ragzip.compressors.dedupe:Dedupe",
         "reorder": "ragzip.compressors.reorder:Reorder",
+        "provence": "ragzip.compressors.provence:Provence",
         "sentence_filter": "ragzip.compressors.sentence_filter:SentenceFilter",
+        "exit": "ragzip.compressors.exit:EXIT",
         "bm25_sentences": "ragzip.compressors.bm25_sentences:BM25Sentences",
         "random_sentences": "ragzip.compressors.random_sentences:RandomSentences",
+        "recomp_extractive": "ragzip.compressors.recomp_extractive:RecompExtractive",
+        "coverage": "ragzip.compressors.coverage:Coverage",
+        "structured": "ragzip.compressors.structured:Structured",
+        "llmlingua2": "ragzip.compressors.llmlingua2:LLMLingua2",
+        "llmlingua": "ragzip.compressors.llmlingua:LLMLingua",
+        "long_llmlingua": "ragzip.compressors.long_llmlingua:LongLLMLingua",
+        "selective_context": "ragzip.compressors.selective_context:SelectiveContext",
+        "semantic_drop": "ragzip.compressors.semantic_drop:SemanticDrop",
+        "recomp_abstractive": "ragzip.compressors.recomp_abstractive:RecompAbstractive",
+        "summary": "ragzip.compressors.summary:Summary",
+        "gate": "ragzip.compressors.gate:Gate",
         "budget": "ragzip.compressors.budget:Budget",
         "stack": "ragzip.protocols._compressor:Stack",
     },
@@ -51,6 +65,12 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "yes_no": "ragzip.pipelines.prompt:YesNo",
         "long_form": "ragzip.pipelines.prompt:LongForm",
         "plain": "ragzip.pipelines.prompt:Plain",
+    },
+    "training": {
+        "provence": "ragzip.training.provence:ProvenceTraining",
+        "llmlingua2": "ragzip.training.llmlingua2:LLMLingua2Training",
+        "recomp_extractive": "ragzip.training.recomp_extractive:RecompExtractiveTraining",
+        "recomp_abstractive": "ragzip.training.recomp_abstractive:RecompAbstractiveTraining",
     },
 }
 

@@ -25,6 +25,8 @@ def main(folder: str) -> int:
     pages = [f"ragzip/evaluation/report/page.{kind}" for kind in ("html", "css", "js")]
     needed = ("ragzip/py.typed", "ragzip/__init__.py", *pages)
     problems += [f"{name} is missing" for name in needed if name not in names]
+    shipped = [path.as_posix() for path in Path("ragzip/weights").rglob("*") if path.is_file()]
+    problems += [f"{name} is in the checkout, but not in the wheel" for name in shipped if name not in names]
     problems += [f"{name} does not belong in a wheel" for name in names if name.endswith((".pyc", ".gguf", ".pkl"))]
     if size > MOST_BYTES:
         problems.append(f"the wheel has {size:,} bytes, more than {MOST_BYTES:,}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from ragzip.cli import compress, evaluate, index, inspect, models, query, tune
+from ragzip.cli import compress, evaluate, expand, index, inspect, models, query, train, tune
 from ragzip.cli.console import complain
 from ragzip.errors import RagzipError
 
@@ -31,10 +31,12 @@ app = typer.Typer(
 app.add_typer(index.app, name="index")
 app.command("query")(query.query)
 app.command("compress")(compress.compress)
+app.command("expand")(expand.expand)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(evaluate.compare)
 app.command("sweep")(tune.sweep)
 app.command("recommend")(tune.recommend)
+app.command("train")(train.train)
 app.command("sets")(evaluate.sets)
 app.command("check")(inspect.check)
 app.command("list")(inspect.list_)

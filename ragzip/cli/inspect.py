@@ -69,7 +69,7 @@ def _components(component: Any, path: str = "") -> list[tuple[str, Any]]:
 
 
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="retriever, compressor, generator or prompt.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="retriever, compressor, generator, prompt or training.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """List the components by role."""

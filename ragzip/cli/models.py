@@ -13,10 +13,10 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None, help="List
 
 @app.callback()
 def models(ctx: typer.Context, json_: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
-    """List the built-in models, and where each is."""
+    """List the built-in models and the trained weights that come with ragzip, and where each is."""
     if ctx.invoked_subcommand is not None:
         return
-    from ragzip.models import all_models, status
+    from ragzip.models import all_models, all_shipped, status
 
     found: list[dict[str, Any]] = [
         {
@@ -32,8 +32,20 @@ def models(ctx: typer.Context, json_: Annotated[bool, typer.Option("--json", hel
         }
         for spec in all_models()
     ]
+    weights: list[dict[str, Any]] = [
+        {
+            "name": spec.name,
+            "method": spec.method,
+            "base": spec.base,
+            "bytes": spec.bytes,
+            "licence": spec.licence,
+            "sha256": spec.sha256,
+            "here": status(spec.name),
+        }
+        for spec in all_shipped()
+    ]
     if json_:
-        print_json({"models": found})
+        print_json({"models": found, "weights": weights})
         return
     rows = [
         [
@@ -48,6 +60,20 @@ def models(ctx: typer.Context, json_: Annotated[bool, typer.Option("--json", hel
         for m in found
     ]
     table("", ["name", "kind", "dim", "size", "licence", "package", "here"], rows)
+    typer.echo()
+    columns = ["name", "method", "trained from", "size", "licence", "here"]
+    lines = [
+        [
+            w["name"],
+            w["method"],
+            w["base"],
+            human_bytes(w["bytes"]) if w["here"] else "–",
+            w["licence"],
+            w["here"] or "no",
+        ]
+        for w in weights
+    ]
+    table("", columns, lines)
 
 
 @app.command()

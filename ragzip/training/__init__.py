@@ -1,0 +1,1 @@
+"""Training the parts that learn: one file per method, run by ``ragzip train``."""

@@ -1,0 +1,86 @@
+"""What cheap methods reach on held-out examples: the rows that trained weights have to beat on their cards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ragzip.compressors._extractive import Sentences, SentenceScorer
+from ragzip.compressors.bm25_sentences import BM25Sentences
+from ragzip.compressors.random_sentences import RandomSentences
+from ragzip.compressors.sentence_filter import SentenceFilter
+from ragzip.text import sentences
+from ragzip.training.examples import Marked
+from ragzip.types import Passage, Query
+
+Baselines = dict[str, dict[str, float]]
+
+
+def of_groups(drawn: Sequence[tuple[str, Sequence[Marked]]], base: str, seed: int) -> Baselines:
+    """``sentence`` and ``passage``, as ``ragzip.training.provence.evaluate`` defines them, of three baselines.
+
+    Args:
+        drawn: Questions with passages, the one that helps first.
+        base: The encoder of ``sentence_filter``.
+        seed: Of ``random_sentences``.
+    """
+    found: Baselines = {}
+    for name, method in _methods(base, seed).items():
+        hits: list[float] = []
+        firsts: list[float] = []
+        for question, group in drawn:
+            if len(group) > 1:
+                scores = [score for (score,) in _score(method, question, [(m.title, [m.text]) for m in group])]
+                firsts.append(float(scores[0] > max(scores[1:])))
+            marked = group[0]
+            places = sentences(marked.text)
+            helping = [2 * _overlap(place, marked) > place[1] - place[0] for place in places]
+            if marked.known and any(helping) and not all(helping):
+                texts = [marked.text[start:end] for start, end in places]
+                (row,) = _score(method, question, [(marked.title, texts)])
+                hits.append(float(helping[max(range(len(row)), key=row.__getitem__)]))
+        sentence, passage = _mean(hits), _mean(firsts)
+        found[name] = {"score": (sentence + passage) / 2, "sentence": sentence, "passage": passage}
+    return found
+
+
+def of_items(items: Sequence[tuple[str, str, Sequence[str]]], base: str, seed: int) -> Baselines:
+    """``sentence`` and ``mrr`` of three baselines.
+
+    Args:
+        items: Questions, each with a sentence that helps and some that do not.
+        base: The encoder of ``sentence_filter``.
+        seed: Of ``random_sentences``.
+    """
+    found: Baselines = {}
+    for name, method in _methods(base, seed).items():
+        ranks = []
+        for question, right, others in items:
+            if others:
+                (row,) = _score(method, question, [("", [right, *others])])
+                ranks.append(1 + sum(score >= row[0] for score in row[1:]))
+        found[name] = {"sentence": _mean([float(rank == 1) for rank in ranks]), "mrr": _mean([1 / r for r in ranks])}
+    return found
+
+
+def _methods(base: str, seed: int) -> dict[str, SentenceScorer]:
+    return {
+        "sentence_filter": SentenceFilter(model=base),
+        "bm25_sentences": BM25Sentences(),
+        "random_sentences": RandomSentences(seed=seed),
+    }
+
+
+def _score(method: SentenceScorer, question: str, groups: Sequence[tuple[str, list[str]]]) -> list[list[float]]:
+    given = [
+        Sentences(tuple(texts), Passage(str(number), " ".join(texts), title))
+        for number, (title, texts) in enumerate(groups)
+    ]
+    return [list(row) for row in method.score(Query(question), given)]
+
+
+def _overlap(place: tuple[int, int], marked: Marked) -> int:
+    return sum(max(min(place[1], end) - max(place[0], start), 0) for start, end in marked.support)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,143 @@
+"""The model card that a trainer leaves: what was done, from what, and what it reached on held-out data."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ragzip.models.runtime import cores
+from ragzip.models.shipped import SHIPPED
+from ragzip.registry import name_of
+from ragzip.training.card import Card, DataSource, Results, Row, write_card
+from ragzip.training.examples import Example
+from ragzip.training.loop import LoopResult
+from ragzip.training.options import Trainer, trainer_config
+
+LICENCES: Mapping[str, str] = {
+    "squad": "CC-BY-SA-4.0",
+    "squad_sentences": "CC-BY-SA-4.0",
+    "squad_paragraphs": "CC-BY-SA-4.0",
+    "squadshifts": "CC-BY-4.0",
+    "policyqa": "MIT",
+    "qed": "CC-BY-SA-3.0",
+    "hotpotqa": "CC-BY-SA-4.0",
+    "2wikimultihopqa": "Apache-2.0",
+    "nq_multidoc": "CC-BY-SA-3.0",
+    "fever_rationale": "CC-BY-SA-3.0",
+    "scifact": "CC-BY-4.0 and ODC-BY",
+    "selqa": "Apache-2.0",
+    "entailmentbank": "Apache-2.0",
+    "qmsum": "MIT",
+    "musique": "CC-BY-4.0",
+    "fairytaleqa": "Apache-2.0",
+    "medquad": "CC-BY-4.0",
+}
+_LICENCE = "CC-BY-SA-4.0"
+
+_SAYS: Mapping[str, tuple[str, str, str]] = {
+    "provence": (
+        "A cross-encoder that reads a question with a passage, marks the tokens that help to answer and judges the "
+        "passage. It prunes and reranks in one pass.",
+        "By people: sentences that annotators marked as needed, and sentences that hold the answer they gave. "
+        "Passages that do not help are those that came with the question, or those of other questions that the base "
+        "encoder finds closest; passages that hold an answer are left out of these.",
+        "English only, and mostly encyclopedic text. A passage that helps only together with another one (the "
+        "second step of a question of two steps) is judged by itself and found less often.",
+    ),
+    "llmlingua2": (
+        "A token classifier that says which words of a text to keep, whatever will be asked.",
+        "Words of answers that people gave about a passage, and words that a question shares with the sentence that "
+        "answers it, are to be kept. All others have a soft label up to 0.7: the square of their rank by how much "
+        "they surprise a language model (the teacher) that reads the passage from the left.",
+        "English only. It does not know the question: with one at hand, a method that reads it loses less.",
+    ),
+    "recomp_extractive": (
+        "A dual encoder: the vectors of a question and of the sentences that help to answer it are close.",
+        "By people: sentences that annotators marked as needed, and sentences that hold the answer they gave. The "
+        "other sentences of the same passages are the negatives, and those of other questions in the batch.",
+        "English only. A sentence is read without its neighbours, with its passage's title.",
+    ),
+    "recomp_abstractive": (
+        "A low-rank adapter that makes the built-in generator write what of some passages helps to answer a "
+        "question, or that nothing does.",
+        "The target is the sentences that people marked as needed, in order, with their passage's title where they "
+        "do not name it; for a share of the examples only passages that do not help are shown, and the target says "
+        "so.",
+        "English only, and a small model: it copies well and concludes poorly. Check what it writes against the "
+        "spans that it read.",
+    ),
+}
+
+
+def write_result(
+    out: Path,
+    trainer: Trainer,
+    result: LoopResult,
+    *,
+    untrained: Mapping[str, float],
+    examples: Sequence[Example],
+    held: int,
+    baselines: Mapping[str, Mapping[str, float]] | None = None,
+    more: Sequence[Results] = (),
+    what: str = "",
+) -> Card:
+    """Writes the card beside the weights.
+
+    Args:
+        out: The folder with the weights.
+        trainer: Whose options were used.
+        result: How training ended.
+        untrained: The metrics of the same model before training.
+        examples: What was trained on.
+        held: How many examples were held out.
+        baselines: Metrics of other methods on the held-out examples, by name.
+        more: Results on other data.
+        what: The held-out data in words, where they are not just training examples.
+
+    Raises:
+        ModelError: The card cannot be written.
+    """
+    config: dict[str, Any] = trainer_config(trainer)
+    method = name_of(trainer)
+    about, labels, limits = _SAYS[method]
+    name = next((spec.name for spec in SHIPPED.values() if spec.method == method), method)
+    counts: dict[str, int] = {}
+    for example in examples:
+        counts[example.set_name] = counts.get(example.set_name, 0) + 1
+    metrics = tuple(result.metrics)
+    rows = [
+        Row(name, "trained", tuple(result.metrics.values())),
+        Row("before training", "untrained", tuple(untrained.get(metric) for metric in metrics)),
+    ]
+    rows += [
+        Row(other, "baseline", tuple(values.get(metric) for metric in metrics))
+        for other, values in (baselines or {}).items()
+    ]
+    card = Card(
+        name=name,
+        method=method,
+        about=about,
+        licence=_LICENCE,
+        base_model=str(config["base"]),
+        data=tuple(DataSource(s, "train", rows_, LICENCES.get(s, "unknown")) for s, rows_ in counts.items()),
+        labels=labels,
+        limits=limits,
+        command=f"ragzip train {method} CONFIG.yaml --out FOLDER",
+        config=config,
+        steps=result.steps,
+        seed=int(config["seed"]),
+        seconds=round(result.seconds, 1),
+        results=(Results(what or f"{held:,} training examples that were held out", metrics, tuple(rows)), *more),
+        environment=_environment(),
+    )
+    return write_card(out, card)
+
+
+def _environment() -> dict[str, str]:
+    import torch
+    import transformers
+
+    where = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{cores()} cores, {platform.machine()}"
+    return {"torch": torch.__version__, "transformers": transformers.__version__, "hardware": where}

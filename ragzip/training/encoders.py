@@ -1,0 +1,128 @@
+"""What the trainers of encoders share: a base made ready to be trained, held-out examples, options as numbers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ragzip.errors import ConfigError
+from ragzip.models.locate import resolve
+from ragzip.models.pooling import read_recipe
+from ragzip.models.runtime import choose_device, choose_dtype, settle_threads
+from ragzip.models.tuned import open_base
+from ragzip.training.examples import Example, Marked
+
+_ALIKE = 80  # characters by which the beginning of a passage is known
+_FROZEN = ("embeddings.word_embeddings", "embeddings.position_embeddings", "pooler")
+
+
+def trainable(base: str, *, dtype: str, device: str, layers: int | None = None) -> tuple[Any, str]:
+    """An encoder of which some parameters are to be trained, and the device it is on.
+
+    Word and position embeddings stay as they are. There is no dropout: on small encoders and few passes over the
+    data it costs more time than it is worth.
+
+    Args:
+        base: Its name.
+        dtype: Number format of forward and backward passes.
+        device: Where to.
+        layers: Train only so many of the last layers, and nothing below them; None trains all.
+    """
+    settle_threads()
+    device = choose_device(device)
+    backbone = open_base(base, choose_dtype(dtype, device), device)
+    backbone.set_attn_implementation("eager" if device == "cpu" else "sdpa")  # eager is the faster one backwards
+    backbone.requires_grad_(False).eval()
+    count = int(backbone.config.num_hidden_layers)
+    if layers is not None and not 1 <= layers <= count:
+        raise ConfigError("layers", f"must be between 1 and {count}, not {layers}")
+    lowest = 0 if layers is None else count - layers
+    for name, parameter in backbone.named_parameters():
+        number = _layer(name)
+        lower = number < lowest if number is not None else lowest > 0
+        parameter.requires_grad_(not name.startswith(_FROZEN) and not lower)
+    return backbone, device
+
+
+def longest(base: str, wanted: int) -> int:
+    """So many tokens, or as many as the base can read."""
+    folder = read_recipe(resolve(base)).folder
+    positions = json.loads((folder / "config.json").read_text("utf-8")).get("max_position_embeddings")
+    return min(wanted, positions) if isinstance(positions, int) else wanted
+
+
+def _layer(name: str) -> int | None:
+    """The number of the layer a parameter belongs to, or None."""
+    parts = name.split(".")
+    for before, number in itertools.pairwise(parts):
+        if before in ("layer", "layers") and number.isdecimal():
+            return int(number)
+    return None
+
+
+def named(backbone: Any, **heads: Any) -> list[tuple[str, Any]]:
+    """The parameters that are trained, as ``save_tuned`` names them."""
+    found = [(f"backbone.{name}", p) for name, p in backbone.named_parameters() if p.requires_grad]
+    for head, module in heads.items():
+        found += [(f"heads.{head}.{name}", p) for name, p in module.named_parameters()]
+    return found
+
+
+def new_head(width: int, *, seed: int, like: Any, device: str) -> Any:
+    """A linear layer to one logit with small random weights, in the number format of ``like``."""
+    import torch
+
+    head = torch.nn.Linear(width, 1)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) * 0.02)
+        head.bias.zero_()
+    return head.to(device=device, dtype=like)
+
+
+def numbers(name: str, options: Sequence[str]) -> dict[str, int]:
+    """``("squad=7000",)`` as a mapping; ``name`` is the option's, for errors."""
+    found = {}
+    for option in options:
+        key, _, value = option.partition("=")
+        if not key or not value.isdecimal():
+            raise ConfigError(name, f"must be set=number, not {option!r}")
+        found[key] = int(value)
+    return found
+
+
+def hold_out(found: Sequence[Example], count: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """Examples drawn with the seed from all sets alike, and the others without any passage that helps one of these.
+
+    Another cut of the same passage counts as the same. Examples that such a passage helps are left out; where it was
+    to be one that does not help, only it is.
+    """
+    order = list(range(len(found)))
+    random.Random(f"{seed} held out").shuffle(order)  # noqa: S311 - no secret
+    chosen = set(order[:count])
+    held = [found[i] for i in sorted(chosen)]
+    texts: set[str] = set()
+    near: dict[tuple[str, str], list[str]] = {}
+    for example in held:
+        for marked in example.positives:
+            texts.add(marked.text)
+            near.setdefault((example.set_name, marked.title), []).append(marked.text)
+
+    def seen(name: str, marked: Marked) -> bool:
+        others = near.get((name, marked.title), ())
+        return marked.text in texts or any(_overlap(marked.text, other) for other in others)
+
+    kept = []
+    for i, example in enumerate(found):
+        name = example.set_name
+        if i not in chosen and not any(seen(name, marked) for marked in example.positives):
+            kept.append(replace(example, negatives=tuple(m for m in example.negatives if not seen(name, m))))
+    return held, kept
+
+
+def _overlap(first: str, second: str) -> bool:
+    """Whether two stretches of whole sentences can be cuts of one passage that have text in common."""
+    return first[:_ALIKE] in second or second[:_ALIKE] in first

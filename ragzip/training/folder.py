@@ -1,0 +1,159 @@
+"""The folder that is trained into: one training, one config, one process, and it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from ragzip import yaml_io
+from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch, UsageError
+from ragzip.indexes.files import new_file
+from ragzip.training.card import check_card
+from ragzip.training.options import CHECKPOINTS, OnEvent, Trainer, TrainingReport, trainer_config
+
+CONFIG, REPORT, LOCK = "training.yaml", "report.json", ".lock"
+_BEGUN = frozenset((LOCK, CONFIG + ".tmp"))  # what a training leaves that was stopped before its config was there
+_ANEW = "Give another --out, or start afresh with --restart."
+
+
+def train_into(
+    out: str | Path,
+    trainer: Trainer,
+    *,
+    data: Path | None = None,
+    restart: bool = False,
+    on_event: OnEvent | None = None,
+) -> TrainingReport:
+    """Trains into a folder, or goes on there, and checks the weights against their card.
+
+    ``training.yaml`` holds the config, ``report.json`` appears at the end; where it is there already, nothing is
+    trained.
+
+    Args:
+        out: Made if it is not there.
+        trainer: What to train.
+        data: Folder of the named sets; None looks where evaluation looks.
+        restart: Forget what the folder holds of a training, this one or another.
+        on_event: Told what is going on.
+
+    Returns:
+        What came out.
+
+    Raises:
+        UsageError: The folder holds something else than a training.
+        StoreMismatch: It holds a training with another config; says which option differs.
+        StoreError: Another process trains into it.
+        ModelError: The weights are not those of their card, or a model is not there.
+    """
+    folder = Path(out)
+    with _opened(folder, trainer_config(trainer), restart):
+        report = read_report(folder)
+        if report is None:
+            report = trainer.run(folder, data=data, resume=not restart, on_event=on_event)
+            check_card(report.folder)
+            _write(folder / REPORT, json.dumps(report_values(report, folder), indent=1, allow_nan=False) + "\n")
+        else:
+            check_card(report.folder)
+    return report
+
+
+def read_report(out: str | Path) -> TrainingReport | None:
+    """The report of the finished training in a folder, or None where there is none.
+
+    Raises:
+        StoreDamaged: It cannot be read.
+    """
+    path = Path(out) / REPORT
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        metrics = {str(key): float("nan" if value is None else value) for key, value in values["metrics"].items()}
+        steps, seconds = int(values["steps"]), float(values["seconds"])
+        return TrainingReport(Path(out) / str(values["folder"]), steps, seconds, metrics, str(values["stopped"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreDamaged(f"{path} cannot be read: {error}", hint=_ANEW) from error
+
+
+def report_values(report: TrainingReport, out: Path) -> dict[str, Any]:
+    """A report as plain values; its folder relative to ``out`` where it lies in there."""
+    inside = report.folder.is_relative_to(out)
+    return {
+        "folder": (report.folder.relative_to(out) if inside else report.folder.absolute()).as_posix(),
+        "steps": report.steps,
+        "seconds": round(report.seconds, 3),
+        "metrics": {key: value if math.isfinite(value) else None for key, value in report.metrics.items()},
+        "stopped": report.stopped,
+    }
+
+
+@contextmanager
+def _opened(folder: Path, config: Mapping[str, Any], restart: bool) -> Iterator[None]:
+    """The folder, locked, with this config in it and, after a restart, nothing of an earlier training."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder", hint="Give --out a folder of its own.")
+    if not (folder / CONFIG).is_file() and folder.exists() and any(p.name not in _BEGUN for p in folder.iterdir()):
+        raise UsageError(f"{folder} holds something else than a training", hint="Give --out a folder of its own.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be made: {error.strerror or error}", hint="Give --out a folder that can be made."
+        ) from error
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise StoreError(
+            f"{folder}: another process is training into it", hint="Wait for it, or give another --out."
+        ) from error
+    try:
+        if restart:
+            _forget(folder)
+        if (folder / CONFIG).is_file() and not restart:
+            _same(folder, config)
+        else:
+            _write(folder / CONFIG, yaml_io.dump(dict(config)))
+        yield
+    finally:
+        lock.release()
+
+
+def _forget(folder: Path) -> None:
+    """Removes what an earlier training would be taken up from, under whatever config; its weights are written over."""
+    (folder / REPORT).unlink(missing_ok=True)
+    for path in folder.glob(CHECKPOINTS):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _same(folder: Path, config: Mapping[str, Any]) -> None:
+    """Whether the folder's training is this one."""
+    path = folder / CONFIG
+    try:
+        present, _ = yaml_io.parse(path.read_text(encoding="utf-8"), source=str(path))
+    except (ConfigError, UnicodeDecodeError) as error:
+        raise StoreDamaged(f"{path} cannot be read: {error}", hint=_ANEW) from error
+    if not isinstance(present, dict):
+        raise StoreDamaged(f"{path} is no config of a training", hint=_ANEW)
+    wanted = yaml_io.parse(yaml_io.dump(dict(config)))[0]
+    for key in dict.fromkeys((*wanted, *present)):
+        if wanted.get(key) != present.get(key):
+            there, here = (repr(values[key]) if key in values else "not set" for values in (present, wanted))
+            raise StoreMismatch(
+                f"{folder}: was begun with another config: {key} is {there:.60} there and {here:.60} here", hint=_ANEW
+            )
+
+
+def _write(path: Path, text: str) -> None:
+    with new_file(path) as file:
+        file.write(text.encode())

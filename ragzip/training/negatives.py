@@ -1,0 +1,133 @@
+"""Hard negatives: passages that look like the answer to an encoder and are not."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ragzip.text import sentences
+from ragzip.training.examples import Example, Marked, joined
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from ragzip.models import Encoder
+
+_NEAR = 40
+_BLOCK = 512
+_TELLING = 20  # characters of a stretch, from which on it is the same one wherever it stands
+_SINGLE = "squad_sentences"
+
+
+def mine(
+    examples: Sequence[Example],
+    encoder: Encoder,
+    *,
+    wanted: int,
+    seed: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Example]:
+    """The examples with at least ``wanted`` negatives where their sets have so many.
+
+    Negatives are drawn from the 40 passages of the same set whose vectors are closest to the question's, without
+    those that help, other cuts of these that hold what helps, and those that hold one of the answers. Questions that
+    came with passages of their own keep these. Single sentences that answer are put among the sentences that come
+    closest, so that they make a passage with one sentence that helps.
+
+    Args:
+        examples: Of any sets.
+        encoder: Whose idea of closeness is to be corrected.
+        wanted: Negatives for an example.
+        seed: For the draws.
+        on_progress: Told texts encoded and texts in all.
+    """
+    out: list[Example] = []
+    names = list(dict.fromkeys(example.set_name for example in examples))
+    for name in names:
+        some = [example for example in examples if example.set_name == name]
+        if all(len(example.negatives) >= wanted for example in some):
+            out += some
+            continue
+        out += _mine_set(some, encoder, wanted, random.Random(f"{seed} negatives {name}"), on_progress)  # noqa: S311
+    return out
+
+
+def _mine_set(
+    examples: list[Example],
+    encoder: Encoder,
+    wanted: int,
+    draw: random.Random,
+    on_progress: Callable[[int, int], None] | None,
+) -> list[Example]:
+    pool = list({m.text: m for e in examples for m in (*e.positives, *e.negatives)}.values())
+    rows = encoder.encode([m.text for m in pool], on_progress=on_progress)
+    asked = encoder.encode([e.question for e in examples])
+    low = [m.text.lower() for m in pool]
+    out = []
+    for start in range(0, len(examples), _BLOCK):
+        near = _nearest(asked[start : start + _BLOCK] @ rows.T)
+        for example, places in zip(examples[start : start + _BLOCK], near, strict=True):
+            own = {m.text for m in (*example.positives, *example.negatives)}
+            helping = _helping(example)
+            fit = [
+                replace(pool[i], support=(), relevant=False, known=True)
+                for i in places
+                if pool[i].text not in own
+                and not any(text in low[i] for text in helping)
+                and not holds(low[i], example.answers)
+            ]
+            if example.set_name == _SINGLE:
+                out.append(_surrounded(example, fit, wanted, draw))
+                continue
+            lacking = max(wanted - len(example.negatives), 0)
+            more = draw.sample(fit, min(lacking, len(fit)))
+            out.append(replace(example, negatives=(*example.negatives, *more)))
+    return out
+
+
+def holds(low: str, answers: Sequence[str]) -> bool:
+    """Whether a text in lower case holds one of the answers: short ones as words, yes and no never."""
+    for answer in answers:
+        wanted = answer.lower().strip()
+        if len(wanted) > 3:
+            if wanted in low:
+                return True
+        elif wanted and wanted not in ("yes", "no") and re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", low):
+            return True
+    return False
+
+
+def _helping(example: Example) -> list[str]:
+    """What helps, in lower case: the marked stretches, or every sentence where they are not known."""
+    found = []
+    for marked in example.positives:
+        stretches = marked.support if marked.known else sentences(marked.text)
+        found += [marked.text[start:end].lower() for start, end in stretches if end - start >= _TELLING]
+    return found
+
+
+def _nearest(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    import numpy as np
+
+    count = min(_NEAR, scores.shape[1])
+    return np.argpartition(-scores, count - 1, axis=1)[:, :count]
+
+
+def _surrounded(example: Example, near: Sequence[Marked], wanted: int, draw: random.Random) -> Example:
+    """The one sentence that answers among close ones, and passages of close ones only."""
+    near = list(near)
+    draw.shuffle(near)
+
+    def take(count: int) -> list[Marked]:
+        some = near[:count]
+        del near[:count]
+        return some
+
+    units = [*example.positives, *take(draw.randint(2, 5))]
+    draw.shuffle(units)
+    negatives = tuple(joined(take(draw.randint(3, 6))) for _ in range(wanted) if len(near) >= 6)
+    return replace(example, positives=(joined(units),), negatives=negatives)

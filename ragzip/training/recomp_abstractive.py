@@ -1,0 +1,234 @@
+"""Training of ``recomp_abstractive``: a low-rank adapter by which a language model writes what helps, or nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragzip.compressors._writer import Writer
+from ragzip.errors import ModelError
+from ragzip.models import GENERATOR, load_causal_lm, unload
+from ragzip.training._summary_data import SETS, Pair, make_pairs
+from ragzip.training.encoders import hold_out, numbers
+from ragzip.training.examples import read_examples
+from ragzip.training.loop import LoopSettings, train
+from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
+from ragzip.training.pairs import plan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ragzip.models import CausalLM
+
+_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_DEFAULT_MOST = ("squad=2500", "squadshifts=2500")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids of a prompt with its completion, and where the completion begins."""
+
+    ids: tuple[int, ...]
+    start: int
+
+
+@dataclass(frozen=True)
+class RecompAbstractiveTraining:
+    """Imitation of marked sentences, or of silence, after RECOMP (https://arxiv.org/abs/2310.04408).
+
+    RECOMP imitates summaries that a large model wrote, empty where they do not improve the answer. Here people's
+    marks take the place of the large model, and passages that do not help that of the answers. The base never
+    changes: only the adapter's matrices are trained, by the loss of what is to be written.
+
+    Attributes:
+        base: A causal language model with a chat template.
+        sets: Training sets with marked sentences.
+        most: ``set=number``: at most so many questions of a set.
+        passages: Most passages of a prompt.
+        empty: Share of the examples in which none helps.
+        rank: Of the adapter.
+        alpha: The adapter counts alpha / rank.
+        max_tokens: Examples that are longer are left out.
+        batch: Examples in a step.
+        steps: Optimiser steps.
+        lr: Highest learning rate.
+        eval_every: Steps between evaluations.
+        patience: Evaluations without a better one before training stops; 0 never.
+        held_out: Examples kept out of training, with their passages.
+        seed: For every draw.
+        dtype: Number format of the forward and backward passes.
+        device: Where to train.
+    """
+
+    base: str = GENERATOR
+    sets: tuple[str, ...] = SETS
+    most: tuple[str, ...] = _DEFAULT_MOST
+    passages: int = 4
+    empty: float = 0.2
+    rank: int = 16
+    alpha: int = 32
+    max_tokens: int = 900
+    batch: int = 6
+    steps: int = 350
+    lr: float = 5e-4
+    eval_every: int = 175
+    patience: int = 0
+    held_out: int = 120
+    seed: int = 0
+    dtype: str = "auto"
+    device: str = "auto"
+
+    def run(
+        self, out: Path, *, data: Path | None = None, resume: bool = True, on_event: OnEvent | None = None
+    ) -> TrainingReport:
+        """Trains, and leaves ``adapter_config.json``, ``adapter_model.safetensors`` and a model card in ``out``."""
+        from ragzip.training.cards import write_result
+
+        found = read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
+        held_examples, kept_examples = hold_out(found, self.held_out, self.seed)
+        make = partial(make_pairs, seed=self.seed, passages=self.passages, empty=self.empty)
+        random.Random(f"{self.seed} order").shuffle(kept_examples)  # noqa: S311 - no secret
+        wanted = 2 * self.steps * self.batch
+        lm = load_causal_lm(self.base, dtype=self.dtype, device=self.device)
+        kept, held = self._prompts(lm, make(kept_examples[:wanted])), self._prompts(lm, make(held_examples))
+        adapter = LowRank(lm, self.rank, self.alpha, self.seed)
+        order = plan([len(prompt.ids) for prompt in kept], self.batch, self.steps, self.seed)
+        settings = LoopSettings(
+            steps=len(order),
+            lr=self.lr,
+            weight_decay=0.0,
+            eval_every=self.eval_every,
+            patience=self.patience,
+            checkpoint_every=50,
+        )
+        try:
+            untrained = evaluate(lm, held)
+            if on_event:
+                on_event(TrainingEvent("eval", 0, len(order), None, untrained, "before training"))
+            result = train(
+                adapter.named(),
+                lambda step: loss(lm, [kept[i] for i in order[step]]),
+                lambda: evaluate(lm, held),
+                settings,
+                out,
+                config=trainer_config(self),
+                best="likelihood",
+                save=partial(self._save, out),
+                resume=resume,
+                on_event=on_event,
+            )
+        finally:
+            adapter.remove()
+            unload()  # nobody else may get the model that was trained on
+        write_result(out, self, result, untrained=untrained, examples=kept_examples[:wanted], held=len(held))
+        return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)
+
+    def _prompts(self, lm: CausalLM, pairs: Sequence[Pair]) -> list[Prompt]:
+        writer, end = Writer(lm), lm.tokenizer.eos_token_id
+        found = []
+        for pair in pairs:
+            head = writer.encode(pair.request).ids
+            if head is None or end is None:
+                raise ModelError(f"{self.base} has no chat template that ends a turn", hint="Use an instruct model.")
+            ids = (*head, *lm.text.encode([pair.completion])[0], int(end))
+            if len(ids) <= self.max_tokens:
+                found.append(Prompt(ids, len(head)))
+        return found
+
+    def _save(self, out: Path, tensors: Mapping[str, Tensor]) -> None:
+        import torch
+        from safetensors.torch import save_file
+
+        out.mkdir(parents=True, exist_ok=True)
+        half = {key: value.to("cpu", torch.float16).contiguous() for key, value in tensors.items()}
+        part = out / "adapter_model.safetensors.part"
+        save_file(half, str(part), metadata={"format": "pt"})
+        part.replace(out / "adapter_model.safetensors")
+        config = {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": self.base,
+            "ragzip_base": self.base,
+            "r": self.rank,
+            "lora_alpha": self.alpha,
+            "lora_dropout": 0.0,
+            "target_modules": list(_TARGETS),
+            "bias": "none",
+            "use_rslora": False,
+            "inference_mode": True,
+        }
+        (out / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+
+
+class LowRank:
+    """Low-rank matrices beside the linear layers of a frozen model, while they are trained (arXiv 2106.09685)."""
+
+    def __init__(self, lm: CausalLM, rank: int, alpha: int, seed: int) -> None:
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        self._named: list[tuple[str, Any]] = []
+        self._hooks = []
+        for name, module in lm.model.named_modules():
+            if not isinstance(module, torch.nn.Linear) or name.rpartition(".")[2] not in _TARGETS:
+                continue
+            down = torch.randn(rank, module.in_features, generator=generator) / math.sqrt(module.in_features)
+            a = torch.nn.Parameter(down.to(module.weight))
+            b = torch.nn.Parameter(torch.zeros(module.out_features, rank).to(module.weight))
+            key = f"base_model.model.{name}"
+            self._named += [(f"{key}.lora_A.weight", a), (f"{key}.lora_B.weight", b)]
+            self._hooks.append(module.register_forward_hook(partial(_add, a, b, alpha / rank)))
+        if not self._named:
+            raise ModelError(f"{lm.name} has none of the layers {', '.join(_TARGETS)}", hint="Use a Llama-like model.")
+
+    def named(self) -> list[tuple[str, Any]]:
+        """The matrices, as ``peft`` names them."""
+        return self._named
+
+    def remove(self) -> None:
+        """Leaves the model as it was."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _add(a: Any, b: Any, scale: float, _: Any, given: tuple[Any, ...], out: Any) -> Any:
+    from torch.nn.functional import linear
+
+    return out + linear(linear(given[0], a), b) * scale
+
+
+def loss(lm: CausalLM, prompts: Sequence[Prompt]) -> Tensor:
+    """Mean loss of the completions' tokens; logits are made for these alone."""
+    import torch
+
+    total, count = [], 0
+    for prompt in prompts:  # one by one: prompts differ in length, and attention would be paid for padding
+        ids = torch.tensor([prompt.ids], device=lm.device)
+        keep = len(prompt.ids) - prompt.start
+        logits = lm.model(input_ids=ids, logits_to_keep=keep + 1, use_cache=False).logits[0, :-1].float()
+        total.append(torch.nn.functional.cross_entropy(logits, ids[0, prompt.start :], reduction="sum"))
+        count += keep
+    return torch.stack(total).sum() / count
+
+
+def evaluate(lm: CausalLM, held: Sequence[Prompt]) -> dict[str, float]:
+    """``likelihood``: of a completion's token, geometric mean; ``right``: share of its tokens that come first."""
+    import torch
+
+    losses, right, count = 0.0, 0, 0
+    with torch.inference_mode():
+        for prompt in held:
+            ids = torch.tensor([prompt.ids], device=lm.device)
+            keep = len(prompt.ids) - prompt.start
+            logits = lm.model(input_ids=ids, logits_to_keep=keep + 1, use_cache=False).logits[0, :-1].float()
+            wanted = ids[0, prompt.start :]
+            losses += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
+            right += int((logits.argmax(-1) == wanted).sum())
+            count += keep
+    return {"likelihood": math.exp(-losses / max(count, 1)), "right": right / max(count, 1)}

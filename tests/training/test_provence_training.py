@@ -1,0 +1,217 @@
+"""Training a cross-encoder from a made-up data folder: it learns, and what it saves is what it is."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from ragzip.errors import ConfigError, UsageError
+from ragzip.models import load_pruner
+from ragzip.training.card import Results, Row, check_card, read_card
+from ragzip.training.loop import LoopResult
+from ragzip.training.options import make_trainer, trainer_config
+from ragzip.training.pairs import IGNORED
+from ragzip.training.provence import Joint, ProvenceTraining, evaluate
+from ragzip.training.provence_card import write
+
+SETS = ("squad", "hotpotqa", "squad_sentences")
+
+
+def toy(base, **options):
+    plain = {
+        "sets": SETS,
+        "most": (),
+        "repeat": ("hotpotqa=2",),
+        "max_tokens": 96,
+        "window": 96,
+        "batch": 4,
+        "steps": 60,
+    }
+    more = {"lr": 3e-3, "eval_every": 20, "held_out": 6, "dtype": "fp32", "device": "cpu", "seed": 1}
+    return ProvenceTraining(base=base, **{**plain, **more, **options})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_encoder_path, small_data):
+    """The trainer, its folder, its report, its events, and the model in memory as it was when it was last saved."""
+    out, trainer, events, models = tmp_path_factory.mktemp("trained"), toy(tiny_encoder_path), [], []
+    start = Joint.start
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Joint, "start", classmethod(lambda cls, s: models.append(start(s)) or models[-1]))
+        report = trainer.run(out, data=small_data, on_event=events.append)
+    return trainer, out, report, events, models[0]
+
+
+def test_it_learns(trained):
+    _, _, report, events, _ = trained
+    losses = [event.loss for event in events if event.kind == "step"]
+    assert len(losses) == report.steps == 60
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])
+    evals = [event.metrics for event in events if event.kind == "eval"]
+    assert report.metrics["score"] >= max(e["score"] for e in evals[1:])
+    assert evals[0] != evals[-1]  # the first is of the untrained model
+    assert report.metrics["margin"] > evals[0]["margin"]
+    assert any("passages read" in event.message for event in events if event.kind == "data")
+
+
+def test_the_saved_folder_gives_the_scores_of_the_model_in_memory(trained, small_data, tiny_encoder_path, tmp_path):
+    trainer, out, *_ = trained
+    last = toy(tiny_encoder_path, steps=9, eval_every=9)  # saved once, at its end
+    models, start = [], Joint.start
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Joint, "start", classmethod(lambda cls, s: models.append(start(s)) or models[-1]))
+        last.run(tmp_path, data=small_data)
+    pruner = load_pruner(str(tmp_path), dtype="fp32", device="cpu")
+    kept, _ = last.examples(small_data)
+    groups, _ = last.groups(kept[:4], [])
+    for example, group in zip(kept, groups, strict=False):
+        pair, positive = group[0], example.positives[0]
+        keep, _, rank = models[0].logits([pair])
+        with_title = len(pair.ids) - pair.second - 1 > int((pair.sentences >= 0).sum())
+        (found,) = pruner.judge(example.question, [positive.text], [positive.title if with_title else ""])
+        scores = keep[0].detach().sigmoid().numpy()[pair.sentences >= 0]
+        assert found.keep == pytest.approx(scores, abs=5e-3)  # saved in half precision
+        assert found.relevance == pytest.approx(rank.detach().sigmoid().item(), abs=5e-3)
+    assert load_pruner(str(out), dtype="fp32", device="cpu").max_tokens == 96
+    assert json.loads((out / "config.json").read_text())["base"] == trainer.base
+
+
+def test_the_same_config_gives_the_same_weights(trained, small_data, tmp_path):
+    trainer, out, report, *_ = trained
+    again = trainer.run(tmp_path, data=small_data)
+    assert (tmp_path / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+    assert again.metrics == report.metrics
+
+
+def test_an_interrupted_training_goes_on(trained, small_data, tmp_path):
+    trainer, out, report, *_ = trained
+
+    def interrupt(event):
+        if event.kind == "step" and event.step == 33:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(tmp_path, data=small_data, on_event=interrupt)
+    steps = []
+    again = trainer.run(
+        tmp_path, data=small_data, on_event=lambda e: steps.append(e.step) if e.kind == "step" else None
+    )
+    assert steps[0] == 34
+    assert (tmp_path / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+    assert again.metrics == report.metrics
+
+
+def test_the_card(trained, small_data):
+    trainer, out, report, *_ = trained
+    card = check_card(out)
+    assert (card.method, card.base_model, card.steps, card.seed) == ("provence", trainer.base, 60, 1)
+    assert card.command.startswith("ragzip train provence CONFIG.yaml")
+    assert make_trainer("provence", dict(card.config)) == trainer
+    kept, _ = trainer.examples(small_data)
+    assert {(s.name, s.split, s.licence) for s in card.data} == {
+        ("squad", "train", "CC-BY-SA-4.0"),
+        ("hotpotqa", "train", "CC-BY-SA-4.0"),
+        ("squad_sentences", "train", "CC-BY-SA-4.0"),
+    }
+    assert sum(source.rows for source in card.data) == len(kept)
+    (table,) = card.results
+    assert re.match(r"\d+ groups that were held out of \d+: .* 2 that do not", table.data)
+    assert table.metrics == tuple(report.metrics)
+    assert [row.role for row in table.rows[:2]] == ["trained", "untrained"]
+    assert {row.role for row in table.rows[2:]} == {"baseline"}
+    assert table.rows[0].values == tuple(report.metrics.values())
+    assert card.labels
+    assert card.limits
+    assert set(card.sha256) == {"model.safetensors"}
+
+
+def test_a_card_with_more_results_and_counts_that_are_read_again(trained, small_data):
+    trainer, out, report, *_ = trained
+    before = read_card(out)
+    more = Results("hotpotqa dev", ("f1",), (Row("provence", "trained", (0.5,)), Row("bm25", "baseline", (0.6,))))
+    result = LoopResult(report.steps, report.seconds, report.metrics, report.stopped)
+    card = write(out, trainer, result, {"score": 0.1}, 90, 10, data=small_data, more=[more])
+    assert card.results[0].data.startswith("10 groups that were held out of 100:")
+    assert card.results[1] == more
+    assert any("does not beat bm25" in loss for loss in card.results[1].losses())
+    assert {s.name for s in card.data} == {s.name for s in before.data}
+    assert check_card(out) == card
+
+
+def test_held_out_examples_help_nobody_else(trained, small_data):
+    trainer, *_ = trained
+    kept, held = trainer.examples(small_data)
+    assert len(held) == 6
+    texts = {m.text for e in held for m in e.positives}
+    assert not texts & {m.text for e in kept for m in (*e.positives, *e.negatives)}
+    groups, held_groups = trainer.groups(kept, held)
+    twice = sum(len(e.positives) * (2 if e.set_name == "hotpotqa" else 1) for e in kept)
+    assert len(groups) == twice
+    assert len(held_groups) == sum(len(e.positives) for e in held)
+
+
+def test_metrics_of_a_model_that_knows_and_of_one_that_does_not(trained, small_data):
+    import torch
+
+    trainer, *_ = trained
+    kept, held = trainer.examples(small_data)
+    _, groups = trainer.groups(kept, held)
+
+    class Knows:
+        device, sign = "cpu", 1.0
+
+        def logits(self, pairs):
+            keep = [torch.from_numpy(pair.labels) * 9 * self.sign for pair in pairs]
+            rank = torch.tensor([float(pair.relevant) * self.sign for pair in pairs])
+            return keep, [torch.from_numpy(pair.labels) for pair in pairs], rank
+
+    found = evaluate(Knows(), groups)
+    assert (found["score"], found["sentence"], found["passage"]) == (1.0, 1.0, 1.0)
+    assert found["margin"] == pytest.approx(0.5, abs=1e-3)
+    wrong = Knows()
+    wrong.sign = -1.0
+    assert evaluate(wrong, groups)["score"] == 0
+    assert evaluate(Knows(), groups, size=1) == pytest.approx(found)
+    assert evaluate(Knows(), []) == {"score": 0.0, "sentence": 0.0, "passage": 0.0, "margin": 0.0}
+    assert any((pair.labels != IGNORED).any() for group in groups for pair in group)
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"sets": ("squid",)}, "sets"),
+        ({"sets": ()}, "sets"),
+        ({"most": ("squid=3",)}, "most"),
+        ({"most": ("squad",)}, "most"),
+        ({"repeat": ("squad=x",)}, "repeat"),
+        ({"negatives": 0}, "negatives"),
+        ({"max_tokens": 8}, "max_tokens"),
+        ({"window": 8}, "window"),
+        ({"batch": 0}, "batch"),
+        ({"steps": 0}, "steps"),
+        ({"eval_every": 0}, "eval_every"),
+        ({"patience": -1}, "patience"),
+        ({"held_out": 0}, "held_out"),
+        ({"lr": 0.0}, "lr"),
+        ({"rank_weight": float("nan")}, "rank_weight"),
+        ({"dtype": "int4"}, "dtype"),
+        ({"device": "abacus"}, "device"),
+    ],
+)
+def test_options_out_of_range(options, path):
+    with pytest.raises(ConfigError) as caught:
+        ProvenceTraining(**options)
+    assert caught.value.path == path
+
+
+def test_nothing_left_to_train_on(tiny_encoder_path, small_data, tmp_path):
+    with pytest.raises(UsageError, match="all 24 examples are held out"):
+        toy(tiny_encoder_path, sets=("squad", "hotpotqa"), held_out=100).run(tmp_path, data=small_data)
+
+
+def test_config_round_trip():
+    made = ProvenceTraining(steps=7, sets=("squad",), most=("squad=3",))
+    assert make_trainer("provence", trainer_config(made)) == made

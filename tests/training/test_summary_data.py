@@ -1,0 +1,118 @@
+import pytest
+
+from ragzip.compressors.recomp_abstractive import NOTHING, said
+from ragzip.errors import ConfigError
+from ragzip.evaluation.data import data_dir
+from ragzip.training._summary_data import make_pairs, read_pairs
+from ragzip.training.examples import Example, Marked
+
+
+def count(texts):
+    return [len(text.split()) for text in texts]
+
+
+def passage(number, *, helps=True, title="Rome", known=True):
+    text = f"Intro {number} here. Answer{number} is in it. Outro {number} here."
+    at = text.index("Answer")
+    support = ((at, at + len(f"Answer{number} is in it.")),) if helps and known else ()
+    return Marked(text, title, support, helps, known)
+
+
+def example(number, **changes):
+    values = {
+        "id": f"set:{number}",
+        "set_name": "set",
+        "question": f"Where is answer {number}?",
+        "positives": (passage(number),),
+        "answers": (f"answer{number}",),
+    }
+    return Example(**{**values, **changes})
+
+
+EXAMPLES = [example(number) for number in range(100, 160)]
+
+
+def make(examples=EXAMPLES, **options):
+    return make_pairs(examples, **{"seed": 0, "count": count, **options})
+
+
+def test_targets_are_the_supporting_sentences_and_prompts_hold_them():
+    for pair in make():
+        number = pair.id.removeprefix("set:")
+        told = f"Rome: Answer{number} is in it."
+        assert pair.target in (told, "")
+        shown = [block.text for block in pair.passages]
+        assert any(f"Answer{number}" in text for text in shown) == bool(pair.target)
+        assert 1 <= len(shown) <= 4
+        assert len(set(shown)) == len(shown)
+        assert all(text in pair.request.user for text in shown)
+
+
+def test_a_share_has_nothing_that_helps():
+    pairs = make(empty=0.5)
+    silent = [pair for pair in pairs if not pair.target]
+    assert 0.3 < len(silent) / len(pairs) < 0.7
+    assert {pair.completion for pair in silent} == {NOTHING}
+    assert said(NOTHING) == ""
+    assert all(pair.target for pair in make(empty=0.0))
+    assert not any(pair.target for pair in make(empty=1.0))
+
+
+def test_seeded_and_independent_of_the_other_draws():
+    assert make() == make()
+    assert make(seed=1) != make()
+    places = {pair.id: [block.title for block in pair.passages].index("Rome") for pair in make(empty=0.0)}
+    assert len(make(EXAMPLES[:30])) == 30
+    assert set(places) == {e.id for e in EXAMPLES}
+
+
+def test_the_passage_that_helps_stands_anywhere():
+    places = [
+        next(i for i, block in enumerate(pair.passages) if f"Answer{pair.id[4:]}" in block.text)
+        for pair in make(empty=0.0, passages=3)
+    ]
+    assert set(places) == {0, 1, 2}
+
+
+def test_several_sentences_come_in_the_order_of_the_prompt():
+    two = example(1, positives=(passage(1, title="Rome"), passage(2, title="Answer2 (town)")), answers=("yes",))
+    (pair,) = make([two], empty=0.0)
+    order = [block.title[0] for block in pair.passages]
+    first, second = "Rome: Answer1 is in it.", "Answer2 is in it."
+    assert pair.target == (f"{first} {second}" if order == ["R", "A"] else f"{second} {first}")
+
+
+def test_what_cannot_be_taught_is_left_out():
+    unknown = example(1, positives=(passage(1, known=False),))
+    crowded = example(2, positives=tuple(passage(n) for n in range(5)))
+    assert make([unknown, crowded], empty=0.0) == []
+    assert make([example(3)], empty=0.0, tokens=3) == []
+    assert len(make([example(3)], empty=0.0, tokens=5)) == 1
+    alone = example(4)
+    assert make([alone], empty=1.0) == []  # no other passage there is
+
+
+def test_no_distractor_holds_an_answer():
+    spoilt = Marked("By chance ANSWER1 stands here.", "Rome")
+    own = Marked("Nothing of it stands here.", "Rome")
+    (pair,) = make([example(1, negatives=(spoilt, own))], empty=0.0)
+    assert all("ANSWER1" not in block.text for block in pair.passages)
+
+
+@pytest.mark.parametrize("options", [{"passages": 0}, {"empty": 1.5}, {"tokens": 0}])
+def test_numbers_out_of_range_are_refused(options):
+    with pytest.raises(ConfigError) as caught:
+        make(**options)
+    assert caught.value.path == next(iter(options))
+
+
+@pytest.mark.skipif(data_dir() is None, reason="the data folder is not here")
+def test_the_real_sets_can_be_read(monkeypatch):
+    from ragzip.training import _summary_data
+
+    monkeypatch.setattr(_summary_data, "default_counter", lambda: type("Counter", (), {"texts": staticmethod(count)}))
+    pairs = read_pairs(("hotpotqa", "qed"), most={"qed": 300}, seed=3)
+    assert {pair.id.partition(":")[0] for pair in pairs} == {"hotpotqa", "qed"}
+    silent = sum(not pair.target for pair in pairs) / len(pairs)
+    assert 0.1 < silent < 0.4
+    assert all(len(pair.target.split()) <= 80 and pair.question for pair in pairs)
