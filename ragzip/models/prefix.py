@@ -169,7 +169,7 @@ def _twin(lm: CausalLM, tokens: Sequence[int]) -> Any:
     # the logits of a bf16 model are bf16, too: steps of 1/8 at 20, which is 0.03 of a probability around one half
     rows.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
     twin.set_output_embeddings(rows)
-    return twin.eval().requires_grad_(False)
+    return twin.train(False).requires_grad_(False)
 
 
 def _packs(endings: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence[int]]]:

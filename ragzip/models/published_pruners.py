@@ -189,7 +189,7 @@ def _fill(
         raise _broken(folder, error) from error
     wrong = [f"{prefix}{name} {list(has)} for {list(wants)}" for name, has, wants in info["mismatched_keys"]]
     _complain(folder, [prefix + name for name in info["missing_keys"]] + wrong)
-    return made.to(device).eval().requires_grad_(False)
+    return made.to(device).train(False).requires_grad_(False)
 
 
 def _complain(folder: Path, names: list[str]) -> None:

@@ -162,9 +162,11 @@ def _fill(folder: Path, backbone: Any, dtype: Any, device: str) -> dict[str, Any
         if weight.dim() != 2 or weight.shape[1] != backbone.config.hidden_size:
             raise ModelError(f"head {head!r} in {folder} has shape {tuple(weight.shape)}", hint=_HINT)
         bias = heads.get(f"{head}.bias")
-        linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+        with torch.device("meta"):  # not drawn at random first: that would move the process's generator
+            linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
+        linear = linear.to_empty(device="cpu")
         linear.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
-        found[head] = linear.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        found[head] = linear.to(device=device, dtype=dtype).train(False).requires_grad_(False)
     return found
 
 

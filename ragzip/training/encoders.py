@@ -36,7 +36,7 @@ def trainable(base: str, *, dtype: str, device: str, layers: int | None = None) 
     device = choose_device(device)
     backbone = open_base(base, choose_dtype(dtype, device), device)
     backbone.set_attn_implementation("eager" if device == "cpu" else "sdpa")  # eager is the faster one backwards
-    backbone.requires_grad_(False).eval()
+    backbone.requires_grad_(False).train(False)
     count = int(backbone.config.num_hidden_layers)
     if layers is not None and not 1 <= layers <= count:
         raise ConfigError("layers", f"must be between 1 and {count}, not {layers}")

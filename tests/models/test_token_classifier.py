@@ -133,7 +133,9 @@ def test_own_weights_are_a_base_and_a_head(tmp_path, tiny_encoder_path, rows):
     save_tuned(
         tmp_path / "own", architecture="token_classifier", base=tiny_encoder_path, max_tokens=48, tensors=tensors
     )
+    random_state = torch.get_rng_state()
     classifier = load_token_classifier(str(tmp_path / "own"), dtype="fp32", device="cpu")
+    assert torch.equal(torch.get_rng_state(), random_state)
     assert classifier.max_tokens == 48
     (found,) = classifier.scores([TEXT])
     encoder = load_encoder(tiny_encoder_path, dtype="fp32", device="cpu")
