@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ragzip.compressors._options import check_number, check_share
 from ragzip.errors import ConfigError
 from ragzip.models.locate import resolve
 from ragzip.models.pooling import read_recipe
-from ragzip.models.runtime import choose_device, choose_dtype, settle_threads
+from ragzip.models.runtime import check_options, choose_device, choose_dtype, settle_threads
 from ragzip.models.tuned import open_base
-from ragzip.training.examples import Example, Marked
+from ragzip.registry import suggest
+from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, Marked
 
 _ALIKE = 80  # characters by which the beginning of a passage is known
+_LEAST = {"negatives": 1, "max_tokens": 32, "window": 32, "batch": 1, "steps": 1, "eval_every": 1, "patience": 0}
+_LEAST |= {"held_out": 1, "layers": 1, "passages": 1, "paragraphs": 1, "rank": 1}
 _FROZEN = ("embeddings.word_embeddings", "embeddings.position_embeddings", "pooler")
 
 
@@ -81,6 +86,33 @@ def new_head(width: int, *, seed: int, like: Any, device: str) -> Any:
         head.weight.copy_(torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) * 0.02)
         head.bias.zero_()
     return head.to(device=device, dtype=like)
+
+
+def check_trainer(trainer: Any) -> None:
+    """Checks the options that trainers have in common, as far as this one has them.
+
+    Raises:
+        ConfigError: With the option's name.
+    """
+    known = [*LABELLED, *RANKED, *EXTRA]
+    if not trainer.sets:
+        raise ConfigError("sets", "must name at least one training set", hint=f"Known: {', '.join(known)}.")
+    given = {"sets": trainer.sets, **{n: tuple(numbers(n, getattr(trainer, n, ()))) for n in ("most", "repeat")}}
+    for option, names in given.items():
+        strange = [name for name in names if name not in known]
+        if strange:
+            raise ConfigError(option, f"unknown training set {strange[0]!r}", hint=suggest(strange[0], known))
+    for option, least in _LEAST.items():
+        value = getattr(trainer, option, least)
+        if value < least:
+            raise ConfigError(option, f"must be at least {least}, not {value!r}")
+    for option in ("lr", "rank_weight", "scale", "alpha"):
+        value = getattr(trainer, option, 1.0)
+        if not 0 < value < math.inf:
+            raise ConfigError(option, f"must be a number above 0, not {value!r}")
+    check_share("keep", getattr(trainer, "keep", None))
+    check_number("empty", getattr(trainer, "empty", None), low=0.0, high=1.0)
+    check_options(trainer.dtype, trainer.device)
 
 
 def numbers(name: str, options: Sequence[str]) -> dict[str, int]:

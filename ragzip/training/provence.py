@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ragzip.errors import ConfigError, UsageError
-from ragzip.models import EMBEDDER, check_options, load_encoder
+from ragzip.errors import UsageError
+from ragzip.models import EMBEDDER, load_encoder
 from ragzip.models.tuned import save_tuned
-from ragzip.registry import suggest
 from ragzip.training.baselines import of_groups
-from ragzip.training.encoders import hold_out, longest, named, new_head, numbers, trainable
+from ragzip.training.encoders import check_trainer, hold_out, longest, named, new_head, numbers, trainable
 from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, read_examples
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.negatives import mine
@@ -24,8 +22,6 @@ from ragzip.training.pairs import IGNORED, Group, Pair, by_length, drawn, make_g
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LEAST = {"negatives": 1, "max_tokens": 32, "window": 32, "batch": 1, "steps": 1, "eval_every": 1}
-_LEAST |= {"patience": 0, "held_out": 1}
 _CHUNK = (512, 12)  # pairs that share a forward pass, on a GPU and on a processor
 _DEFAULT_MOST = (
     "squad=7000",
@@ -86,23 +82,7 @@ class ProvenceTraining:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        known = [*LABELLED, *RANKED, *EXTRA]
-        named_sets = [("sets", self.sets), ("most", tuple(numbers("most", self.most)))]
-        for option, names in (*named_sets, ("repeat", tuple(numbers("repeat", self.repeat)))):
-            strange = [name for name in names if name not in known]
-            if strange:
-                raise ConfigError(option, f"unknown training set {strange[0]!r}", hint=suggest(strange[0], known))
-        if not self.sets:
-            raise ConfigError("sets", "must name at least one training set", hint=f"Known: {', '.join(known)}.")
-        for option, least in _LEAST.items():
-            value = getattr(self, option)
-            if value < least:
-                raise ConfigError(option, f"must be at least {least}, not {value!r}")
-        for option in ("lr", "rank_weight"):
-            value = getattr(self, option)
-            if not 0 < value < math.inf:
-                raise ConfigError(option, f"must be a number above 0, not {value!r}")
-        check_options(self.dtype, self.device)
+        check_trainer(self)
 
     def run(
         self, out: Path, *, data: Path | None = None, resume: bool = True, on_event: OnEvent | None = None

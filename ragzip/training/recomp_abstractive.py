@@ -15,7 +15,7 @@ from ragzip.compressors._writer import Writer
 from ragzip.errors import ModelError
 from ragzip.models import GENERATOR, load_causal_lm, unload
 from ragzip.training._summary_data import SETS, Pair, make_pairs
-from ragzip.training.encoders import hold_out, numbers
+from ragzip.training.encoders import check_trainer, hold_out, numbers
 from ragzip.training.examples import read_examples
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
@@ -83,6 +83,9 @@ class RecompAbstractiveTraining:
     seed: int = 0
     dtype: str = "auto"
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_trainer(self)
 
     def run(
         self, out: Path, *, data: Path | None = None, resume: bool = True, on_event: OnEvent | None = None

@@ -14,7 +14,7 @@ from ragzip.models.tuned import save_tuned
 from ragzip.text import sentences
 from ragzip.training import examples as sets
 from ragzip.training.baselines import of_items
-from ragzip.training.encoders import hold_out, longest, named, numbers, trainable
+from ragzip.training.encoders import check_trainer, hold_out, longest, named, numbers, trainable
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.pairs import plan
@@ -78,6 +78,9 @@ class RecompExtractiveTraining:
     seed: int = 0
     dtype: str = "auto"
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_trainer(self)
 
     def run(
         self, out: Path, *, data: Path | None = None, resume: bool = True, on_event: OnEvent | None = None
