@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 DEMO := .demo-kb
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install models demo fmt check test test-fast bench bench-quality bench-hard build clean
+.PHONY: help install models demo fmt check test test-fast bench bench-quality bench-hard bench-compressors build clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,8 +61,16 @@ bench: models ## The speeds of docs/numbers.md
 bench-quality: models ## The answer quality of docs/numbers.md: over an hour, goes on where it stopped
 	$(BIN)/python benchmarks/run.py quality
 
-bench-hard: models ## All hard compressors beside the baselines: hours, goes on where it stopped
+bench-hard: models ## All hard compressors beside the baselines: over an hour, goes on where it stopped
 	$(BIN)/python benchmarks/run.py hard
+
+bench-compressors: models .bench/llmlingua/.installed ## Speed of the hard compressors, and reranking: about an hour
+	$(BIN)/python benchmarks/run.py end_to_end rerank exit_prefix llmlingua2
+
+.bench/llmlingua/.installed: constraints.txt
+	$(PYTHON) -m venv .bench/llmlingua
+	.bench/llmlingua/bin/python -m pip install -qq --disable-pip-version-check $$(grep '^torch==' constraints.txt) 'transformers<5' llmlingua==0.2.2
+	@touch $@
 
 build: $(STAMP) ## Wheel and source distribution in build/dist
 	$(BIN)/python -m build --no-isolation --outdir build/dist .

@@ -1,4 +1,4 @@
-"""All hard compressors at several budgets beside the baselines, on five development sets.
+"""All hard compressors at several budgets beside the baselines, on the development sets.
 
     make bench-hard           # hours on two cores; goes on where it stopped
 
@@ -17,7 +17,7 @@ from benchmarks.quality import _interval, _number, _reporter, _whole
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "hard"
-SETS = ("musique", "nq_multidoc", "hotpotqa", "2wikimultihopqa", "squad")
+MANY = ("musique", "nq_multidoc", "hotpotqa", "2wikimultihopqa", "hotpotqa_fullwiki")
 SEED = 0
 QUARTER = 0.25
 _SHOWN = (
@@ -35,17 +35,36 @@ _SHOWN = (
 )
 
 PARTS: dict[str, dict[str, Any]] = {
+    # a quarter of the tokens, enough questions to tell it from all of them
+    "quarter": {
+        "about": "a quarter of the tokens",
+        "sets": MANY,
+        "questions": 150,
+        "rows": {
+            "provence@quarter": {"type": "provence", "threshold": 0.1, "keep": QUARTER},
+            "provence@quarter, filled": {"type": "provence", "keep": QUARTER},
+            "sentence_filter@quarter": {"type": "sentence_filter", "keep": QUARTER},
+        },
+        "baselines": "reference",
+        "pairs": (
+            ("provence@quarter", "sentence_filter@quarter"),
+            ("provence@quarter, filled", "sentence_filter@quarter"),
+        ),
+    },
     # methods with a classifier or an encoder
     "fast": {
-        "questions": 100,
+        "about": "methods that run a classifier or an encoder",
+        "sets": (*MANY[:4], "squad"),
+        "questions": 40,
         "budgets": (100, 200, 400),
         "methods": ("provence", "recomp_extractive", "coverage", "sentence_filter", "llmlingua2"),
-        "quarter": ("provence", "recomp_extractive", "sentence_filter"),
         "baselines": "all",
     },
     # methods that run the language model over the context, or write
     "slow": {
-        "questions": 30,
+        "about": "methods that run the language model",
+        "sets": MANY[:4],
+        "questions": 16,
         "budgets": (200,),
         "methods": (
             "provence",
@@ -57,8 +76,12 @@ PARTS: dict[str, dict[str, Any]] = {
             "selective_context",
             "semantic_drop",
         ),
-        "quarter": (),
-        "baselines": "all",
+        "rows": {
+            "gate": {"type": "gate"},
+            "structured(provence)@200": {"type": "structured", "inner": {"type": "provence"}, "budget": 200},
+        },
+        "options": {"semantic_drop": {"exact": False}},
+        "baselines": "reference",
     },
 }
 
@@ -73,16 +96,17 @@ def rows(part: str) -> list[Any]:
 
     given = PARTS[part]
     reader = Pipeline(HuggingFace(max_new_tokens=32, stop=("\n",)), prompt=prompt_for("short"))
-
-    def pipeline(method: str, **options: Any) -> Any:
-        made = config.from_config("compressor", {"type": method, **options})
-        return dataclasses.replace(reader, compressors=(made,), name="")
-
-    named = [(f"{m}@{b}", pipeline(m, budget=b)) for m in given["methods"] for b in given["budgets"]]
-    quarters = [(f"{m}@quarter", pipeline(m, keep=QUARTER)) for m in given["quarter"]]
-    found = plan([*named, *quarters[:1]], baselines=given["baselines"], seed=SEED)
-    names = {row.name for row in found}
-    return found + [row for row in plan([*named, *quarters], baselines="reference", seed=SEED) if row.name not in names]
+    options = given.get("options", {})
+    values = {
+        f"{method}@{budget}": {"type": method, "budget": budget, **options.get(method, {})}
+        for method in given.get("methods", ())
+        for budget in given["budgets"]
+    }
+    named = [
+        (name, dataclasses.replace(reader, compressors=(config.from_config("compressor", of),)))
+        for name, of in {**values, **given.get("rows", {})}.items()
+    ]
+    return plan(named, baselines=given["baselines"], seed=SEED)
 
 
 def run() -> dict[str, Any]:
@@ -97,9 +121,11 @@ def run() -> dict[str, Any]:
     results: dict[str, Any] = {}
     for part, given in PARTS.items():
         results[part] = {}
-        for name in SETS:
+        for name in given["sets"]:
             settings = Settings(given["questions"], SEED)
-            found = evaluate(rows(part), open_set(name), RUNS / part / name, settings, on_progress=_reporter(name))
+            found = evaluate(
+                rows(part), open_set(name), RUNS / part / name, settings, on_progress=_reporter(f"{part}, {name}")
+            )
             write(found, found.path / "report.html")
             results[part][name] = {
                 "data": {key: value for key, value in found.config["data"].items() if key != "source"},
@@ -109,8 +135,31 @@ def run() -> dict[str, Any]:
                     for row, values in found.summary["comparisons"].items()
                 },
                 "failed": found.summary["failed"],
+                "pairs": _pairs(found, given.get("pairs", ())),
             }
     return results
+
+
+def _pairs(run: Any, pairs: Any) -> list[dict[str, Any]]:
+    """Rows against rows, question by question, by F1 and by supporting sentences; corrected by Holm over all."""
+    from ragzip.evaluation.statistics import holm, paired
+
+    wanted = [(one, other, m) for one, other in pairs for m in ("f1", "sentence_f1") if m in run.metrics[one]]
+    tests = [paired(run.values(one, m), run.values(other, m), seed=SEED) for one, other, m in wanted]
+    corrected = holm([test.p for test in tests])
+    return [
+        {
+            "row": one,
+            "against": other,
+            "metric": metric,
+            "difference": test.difference,
+            "low": test.low,
+            "high": test.high,
+            "p_corrected": p,
+            "n": test.n,
+        }
+        for (one, other, metric), test, p in zip(wanted, tests, corrected, strict=True)
+    ]
 
 
 def render(record: dict[str, Any]) -> str:
@@ -120,14 +169,15 @@ def render(record: dict[str, Any]) -> str:
         "",
         "In brackets the 95 % interval. The mark says whether a score differs from `no_compression` (paired"
         " randomisation test, corrected by Holm over the rows of the set): `+` higher, `-` lower, no mark: not"
-        " significant. `@100` is a budget of 100 tokens, `@quarter` a quarter of the context's.",
+        " significant. `@100` is a budget of 100 tokens, `@quarter` at most a quarter of the context's; `filled` has no"
+        " threshold, so that the quarter is used up.",
     ]
     for part, sets in record["results"].items():
         for name, result in sets.items():
             data = result["data"]
             lines += [
                 "",
-                f"### {name}, {part} methods",
+                f"### {name}: {PARTS[part]['about']}",
                 "",
                 f"{data['records']} of {data['of']} questions, {data['split']} split, version {data['version']}, "
                 f"sha256 `{data['sha256'][:12]}`.",
@@ -148,4 +198,15 @@ def render(record: dict[str, Any]) -> str:
             if result["failed"]:
                 said = ", ".join(f"{row} {count}" for row, count in result["failed"].items())
                 lines += ["", f"Prompts beyond the window, not scored: {said}."]
+            for pair in result["pairs"]:
+                lines += ["", _told(pair)]
     return "\n".join(lines) + "\n"
+
+
+def _told(pair: dict[str, Any]) -> str:
+    mark = "significant" if pair["p_corrected"] < 0.05 else "not significant"
+    what = "sentence F1" if pair["metric"] == "sentence_f1" else "F1"
+    return (
+        f"`{pair['row']}` minus `{pair['against']}`, {what}: {pair['difference']:+.3f} "
+        f"[{pair['low']:+.3f}, {pair['high']:+.3f}], {mark}."
+    )

@@ -1,24 +1,20 @@
 """ragzip's LLMLingua2 against the ``llmlingua`` package: the same texts, the same encoder, one machine, one run.
 
-The package cannot live beside ragzip, so it runs under a Python of its own, which this script does not make::
+    python benchmarks/run.py llmlingua2        # some minutes on two cores
 
-    python -m venv other && other/bin/pip install llmlingua==0.2.2
-    python -m benchmarks.llmlingua2 --other other/bin/python
-
-Both read a token classifier of the size of the built-in encoder, with its weights and a random head, saved in the
-layout of transformers (its folder is named as the package wants it: it looks for words in names). They take turns,
-text by text, with as many threads each. Two shapes: one long document, and the same text as passages. The package
-keeps by its own percentiles, so that both leave about, but not exactly, the same share.
+The package cannot live beside ragzip, so it runs under a Python of its own, which `make bench-compressors` makes in
+.bench/llmlingua. Both read a token classifier of the size of the built-in encoder, with its weights and a random head,
+saved in the layout of transformers (its folder is named as the package wants it: it looks for words in names). They
+take turns, text by text, with as many threads each. Two shapes: one long document, and the same text as passages. The
+package keeps by its own percentiles, so that both leave about, but not exactly, the same share.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,12 +25,13 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.corpus import documents
-from benchmarks.measure import environment
 from ragzip.compressors.llmlingua2 import LLMLingua2
 from ragzip.models import EMBEDDER, default_counter, load_tokenizer, resolve, set_threads, token_classifier
 from ragzip.types import Context, Passage, Query, TextSegment, context_of
 
 NAME = "bert-base-multilingual-cased-of-minilm-size"
+OTHER = Path(__file__).resolve().parent.parent / ".bench" / "llmlingua" / "bin" / "python"
+TOKENS, CONTEXTS, PASSAGES, ROUNDS, RATE = 3000, 5, 20, 7, 0.5
 
 
 def save_classifier(folder: Path) -> Path:
@@ -130,31 +127,23 @@ def timed_model(method: LLMLingua2) -> Iterator[list[float]]:
         yield spent
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--other", required=True, help="a Python with llmlingua==0.2.2")
-    options.add_argument("--tokens", type=int, default=3000)
-    options.add_argument("--contexts", type=int, default=5)
-    options.add_argument("--passages", type=int, default=20)
-    options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    options.add_argument("--rate", type=float, default=0.5)
-    options.add_argument("--output", type=Path, help="where to write the numbers as JSON")
-    given = options.parse_args()
-    set_threads(given.threads)
+def run() -> dict[str, Any]:
+    """One row for one long document and one for the same text as passages."""
+    if not OTHER.exists():
+        raise SystemExit(f"{OTHER} is not there: make bench-compressors makes it")
+    threads = os.cpu_count() or 1
+    set_threads(threads)
     counter = default_counter()
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as made:
         folder = save_classifier(Path(made) / NAME)
-        other = Other(given.other, folder, given.threads)
-        for passages in (1, given.passages):
-            batch = contexts(given.contexts, given.tokens, passages)
-            rows.append(compare(batch, folder, other, given.rate, given.rounds, counter))
+        other = Other(str(OTHER), folder, threads)
+        for passages in (1, PASSAGES):
+            batch = contexts(CONTEXTS, TOKENS, passages)
+            rows.append(compare(batch, folder, other, RATE, ROUNDS, counter))
         other.close()
-    show(rows)
-    if given.output:
-        record = {"environment": environment(), "options": {**vars(given), "output": None}, "rows": rows}
-        given.output.write_text(json.dumps(record, indent=1, default=str) + "\n", "utf-8")
+    settings = {"tokens": TOKENS, "contexts": CONTEXTS, "rounds": ROUNDS, "rate": RATE, "threads": threads}
+    return {"settings": {**settings, "other torch": other.ready["ready"]}, "rows": rows}
 
 
 def compare(
@@ -195,16 +184,29 @@ def compare(
     }
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    out = sys.stdout.write
-    out(f"{'passages':>8} {'':>10} {'ms/context':>11} {'kept':>6} {'speed-up':>9} {'around the model':>17}\n")
-    for row in rows:
+def render(record: dict[str, Any]) -> str:
+    """One line for each shape and program."""
+    found = record["results"]
+    lines = [
+        f"`{record['command']}`, {record['when']}, " + ", ".join(f"{k} {v}" for k, v in record["environment"].items()),
+        "",
+        ", ".join(f"{key} {value}" for key, value in found["settings"].items()) + "; medians.",
+        "",
+        "| passages | program | ms a context | kept | throughput against the package | around the bare model |",
+        "|---|---|---|---|---|---|",
+    ]
+    names = {"llmlingua": "llmlingua 0.2.2, fp32", "fp32": "ragzip, fp32", "auto": "ragzip, as it comes"}
+    for row in found["rows"]:
         for name, seconds in row["seconds"].items():
             speed = f"{row['speedup'][name]:.1f}x" if name in row["speedup"] else ""
             share = f"{row['overhead'][name]:.1%}" if name in row["overhead"] else ""
-            left = f"{row['kept'][name]:.1%}"
-            out(f"{row['passages']:>8} {name:>10} {seconds * 1e3:>11.1f} {left:>6} {speed:>9} {share:>17}\n")
-
-
-if __name__ == "__main__":
-    main()
+            cells = [
+                str(row["passages"]),
+                names[name],
+                f"{seconds * 1e3:.0f}",
+                f"{row['kept'][name]:.1%}",
+                speed,
+                share,
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

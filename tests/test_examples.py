@@ -13,9 +13,10 @@ from ragzip import Pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINES = sorted((ROOT / "examples" / "pipelines").glob("*.yaml"))
+METHODS = sorted((ROOT / "examples" / "compressors").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*PIPELINES, *METHODS], ids=lambda path: path.stem)
 def test_pipelines_load_check_and_stay_the_same(path: Path) -> None:
     pipeline = Pipeline.load(path)
     pipeline.check()
@@ -137,3 +138,31 @@ def test_the_example_evaluation_runs(tmp_path: Path) -> None:
     assert small["tokens_out"]["mean"] <= 120 < whole["tokens_out"]["mean"]
     assert 0 < small["prefill_flops"]["mean"] < whole["prefill_flops"]["mean"]
     assert metrics["oracle_sentences@120"]["answer_in_context"]["mean"] == 1.0
+
+
+def test_every_published_method_has_a_row_with_its_paper_and_an_example() -> None:
+    import re
+
+    rows = re.findall(
+        r"^\| \[`(\w+)`\]\((\S+)\) \|(.*)\|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert {name for name, _, _ in rows} == {path.stem for path in METHODS}
+    for name, target, row in rows:
+        assert target == f"examples/compressors/{name}.yaml"
+        assert "http" in row or name == "structured", f"{name} names no paper"
+        example = Pipeline.load(ROOT / target)
+        assert name in {part["type"] for part in example.to_config()["compressors"]}
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_every_method_compresses_with_its_real_model(path: Path) -> None:
+    from ragzip.evaluation.data import open_set
+
+    pipeline = Pipeline.load(path)
+    for record in open_set(str(ROOT / "examples" / "questions.jsonl")).records[:2]:
+        result = pipeline.compress(record.question, record.passages)
+        assert all(step.status in ("ok", "no_gain") for step in result.steps), result.steps
+        assert result.tokens_out <= result.tokens_in
+        if path.stem not in ("gate", "structured"):
+            assert result.tokens_out < result.tokens_in

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ragzip.compressors._extractive import Sentences, SentenceScorer
+from ragzip.compressors._writer import Block
 from ragzip.compressors.bm25_sentences import BM25Sentences
 from ragzip.compressors.random_sentences import RandomSentences
 from ragzip.compressors.sentence_filter import SentenceFilter
+from ragzip.evaluation.metrics.answers import F1
+from ragzip.evaluation.metrics.normalise import normalise
+from ragzip.protocols import WordCounter
 from ragzip.text import sentences
 from ragzip.training.examples import Marked
-from ragzip.types import Passage, Query
+from ragzip.types import Passage, Query, context_of
 
 Baselines = dict[str, dict[str, float]]
+
+_TOLD = 40  # words that baselines of a summary keep, titles included: about what is to be written
 
 
 def of_groups(drawn: Sequence[tuple[str, Sequence[Marked]]], base: str, seed: int) -> Baselines:
@@ -60,6 +67,40 @@ def of_items(items: Sequence[tuple[str, str, Sequence[str]]], base: str, seed: i
                 ranks.append(1 + sum(score >= row[0] for score in row[1:]))
         found[name] = {"sentence": _mean([float(rank == 1) for rank in ranks]), "mrr": _mean([1 / r for r in ranks])}
     return found
+
+
+def of_summaries(items: Sequence[tuple[str, Sequence[Block], str]], base: str, seed: int) -> Baselines:
+    """``overlap`` and ``gate`` of three baselines that keep the best sentences, and one that is silent.
+
+    Args:
+        items: Questions with passages and what is to be written for them, "" where nothing is.
+        base: The encoder of ``sentence_filter``.
+        seed: Of ``random_sentences``.
+    """
+    targets = [target for _, _, target in items]
+    found: Baselines = {}
+    for name, method in _methods(base, seed).items():
+        made = replace(method, budget=_TOLD).bind(WordCounter())
+        given = [
+            context_of(Query(question), tuple(Passage(str(i), b.text, b.title) for i, b in enumerate(blocks)))
+            for question, blocks, _ in items
+        ]
+        kept = [" ".join(segment.text for segment in context.segments) for context in made.compress(given)]
+        found[f"{name}, {_TOLD} words"] = summary_scores(kept, targets)
+    found["nothing"] = summary_scores([""] * len(targets), targets)
+    return found
+
+
+def summary_scores(told: Sequence[str], targets: Sequence[str]) -> dict[str, float]:
+    """``overlap`` and ``gate`` of texts; see ``ragzip.training.recomp_abstractive.evaluate``."""
+    metric = F1()
+    pairs = list(zip(told, targets, strict=True))
+    silence = _mean([float(not text) for text, target in pairs if not target])
+    speech = _mean([float(bool(text)) for text, target in pairs if target])
+    return {
+        "overlap": _mean([metric.compare(normalise(text), normalise(target)) for text, target in pairs]),
+        "gate": (silence + speech) / 2,
+    }
 
 
 def _methods(base: str, seed: int) -> dict[str, SentenceScorer]:

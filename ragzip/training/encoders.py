@@ -21,7 +21,7 @@ from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, Marked
 
 _ALIKE = 80  # characters by which the beginning of a passage is known
 _LEAST = {"negatives": 1, "max_tokens": 32, "window": 32, "batch": 1, "steps": 1, "eval_every": 1, "patience": 0}
-_LEAST |= {"held_out": 1, "layers": 1, "passages": 1, "paragraphs": 1, "rank": 1}
+_LEAST |= {"held_out": 1, "layers": 1, "passages": 1, "paragraphs": 1, "rank": 1, "written": 1}
 _FROZEN = ("embeddings.word_embeddings", "embeddings.position_embeddings", "pooler")
 
 
@@ -40,7 +40,8 @@ def trainable(base: str, *, dtype: str, device: str, layers: int | None = None) 
     settle_threads()
     device = choose_device(device)
     backbone = open_base(base, choose_dtype(dtype, device), device)
-    backbone.set_attn_implementation("eager" if device == "cpu" else "sdpa")  # eager is the faster one backwards
+    narrow = device == "cpu" and backbone.dtype.itemsize < 4
+    backbone.set_attn_implementation("eager" if narrow else "sdpa")  # eager is the faster one backwards in bf16
     backbone.requires_grad_(False).train(False)
     count = int(backbone.config.num_hidden_layers)
     if layers is not None and not 1 <= layers <= count:

@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ragzip.compressors._writer import Writer
+from ragzip.compressors._writer import Writer, tidy
+from ragzip.compressors.recomp_abstractive import said
 from ragzip.errors import ModelError
-from ragzip.models import GENERATOR, load_causal_lm, unload
+from ragzip.models import EMBEDDER, GENERATOR, load_causal_lm, unload
 from ragzip.training._summary_data import SETS, Pair, make_pairs
+from ragzip.training.baselines import of_summaries, summary_scores
 from ragzip.training.encoders import check_trainer, hold_out, numbers
 from ragzip.training.examples import read_examples
 from ragzip.training.loop import LoopSettings, train
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from ragzip.models import CausalLM
 
 _TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_WRITTEN = 96  # most tokens of what is written; targets have at most 80
 _DEFAULT_MOST = ("squad=2500", "squadshifts=2500")
 
 
@@ -61,6 +64,7 @@ class RecompAbstractiveTraining:
         eval_every: Steps between evaluations.
         patience: Evaluations without a better one before training stops; 0 never.
         held_out: Examples kept out of training, with their passages.
+        written: For so many of them an evaluation has the model write.
         seed: For every draw.
         dtype: Number format of the forward and backward passes.
         device: Where to train.
@@ -80,6 +84,7 @@ class RecompAbstractiveTraining:
     eval_every: int = 175
     patience: int = 0
     held_out: int = 120
+    written: int = 50
     seed: int = 0
     dtype: str = "auto"
     device: str = "auto"
@@ -99,7 +104,9 @@ class RecompAbstractiveTraining:
         random.Random(f"{self.seed} order").shuffle(kept_examples)  # noqa: S311 - no secret
         wanted = 2 * self.steps * self.batch
         lm = load_causal_lm(self.base, dtype=self.dtype, device=self.device)
-        kept, held = self._prompts(lm, make(kept_examples[:wanted])), self._prompts(lm, make(held_examples))
+        kept = [prompt for prompt, _ in self._prompts(lm, make(kept_examples[:wanted]))]
+        pairs = self._prompts(lm, make(held_examples))
+        held, judged = [prompt for prompt, _ in pairs], [pair for _, pair in pairs][: self.written]
         adapter = LowRank(lm, self.rank, self.alpha, self.seed)
         order = plan([len(prompt.ids) for prompt in kept], self.batch, self.steps, self.seed)
         settings = LoopSettings(
@@ -111,13 +118,13 @@ class RecompAbstractiveTraining:
             checkpoint_every=50,
         )
         try:
-            untrained = evaluate(lm, held)
+            untrained = evaluate(lm, held, judged)
             if on_event:
                 on_event(TrainingEvent("eval", 0, len(order), None, untrained, "before training"))
             result = train(
                 adapter.named(),
                 lambda step: loss(lm, [kept[i] for i in order[step]]),
-                lambda: evaluate(lm, held),
+                lambda: evaluate(lm, held, judged),
                 settings,
                 out,
                 config=trainer_config(self),
@@ -129,10 +136,20 @@ class RecompAbstractiveTraining:
         finally:
             adapter.remove()
             unload()  # nobody else may get the model that was trained on
-        write_result(out, self, result, untrained=untrained, examples=kept_examples[:wanted], held=len(held))
+        others = of_summaries([(p.question, p.passages, p.target) for p in judged], EMBEDDER, self.seed)
+        write_result(
+            out,
+            self,
+            result,
+            untrained=untrained,
+            baselines=others,
+            examples=kept_examples[:wanted],
+            held=len(held),
+            what=f"{len(held):,} training examples that were held out; overlap and gate on {len(judged):,}",
+        )
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)
 
-    def _prompts(self, lm: CausalLM, pairs: Sequence[Pair]) -> list[Prompt]:
+    def _prompts(self, lm: CausalLM, pairs: Sequence[Pair]) -> list[tuple[Prompt, Pair]]:
         writer, end = Writer(lm), lm.tokenizer.eos_token_id
         found = []
         for pair in pairs:
@@ -141,7 +158,7 @@ class RecompAbstractiveTraining:
                 raise ModelError(f"{self.base} has no chat template that ends a turn", hint="Use an instruct model.")
             ids = (*head, *lm.text.encode([pair.completion])[0], int(end))
             if len(ids) <= self.max_tokens:
-                found.append(Prompt(ids, len(head)))
+                found.append((Prompt(ids, len(head)), pair))
         return found
 
     def _save(self, out: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -220,8 +237,14 @@ def loss(lm: CausalLM, prompts: Sequence[Prompt]) -> Tensor:
     return torch.stack(total).sum() / count
 
 
-def evaluate(lm: CausalLM, held: Sequence[Prompt]) -> dict[str, float]:
-    """``likelihood``: of a completion's token, geometric mean; ``right``: share of its tokens that come first."""
+def evaluate(lm: CausalLM, held: Sequence[Prompt], judged: Sequence[Pair]) -> dict[str, float]:
+    """How well held-out examples are done.
+
+    Returns:
+        ``overlap``: F1 of the words that are written with those of the target, 1 where both are empty; ``gate``: mean
+        of how often nothing is written where nothing helps and something where something does; ``likelihood``: of a
+        completion's token, geometric mean; ``right``: share of its tokens that come first.
+    """
     import torch
 
     losses, right, count = 0.0, 0, 0
@@ -234,4 +257,7 @@ def evaluate(lm: CausalLM, held: Sequence[Prompt]) -> dict[str, float]:
             losses += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
             right += int((logits.argmax(-1) == wanted).sum())
             count += keep
-    return {"likelihood": math.exp(-losses / max(count, 1)), "right": right / max(count, 1)}
+    writer = Writer(lm)
+    told = [writer.write([writer.encode(pair.request)], max_new_tokens=_WRITTEN)[0] for pair in judged]
+    written = summary_scores([said(tidy(text)) for text in told], [pair.target for pair in judged])
+    return {**written, "likelihood": math.exp(-losses / max(count, 1)), "right": right / max(count, 1)}

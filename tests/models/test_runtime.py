@@ -10,17 +10,17 @@ from ragzip.models import runtime
 from ragzip.testing.models import tiny_causal_lm, tiny_encoder
 
 
-def test_auto_is_bf16_only_where_the_processor_computes_in_it(monkeypatch):
+def test_auto_is_bf16_only_where_the_processor_has_matrix_units_for_it(monkeypatch):
     for amx, avx, expected in (
         (True, False, torch.bfloat16),
-        (False, True, torch.bfloat16),
+        (True, True, torch.bfloat16),
+        (False, True, torch.float32),  # vector instructions alone are slower than fp32
         (False, False, torch.float32),
     ):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx, raising=False)
         assert runtime.choose_dtype("auto", "cpu") == expected
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
-    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
     assert runtime.choose_dtype("auto", "cpu") == torch.float32
     assert runtime.choose_dtype("auto", "cuda") == torch.bfloat16
     assert runtime.choose_dtype("fp16", "cpu") == torch.float16

@@ -1,0 +1,233 @@
+"""The weights that come with ragzip, under the laws and under laws of their own: no stand-in anywhere."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ragzip.compressors.llmlingua2 import LLMLingua2
+from ragzip.compressors.provence import Provence
+from ragzip.compressors.recomp_abstractive import RecompAbstractive
+from ragzip.compressors.recomp_extractive import RecompExtractive
+from ragzip.models import default_counter
+from ragzip.models.shipped import SHIPPED
+from ragzip.retrievers.rerank import Rerank
+from ragzip.testing import CompressorContract
+from ragzip.types import Passage, Query, context_of
+
+pytestmark = pytest.mark.models
+
+LAWS = [name for name in vars(CompressorContract) if name.startswith("test_")]
+READING = {
+    "provence": Provence,
+    "provence-limits": lambda: Provence(threshold=0.05, keep=0.6, budget=40, order="relevance"),
+    "llmlingua2": LLMLingua2,
+    "llmlingua2-limits": lambda: LLMLingua2(threshold=0.2, keep=0.7, budget=40, force_keep=("numbers",)),
+    "recomp_extractive": RecompExtractive,
+    "recomp_extractive-limits": lambda: RecompExtractive(keep=0.5, budget=40, force_keep=("negations",)),
+}
+_LONG_INPUT = {"test_takes_empty_odd_and_very_long_input", "test_works_from_two_threads"}
+WRITING_LAWS = [law for law in LAWS if law not in _LONG_INPUT]  # minutes of writing; see the tests of long text below
+
+PEOPLE = st.sampled_from(["Ines Marchetti", "Tomas Lindqvist", "Aiko Watanabe", "Peter Okafor", "Lena Vogel"])
+PLACES = st.sampled_from(["Bruges", "Valparaiso", "Tartu", "Kumasi", "Sapporo"])
+FACTS = st.sampled_from(
+    [
+        ("Where was {person} born?", "{person} was born in {place} in {year}."),
+        ("When did {person} open the mill?", "The mill was opened by {person} in {year}, after two years of work."),
+        ("Who designed the old bridge?", "The old bridge was designed by {person} and finished in {year}."),
+        ("In which city does {person} teach?", "Since {year} {person} has taught mathematics in {place}."),
+    ]
+)
+FILLER = (
+    "The museum shop sells postcards and honey.",
+    "Rain is common in the second half of October.",
+    "Most copper wire is drawn through several dies.",
+    "The committee meets on the first Monday of each month.",
+    "Otters are found along the whole length of the river.",
+    "A loaf of rye bread keeps for about a week.",
+    "The film was received well by critics and audiences.",
+    "Goats were brought to the island by sailors.",
+)
+PLANTED = st.tuples(
+    FACTS,
+    PEOPLE,
+    PLACES,
+    st.integers(1801, 1999),
+    st.permutations(FILLER),
+    st.integers(0, 4),
+)
+
+
+def planted(drawn) -> tuple[str, str, str]:
+    """A question, the sentence that answers it, and a passage that holds it among sentences that have no part in it."""
+    (question, sentence), person, place, year, filler, at = drawn
+    words = {"person": person, "place": place, "year": year}
+    answer = sentence.format(**words)
+    told = [*filler[:4]]
+    told.insert(at, answer)
+    return question.format(**words), answer, " ".join(told)
+
+
+def law_of(make, law, **attributes):
+    """One law of the contract over real weights, counted in the built-in generator's own tokens."""
+    body = {"make": lambda self: make(), "counter": lambda self: default_counter(), "examples": 8, **attributes}
+    return getattr(type("Contract", (CompressorContract,), body)(), law)
+
+
+def test_all_weights_of_the_table_are_here():
+    assert [name for name, spec in SHIPPED.items() if not spec.here] == []
+
+
+@pytest.mark.parametrize("name", READING)
+@pytest.mark.parametrize("law", LAWS)
+def test_law(law, name):
+    law_of(READING[name], law)()
+
+
+@pytest.mark.parametrize("law", WRITING_LAWS)
+def test_law_for_what_writes(law):
+    make = lambda: RecompAbstractive(max_new_tokens=12, budget=40, window=256)  # noqa: E731
+    law_of(make, law, examples=3, extractive=False)()
+
+
+@given(PLANTED)
+@settings(max_examples=25)
+def test_provence_puts_the_sentence_that_answers_first(drawn):
+    question, answer, text = planted(drawn)
+    budget = default_counter().texts([answer])[0] + 4
+    (after,) = Provence(budget=budget).compress([context_of(Query(question), (Passage("p", text),))])
+    assert answer in " ".join(segment.text for segment in after.segments)
+
+
+@given(PLANTED)
+@settings(max_examples=25)
+def test_recomp_extractive_puts_the_sentence_that_answers_first(drawn):
+    question, answer, text = planted(drawn)
+    budget = default_counter().texts([answer])[0] + 4
+    (after,) = RecompExtractive(budget=budget).compress([context_of(Query(question), (Passage("p", text),))])
+    assert answer in " ".join(segment.text for segment in after.segments)
+
+
+@given(PLANTED, st.permutations(range(4)))
+@settings(max_examples=15)
+def test_provence_reranks_the_passage_that_answers_first_wherever_it_stands(drawn, order):
+    question, _, text = planted(drawn)
+    others = [" ".join(FILLER[(i * 3 + k) % len(FILLER)] for k in range(4)) for i in range(3)]
+    passages = [Passage(f"p{number}", passage) for number, passage in enumerate([text, *others])]
+    given_ = context_of(Query(question), tuple(passages[i] for i in order))
+    (after,) = Provence(order="relevance", top_k=1).compress([given_])
+    assert {span.passage_id for segment in after.segments for span in segment.sources} <= {"p0"}
+
+
+@given(PLANTED)
+@settings(max_examples=10)
+def test_the_order_of_passages_changes_no_sentence(drawn):
+    question, _, text = planted(drawn)
+    passages = (Passage("a", text), Passage("b", " ".join(FILLER)), Passage("c", FILLER[0]))
+    there, back = (
+        Provence(threshold=0.2).compress([context_of(Query(question), order)])[0]
+        for order in (passages, passages[::-1])
+    )
+    assert {s for segment in there.segments for s in segment.sources} == {
+        s for segment in back.segments for s in segment.sources
+    }
+
+
+@given(PLANTED)
+@settings(max_examples=10)
+def test_provence_finds_the_answer_at_the_end_of_a_passage_of_many_windows(drawn):
+    question, answer, _ = planted(drawn)
+    text = " ".join([*FILLER * 40, answer])
+    budget = default_counter().texts([answer])[0] + 4
+    (after,) = Provence(budget=budget).compress([context_of(Query(question), (Passage("p", text),))])
+    assert answer in " ".join(segment.text for segment in after.segments)
+
+
+@given(PLANTED)
+@settings(max_examples=25)
+def test_llmlingua2_keeps_names_and_numbers_rather_than_small_words(drawn):
+    _, answer, text = planted(drawn)
+    (after,) = LLMLingua2(keep=0.5).compress([context_of(Query(""), (Passage("p", text),))])
+    kept = " ".join(segment.text for segment in after.segments).split()
+    names = [word.strip(".,") for word in answer.split() if word[0].isupper() and word not in ("The", "Since")]
+    small = [word for word in text.split() if word in ("the", "of", "in", "and", "by", "a")]
+    names_kept = sum(any(name in word for word in kept) for name in names) / len(names)
+    small_kept = sum(word in ("the", "of", "in", "and", "by", "a") for word in kept) / max(len(small), 1)
+    assert names_kept > small_kept
+
+
+GERMAN = (
+    Passage("a", "Der Turm wurde 1889 in Paris gebaut. Er ist 330 Meter hoch. Im Sommer kommen viele Besucher."),
+    Passage("b", "Brot wird aus Mehl gebacken. Roggen wächst auch auf armen Böden."),
+)
+MIXED = (
+    Passage("zh", "长城是中国古代的军事防御工程。它的总长度超过两万公里。"),
+    Passage("ar", "القاهرة هي عاصمة مصر. يمر بها نهر النيل."),
+    Passage("one", "Word"),
+    Passage("none", ""),
+    Passage("hi", "दिल्ली भारत की राजधानी है। यहाँ बहुत लोग रहते हैं।"),
+)
+
+
+@pytest.mark.parametrize("name", [*READING, "recomp_abstractive"])
+@pytest.mark.parametrize("question", ["How high is the tower?", "长城有多长？", "Wie hoch ist der Turm?", "x", "", "؟"])
+@pytest.mark.parametrize("budget", [0, 1, 15])
+def test_other_languages_and_budgets_next_to_nothing(name, question, budget):
+    counter = default_counter()
+    made = RecompAbstractive(max_new_tokens=8) if name == "recomp_abstractive" else READING[name]()
+    limited = type(made)(**{**_options(made), "budget": budget}).bind(counter)
+    for passages in (GERMAN, MIXED):
+        (after,) = limited.compress([context_of(Query(question), passages)])
+        assert counter.context(after) <= budget
+
+
+def _options(made):
+    from ragzip import config
+
+    return {field.name: getattr(made, field.name) for field in config.options(type(made))}
+
+
+class TestRecompAbstractive:
+    passages: ClassVar = (
+        Passage("p", "The Bell Rock lighthouse was built by Robert Stevenson. It was first lit in 1811.", "Bell Rock"),
+        Passage("q", "Herring is salted in barrels. The barrels are made of oak.", "Herring"),
+    )
+
+    def test_says_what_answers(self):
+        (after,) = RecompAbstractive().compress(
+            [context_of(Query("Who built the Bell Rock lighthouse?"), self.passages)]
+        )
+        assert "Stevenson" in " ".join(segment.text for segment in after.segments)
+
+    def test_a_long_passage_is_read_to_its_end(self):
+        text = " ".join([*FILLER * 12, "The Bell Rock lighthouse was built by Robert Stevenson."])
+        made = RecompAbstractive(max_new_tokens=24, window=512)
+        (after,) = made.compress([context_of(Query("Who built the Bell Rock lighthouse?"), (Passage("p", text),))])
+        assert "Stevenson" in " ".join(segment.text for segment in after.segments)
+
+    def test_the_spans_are_what_it_read(self):
+        (after,) = RecompAbstractive().compress([context_of(Query("When was Bell Rock first lit?"), self.passages)])
+        assert {span.passage_id for segment in after.segments for span in segment.sources} <= {"p", "q"}
+
+
+class Given:
+    """A retriever that finds what it was given."""
+
+    def __init__(self, passages):
+        self.passages = passages
+
+    def retrieve(self, queries, *, top_k):
+        return [self.passages[:top_k] for _ in queries]
+
+
+def test_reranking_is_the_same_pass():
+    question = "How many hills has Rome?"
+    passages = [Passage("tea", "Tea is grown in Assam."), Passage("rome", "Rome has seven hills.", "Rome")]
+    (found,) = Rerank(Given(passages)).retrieve([Query(question)])
+    judged = Provence().load().judge(question, [p.text for p in passages], [p.title for p in passages])
+    assert [passage.id for passage in found] == ["rome", "tea"]
+    assert [passage.score for passage in found] == [judged[1].relevance, judged[0].relevance]

@@ -1,0 +1,115 @@
+"""Training of ``recomp_extractive``, ``llmlingua2`` and ``recomp_abstractive`` from a made-up data folder."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ragzip.compressors._writer import Block
+from ragzip.compressors.llmlingua2 import LLMLingua2
+from ragzip.compressors.recomp_abstractive import RecompAbstractive
+from ragzip.compressors.recomp_extractive import RecompExtractive
+from ragzip.training.baselines import of_summaries, summary_scores
+from ragzip.training.card import check_card
+from ragzip.training.llmlingua2 import LLMLingua2Training
+from ragzip.training.options import make_trainer
+from ragzip.training.recomp_abstractive import RecompAbstractiveTraining
+from ragzip.training.recomp_extractive import RecompExtractiveTraining
+from ragzip.types import Passage, Query, context_of
+
+SHARED = {"sets": ("squad", "hotpotqa"), "most": (), "held_out": 4, "dtype": "fp32", "device": "cpu", "seed": 1}
+
+
+def toy(method, encoder, lm):
+    if method == "recomp_extractive":
+        more = {"layers": 1, "batch": 8, "steps": 40, "lr": 1e-2, "eval_every": 20}
+        return RecompExtractiveTraining(base=encoder, **SHARED, **more)
+    if method == "llmlingua2":
+        more = {"teacher": lm, "layers": 1, "batch": 4, "steps": 40, "lr": 1e-2, "eval_every": 20}
+        return LLMLingua2Training(base=encoder, **SHARED, **more, max_tokens=96)
+    more = {"passages": 2, "rank": 4, "alpha": 8, "max_tokens": 900, "batch": 2, "steps": 12, "lr": 2e-2}
+    return RecompAbstractiveTraining(base=lm, **SHARED, **more, eval_every=6, written=2, empty=0.3)
+
+
+METHODS = ("recomp_extractive", "llmlingua2", "recomp_abstractive")
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def trained(request, tmp_path_factory, tiny_encoder_path, tiny_lm_path, small_data):
+    """The method, its trainer, the folder, the report and what was told."""
+    out, events = tmp_path_factory.mktemp(request.param), []
+    trainer = toy(request.param, tiny_encoder_path, tiny_lm_path)
+    report = trainer.run(out, data=small_data, on_event=events.append)
+    return SimpleNamespace(method=request.param, trainer=trainer, out=out, report=report, events=events)
+
+
+def weights(folder):
+    (path,) = [p for p in folder.glob("*.safetensors") if "checkpoint" not in p.name]
+    return path.read_bytes()
+
+
+def test_it_learns(trained):
+    losses = [event.loss for event in trained.events if event.kind == "step"]
+    assert len(losses) == trained.report.steps == trained.trainer.steps
+    quarter = max(len(losses) // 4, 2)
+    assert np.mean(losses[-quarter:]) < np.mean(losses[:quarter])
+
+
+def test_the_same_config_gives_the_same_weights(trained, small_data, tmp_path):
+    again = trained.trainer.run(tmp_path, data=small_data)
+    assert weights(tmp_path) == weights(trained.out)
+    assert again.metrics == trained.report.metrics
+
+
+def test_an_interrupted_training_goes_on(trained, small_data, tmp_path):
+    stop = trained.trainer.steps // 2 + 1
+
+    def interrupt(event):
+        if event.kind == "step" and event.step == stop:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained.trainer.run(tmp_path, data=small_data, on_event=interrupt)
+    steps = []
+    trained.trainer.run(
+        tmp_path, data=small_data, on_event=lambda e: steps.append(e.step) if e.kind == "step" else None
+    )
+    assert steps[0] == stop + 1
+    assert weights(tmp_path) == weights(trained.out)
+
+
+def test_the_card(trained):
+    card = check_card(trained.out)
+    assert (card.method, card.base_model, card.seed) == (trained.method, trained.trainer.base, 1)
+    assert make_trainer(trained.method, dict(card.config)) == trained.trainer
+    assert {(s.name, s.split) for s in card.data} == {("squad", "train"), ("hotpotqa", "train")}
+    (table,) = card.results
+    assert {row.role for row in table.rows} == {"trained", "untrained", "baseline"}
+    assert table.metrics == tuple(trained.report.metrics)
+    assert all(value is not None for value in table.rows[0].values)
+
+
+def test_the_folder_serves_as_a_model(trained):
+    options = {"model": str(trained.out), "dtype": "fp32", "device": "cpu"}
+    passage = Passage("p", "Alba is a town by the sea. It was founded by Count Albason. Many like it.", "Alba")
+    made = {
+        "recomp_extractive": lambda: RecompExtractive(**options, budget=12),
+        "llmlingua2": lambda: LLMLingua2(**options, budget=12),
+        "recomp_abstractive": lambda: RecompAbstractive(**options, budget=12, max_new_tokens=8, window=512),
+    }[trained.method]()
+    (after,) = made.compress([context_of(Query("Who founded Alba?"), (passage,))])
+    assert len(" ".join(segment.text for segment in after.segments)) < len(passage.text)
+
+
+def test_what_is_written_is_scored_beside_sentences_and_silence(tiny_encoder_path):
+    told = summary_scores(["Rome has seven hills.", "", "words", ""], ["Rome has seven hills.", "", "", "Tea."])
+    assert told == {"overlap": pytest.approx(0.5), "gate": pytest.approx(0.5)}
+    blocks = (Block("Rome has seven hills. Nobody knows why.", "Rome"), Block("Tea comes from China."))
+    found = of_summaries(
+        [("How many hills has Rome?", blocks, "Rome has seven hills."), ("x?", blocks, "")], tiny_encoder_path, 0
+    )
+    assert found["nothing"] == {"overlap": 0.5, "gate": 0.5}
+    assert found["bm25_sentences, 40 words"]["gate"] == 0.5
+    assert 0 < found["bm25_sentences, 40 words"]["overlap"] < 0.5
