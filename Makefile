@@ -61,8 +61,8 @@ bench: models ## The speeds of docs/numbers.md
 bench-quality: models ## The answer quality of docs/numbers.md: over an hour, goes on where it stopped
 	$(BIN)/python benchmarks/run.py quality
 
-bench-hard: models ## All hard compressors beside the baselines: over an hour, goes on where it stopped
-	$(BIN)/python benchmarks/run.py hard
+bench-hard: models ## All hard compressors beside the baselines: hours, goes on where it stopped
+	$(BIN)/python benchmarks/run.py hard:quarter hard:fast hard:slow
 
 bench-compressors: models .bench/llmlingua/.installed ## Speed of the hard compressors, and reranking: about an hour
 	$(BIN)/python benchmarks/run.py end_to_end rerank exit_prefix llmlingua2

@@ -1,6 +1,7 @@
 """All hard compressors at several budgets beside the baselines, on the development sets.
 
-    make bench-hard           # hours on two cores; goes on where it stopped
+    python benchmarks/run.py hard:quarter        # or hard:fast, or hard:slow
+    make bench-hard                              # all of them: hours on two cores; goes on where it stopped
 
 Methods that run the language model for every question take seconds a question, so they face fewer questions, and the
 others stand beside them on the same ones. Run folders, with every record and the HTML report, are left in
@@ -37,7 +38,6 @@ _SHOWN = (
 PARTS: dict[str, dict[str, Any]] = {
     # a quarter of the tokens, enough questions to tell it from all of them
     "quarter": {
-        "about": "a quarter of the tokens",
         "sets": MANY,
         "questions": 150,
         "rows": {
@@ -53,7 +53,6 @@ PARTS: dict[str, dict[str, Any]] = {
     },
     # methods with a classifier or an encoder
     "fast": {
-        "about": "methods that run a classifier or an encoder",
         "sets": (*MANY[:4], "squad"),
         "questions": 40,
         "budgets": (100, 200, 400),
@@ -62,7 +61,6 @@ PARTS: dict[str, dict[str, Any]] = {
     },
     # methods that run the language model over the context, or write
     "slow": {
-        "about": "methods that run the language model",
         "sets": MANY[:4],
         "questions": 16,
         "budgets": (200,),
@@ -98,7 +96,7 @@ def rows(part: str) -> list[Any]:
     reader = Pipeline(HuggingFace(max_new_tokens=32, stop=("\n",)), prompt=prompt_for("short"))
     options = given.get("options", {})
     values = {
-        f"{method}@{budget}": {"type": method, "budget": budget, **options.get(method, {})}
+        f"{_named(method, options)}@{budget}": {"type": method, "budget": budget, **options.get(method, {})}
         for method in given.get("methods", ())
         for budget in given["budgets"]
     }
@@ -109,8 +107,14 @@ def rows(part: str) -> list[Any]:
     return plan(named, baselines=given["baselines"], seed=SEED)
 
 
-def run() -> dict[str, Any]:
-    """Runs all parts on all sets; gives the numbers that the page shows."""
+def _named(method: str, options: dict[str, dict[str, Any]]) -> str:
+    """The method with the options that are not its defaults."""
+    told = ", ".join(f"{key}={value}" for key, value in options.get(method, {}).items())
+    return f"{method}({told})" if told else method
+
+
+def run(part: str) -> dict[str, Any]:
+    """Runs one part on its sets; gives the numbers that the page shows."""
     import os
 
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
@@ -119,24 +123,22 @@ def run() -> dict[str, Any]:
     from ragzip.evaluation.runner import Settings, evaluate
 
     results: dict[str, Any] = {}
-    for part, given in PARTS.items():
-        results[part] = {}
-        for name in given["sets"]:
-            settings = Settings(given["questions"], SEED)
-            found = evaluate(
-                rows(part), open_set(name), RUNS / part / name, settings, on_progress=_reporter(f"{part}, {name}")
-            )
-            write(found, found.path / "report.html")
-            results[part][name] = {
-                "data": {key: value for key, value in found.config["data"].items() if key != "source"},
-                "metrics": {row: {m: v for m, v in found.metrics[row].items() if m in _SHOWN} for row in found.names},
-                "comparisons": {
-                    row: {m: v for m, v in values.items() if m in ("f1", "match")}
-                    for row, values in found.summary["comparisons"].items()
-                },
-                "failed": found.summary["failed"],
-                "pairs": _pairs(found, given.get("pairs", ())),
-            }
+    given = PARTS[part]
+    for name in given["sets"]:
+        settings = Settings(given["questions"], SEED)
+        progress = _reporter(f"{part}, {name}")
+        found = evaluate(rows(part), open_set(name), RUNS / part / name, settings, on_progress=progress)
+        write(found, found.path / "report.html")
+        results[name] = {
+            "data": {key: value for key, value in found.config["data"].items() if key != "source"},
+            "metrics": {row: {m: v for m, v in found.metrics[row].items() if m in _SHOWN} for row in found.names},
+            "comparisons": {
+                row: {m: v for m, v in values.items() if m in ("f1", "match")}
+                for row, values in found.summary["comparisons"].items()
+            },
+            "failed": found.summary["failed"],
+            "pairs": _pairs(found, given.get("pairs", ())),
+        }
     return results
 
 
@@ -163,43 +165,40 @@ def _pairs(run: Any, pairs: Any) -> list[dict[str, Any]]:
 
 
 def render(record: dict[str, Any]) -> str:
-    """For each part and set one table of the rows."""
+    """For each set one table of the rows."""
     lines = [
         f"`{record['command']}`, {record['when']}, " + ", ".join(f"{k} {v}" for k, v in record["environment"].items()),
         "",
         "In brackets the 95 % interval. The mark says whether a score differs from `no_compression` (paired"
         " randomisation test, corrected by Holm over the rows of the set): `+` higher, `-` lower, no mark: not"
-        " significant. `@100` is a budget of 100 tokens, `@quarter` at most a quarter of the context's; `filled` has no"
-        " threshold, so that the quarter is used up.",
+        " significant.",
     ]
-    for part, sets in record["results"].items():
-        for name, result in sets.items():
-            data = result["data"]
-            lines += [
-                "",
-                f"### {name}: {PARTS[part]['about']}",
-                "",
-                f"{data['records']} of {data['of']} questions, {data['split']} split, version {data['version']}, "
-                f"sha256 `{data['sha256'][:12]}`.",
-                "",
-                "| row | F1 | match | sentence F1 | answer in context | tokens | ratio | compress, s "
-                "| first token, s |",
-                "|---|---|---|---|---|---|---|---|---|",
-            ]
-            for row, metrics in result["metrics"].items():
-                against = result["comparisons"].get(row, {})
-                cells = [row, *(_interval(metrics.get(m), against.get(m)) for m in ("f1", "match"))]
-                cells += [_number(metrics.get(m)) for m in ("sentence_f1", "answer_in_context")]
-                cells.append(_whole(metrics.get("tokens_out")))
-                ratio = metrics.get("ratio")
-                cells.append(f"{ratio['mean']:.1f}x" if ratio else "")
-                cells += [_number(metrics.get(m)) for m in ("compress_seconds", "ttft")]
-                lines.append("| " + " | ".join(cells) + " |")
-            if result["failed"]:
-                said = ", ".join(f"{row} {count}" for row, count in result["failed"].items())
-                lines += ["", f"Prompts beyond the window, not scored: {said}."]
-            for pair in result["pairs"]:
-                lines += ["", _told(pair)]
+    for name, result in record["results"].items():
+        data = result["data"]
+        lines += [
+            "",
+            f"#### {name}",
+            "",
+            f"{data['records']} of {data['of']} questions, {data['split']} split, version {data['version']}, "
+            f"sha256 `{data['sha256'][:12]}`.",
+            "",
+            "| row | F1 | match | sentence F1 | answer in context | tokens | ratio | compress, s | first token, s |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for row, metrics in result["metrics"].items():
+            against = result["comparisons"].get(row, {})
+            cells = [row, *(_interval(metrics.get(m), against.get(m)) for m in ("f1", "match"))]
+            cells += [_interval(metrics.get("sentence_f1"), None), _number(metrics.get("answer_in_context"))]
+            cells.append(_whole(metrics.get("tokens_out")))
+            ratio = metrics.get("ratio")
+            cells.append(f"{ratio['mean']:.1f}x" if ratio else "")
+            cells += [_number(metrics.get(m)) for m in ("compress_seconds", "ttft")]
+            lines.append("| " + " | ".join(cells) + " |")
+        if result["failed"]:
+            said = ", ".join(f"{row} {count}" for row, count in result["failed"].items())
+            lines += ["", f"Prompts beyond the window, not scored: {said}."]
+        for pair in result["pairs"]:
+            lines += ["", _told(pair)]
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,8 @@
 """Runs the benchmarks and writes what they gave: benchmarks/results/*.json and docs/numbers.md.
 
-    python benchmarks/run.py            # speed of the main job
-    python benchmarks/run.py quality    # answer quality: over an hour
+    python benchmarks/run.py                # speed of the main job
+    python benchmarks/run.py quality        # answer quality: over an hour
+    python benchmarks/run.py hard:quarter   # one part of a benchmark that has several
 
 Run it with nothing else on the machine. Numbers are medians; compare ratios, not seconds of different machines.
 """
@@ -27,17 +28,23 @@ def main(parts: list[str]) -> None:
 
     RESULTS.mkdir(exist_ok=True)
     for part in parts or PARTS:
-        module = importlib.import_module(f"benchmarks.{part}")
+        module, piece = _module(part)
         record = {
             "command": f"python benchmarks/run.py {part}",
             "when": datetime.now(UTC).strftime("%Y-%m-%d"),
             "environment": environment(),
-            "results": module.run(),
+            "results": module.run(*piece),
         }
         text = json.dumps(record, indent=2) + "\n"
-        (RESULTS / f"{part}.json").write_text(text, encoding="utf-8")
+        (RESULTS / f"{part.replace(':', '_')}.json").write_text(text, encoding="utf-8")
         print(render(record))
     write_page()
+
+
+def _module(part: str) -> tuple[Any, list[str]]:
+    """The module of a benchmark, and the piece of it that is wanted, if one is named."""
+    name, _, piece = part.partition(":")
+    return importlib.import_module(f"benchmarks.{name}"), [piece] if piece else []
 
 
 def write_page() -> None:
@@ -55,7 +62,7 @@ def write_page() -> None:
 
 def render(record: dict[str, Any]) -> str:
     """The record as Markdown: by its part's own ``render``, else one table of names and values."""
-    module = importlib.import_module(f"benchmarks.{record['command'].split()[-1]}")
+    module, _ = _module(record["command"].split()[-1])
     if hasattr(module, "render"):
         return str(module.render(record))
     lines = [

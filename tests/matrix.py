@@ -142,7 +142,12 @@ class HashedWords:
 
     def encode(self, texts: Sequence[str], **_: Any) -> np.ndarray:
         """``[n, 32]``, rows of length 1."""
-        rows = np.stack([np.sum([_direction(w) for w in t.lower().split()[:64]] or [_direction("")], 0) for t in texts])
+        rows = np.stack(
+            [
+                np.sum([_direction(w) for w in t.lower().split()[: self.max_tokens - 2]] or [_direction("")], 0)
+                for t in texts
+            ]
+        )
         return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)).astype(np.float32)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:

@@ -33,8 +33,8 @@ def compress(
     """Compress standard input to standard output.
 
     Text in, text out. JSON lines of passages ({"id", "title", "text"}) in, the same lines out with compressed text
-    and the spans it came from; passages with nothing left are left out. All lines share one budget. With --json,
-    what ragzip expand reads.
+    and the spans it came from; passages with nothing left are left out. Text made from several lines has their
+    "sources" instead. All lines share one budget. With --json, what ragzip expand reads.
 
     \b
     Example:
@@ -161,11 +161,18 @@ def _write(result: CompressionResult[Segment], rows: list[dict[str, Any]]) -> No
     from ragzip.models.tokenizer import well_formed
 
     for segment in segments:
-        position = int(segment.sources[0].passage_id) if segment.sources else 0
-        row = rows[position]
-        spans = [[s.start, s.end] for s in segment.sources if s.passage_id == str(position)]
-        line = {**row, _text_key(row): segment.text, "spans": spans}
-        typer.echo(well_formed(json.dumps(line, ensure_ascii=False, allow_nan=False)))
+        typer.echo(well_formed(json.dumps(_line(segment, rows), ensure_ascii=False, allow_nan=False)))
+
+
+def _line(segment: TextSegment, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A segment as the row it came from; where it came from several, with nothing that only one of them says."""
+    places = [(int(span.passage_id), span) for span in segment.sources]
+    row = rows[places[0][0] if places else 0]
+    if len({position for position, _ in places}) <= 1:
+        return {**row, _text_key(row): segment.text, "spans": [[span.start, span.end] for _, span in places]}
+    names = [position if rows[position].get("id") is None else rows[position]["id"] for position, _ in places]
+    sources = [{"id": name, "start": s.start, "end": s.end} for name, (_, s) in zip(names, places, strict=True)]
+    return {_text_key(row): segment.text, "sources": sources}
 
 
 def _write_json(result: CompressionResult[Segment]) -> None:

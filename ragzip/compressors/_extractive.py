@@ -55,6 +55,7 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
     """
 
     default_keep: ClassVar[float] = 0.5
+    scale: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # of the scores; thresholds beyond it are refused
     default_threshold: ClassVar[float | None] = None
 
     threshold: float | None = None
@@ -65,7 +66,8 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
     counter: Counter | None = runtime_field()
 
     def __post_init__(self) -> None:
-        check_number("threshold", self.threshold)
+        low, high = self.scale
+        check_number("threshold", self.threshold, low=low, high=high)
         check_share("keep", self.keep)
         check_count("budget", self.budget)
         check_forced(self.force_keep, self.force_pattern)

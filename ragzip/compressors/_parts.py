@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice, takewhile
 from typing import Literal
 
 from ragzip.compressors._layout import _take
@@ -156,10 +158,11 @@ class Asked:
 
     def _places(self, span: Span) -> list[tuple[_Piece, Stretch]]:
         """The stretches of pieces that a span touches, in characters of the piece."""
+        pieces = self._pieces.get(span.passage_id, [])  # in order, and none within another
+        first = bisect_right(pieces, span.start, key=lambda piece: piece.end)
         return [
             (piece, (max(span.start, piece.start) - piece.start, min(span.end, piece.end) - piece.start))
-            for piece in self._pieces.get(span.passage_id, [])
-            if span.start < piece.end and piece.start < span.end
+            for piece in takewhile(lambda piece: piece.start < span.end, islice(pieces, first, None))
         ]
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _LONGEST = 1200  # characters of a chunk: more than small models rewrite well
 _SHORT = 80  # characters of a chunk that says too little by itself
 _LEAST = 8  # tokens below which a share is not worth having
+_AT_ONCE = 16  # of so many chunks whose share is not worth having, one goes at a time
 _PUNCTUATION = string.punctuation + "“”‘’«»‹›…—–·•。，、？！：；（）「」『』《》،؛؟।"
 
 
@@ -104,7 +105,8 @@ def deal(sizes: Sequence[int], weights: Sequence[float], total: int) -> list[int
     """How many tokens each chunk may keep: the dynamic ratio.
 
     A chunk's share of ``total`` goes by its size times its weight, and is at most its size; what that leaves over
-    goes to the others. Chunks whose share would be less than a few tokens get none, the least relevant first.
+    goes to the others. Chunks whose share would be less than a few tokens get none, the least relevant first, and where
+    there are many of them a sixteenth at a time.
 
         >>> deal([100, 100, 40], [0.9, 0.3, 0.9], 120)
         [68, 23, 27]
@@ -115,7 +117,9 @@ def deal(sizes: Sequence[int], weights: Sequence[float], total: int) -> list[int
         poor = [i for i in taking if shares[i] < min(_LEAST, sizes[i])]
         if not poor or len(taking) == 1:
             return shares
-        taking.remove(min(poor, key=lambda i: (weights[i], -i)))
+        poor.sort(key=lambda i: (weights[i], -i))
+        gone = set(poor[: max(len(poor) // _AT_ONCE, 1)])  # one by one would be quadratic in very long contexts
+        taking = [i for i in taking if i not in gone]
     return [0] * len(sizes)
 
 

@@ -1,4 +1,4 @@
-"""Where a text is not prose: JSON, fenced and indented code, Markdown and delimited tables, lists.
+"""Where a text is not prose: JSON, code, Markdown, HTML and delimited tables, preformatted text, lists.
 
 Everything is found by layout alone, in time linear in the length of the text, and given as exact stretches.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ragzip.text import Stretch, merge, sentences
+from ragzip.text import Stretch, complement, merge, sentences
 
 _FENCE = re.compile(r"[^\S\n]*(`{3,}|~{3,})[^\S\n]*([^\n]*)")
 _ITEM = re.compile(r"[^\S\n]*(?:[-*+•‣◦▪]|\d{1,3}[.)]|[A-Za-z]\)|\((?:\d{1,3}|[a-z]|[ivx]{1,4})\))[^\S\n]+\S")
@@ -20,11 +20,60 @@ _RULE_ROW = re.compile(r"[^\S\n]*\|?[^\S\n]*:?-+:?[^\S\n]*(?:\|[^\S\n]*:?-+:?[^\
 _HEADING = re.compile(r"#{1,6}\s")
 _JSON = re.compile(r"\{\s*\"|\[\s*[\[{\"]")
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_COLON = re.compile(r"\s*:")
+_TAG = re.compile(r"<(/?)(table|pre|tr|td|th)(?:\s[^<>]*)?>", re.IGNORECASE)
 _CODE = re.compile(r"[{}()\[\]=;<>]|:\s*\Z|\A\s*(?:return|import|end|else|#|//)\b")
 _END = re.compile(r"[.!?:][\"')\]”’»]*\Z")
 
+# What begins code at the left edge. Lines of prose, too, begin with "import", "class" or "public".
+_OPENING = re.compile(
+    r"""
+      (?:async\s)?def\s+[\w.]+[?!]?(?:\s*[(\[]|\Z)
+    | class\s+(?:\w+\s*(?:[(\[].*)?:|[A-Z]\w*)\Z
+    | import\s+(?:static\s+)?\w[\w.*]*(?:\s+as\s+\w+)?(?:\s*,\s*\w[\w.]*)*;?\Z
+    | import\s*["'({*] | import\s[^"';]*\sfrom\s["']
+    | from\s+[\w.]+\s+import\s+[\w(*]
+    | \#(?:include\s*[<"]|define\s\w|if(?:n?def)?\s|pragma\s|!/)
+    | (?:export\s+)?(?:default\s+)?(?:async\s+)?function\s*\*?\s*[\w$]+\(
+    | (?:public|private|protected|internal|static|final|abstract|extern|inline|pub|fn|func)\s.*\w[(<].*[;,()>]\Z
+    | (?:export\s+)?(?:const|let|var|val)\s+[\w$\[{][^=]*=\s*\S
+    | (?:(?:const|unsigned|struct)\s+)*(?:int|void|char|bool|float|double|long|auto|size_t)\s[\w\s*&:]*\w\(.*[;,()]\Z
+    | (?:package|using|namespace|use)\s+[\w.:\\]+;\Z
+    | SELECT(?:\Z|\s(?=.*[a-z*]))
+    | (?:INSERT\s+INTO|DELETE\s+FROM|UPDATE|(?:CREATE|ALTER|DROP)\s+\w+|WITH\s+\w+\s+AS)\s(?=.*[a-z(;])
+    | .*\{\Z
+    """,
+    re.VERBOSE,
+)
+# A line that is a statement, or the end of one.
+_STATEMENT = re.compile(
+    r"""
+    \s*(?:
+      [)\]}] | // | /\* | @[\w.]+(?:\(.*)?\Z | \[[A-Za-z][\w.-]*\]\Z | \$\s\w
+    | (?:[\w:\[*&][\w:<>\[\]*&]{0,80}\s+){0,2}[\w.$@*\[\]"':>,()-]{1,200}\s*(?:[-+*/%|&^:?~]|//|\*\*)?=(?!=)\s*[^\s=]
+    | (?:(?:await|return|yield|new|not|echo)\s+)?[\w.:$!>-]+\(.*[])({,[:]\Z
+    | (?:if|elif|while|for|except|with|async|match|case|else)\b.*[^:\s]:\Z
+    | (?:if|while|for|switch|catch)\s*\( | .*;\s(?:then|do)\Z
+    | (?:else|try|finally|do|default|public|private|protected):\Z
+    | (?:pass|break|continue|return|end|fi|done|else|then|do)\Z
+    | (?:return|raise|throw|yield|assert|del|echo|export)\s+(?:["'(\[{$-]|[\w.]+(?:[(\[]|\s*[-+*/%<>=!&|]|\Z))
+    | (?:FROM|WHERE|AND|OR|ON|SET|VALUES|HAVING|LIMIT|(?:\w+\s+)?JOIN|(?:GROUP|ORDER)\s+BY)\s(?=.*[a-z0-9(])
+    )
+    | \s+(?:\#|--\s|(?:if|elif|while|for|except|with|case)\s.*:\s)
+    | \s+(?:[\w.$]+,\Z|["'].*["'],?\Z|["']?[\w$-]+["']?:\s.*[,;]\Z)
+    """,
+    re.VERBOSE,
+)
+# With a semicolon at its end, prose has its brackets and quotes apart.
+_MARKED = re.compile(r"\w[(\[]|[={}]|->|::|\A\s*(?:const\s|return|break|continue|int|float|double|char|bool)\s*\S*\Z")
+_KEY = re.compile(r"(?:\s+(?:-\s+)?)?[a-z_][\w.-]*:(?:\s+\S+)?\Z")
+_REMARK = re.compile(r"#\s|--\s")
+_QUOTES = re.compile(r"\"{3}|'{3}")
+
 _PARAGRAPH = 300  # characters of list items from which on they are prose with a mark before it
 _LONGEST_ROW = 20_000
+_LONGEST_CODE = 500
+_GAP = 2  # blank lines between two pieces of code that belong together
 _PROSE = 80  # characters of a JSON string from which on it may be prose
 
 
@@ -43,7 +92,9 @@ def structures(text: str) -> list[Stretch]:
     r"""The stretches that are no prose, in order, apart from each other; each is to be kept whole or dropped.
 
     * JSON objects, and arrays of objects, arrays or strings, that parse; anywhere in the text;
-    * code between fences of which one closes the other, and indented code;
+    * code between fences of which one closes the other, indented code, and code at the left edge: what begins like
+      code, with the lines indented below it and the code that follows after at most two blank lines;
+    * tables and preformatted text in HTML, with their tags;
     * Markdown tables; at least three lines (two with tabs) that are equally many comma-, semicolon- or tab-separated
       fields, of which commas are only believed with nothing but a few words between them;
     * lists of at least two items with everything that belongs to them, unless their items are long paragraphs.
@@ -57,9 +108,14 @@ def structures(text: str) -> list[Stretch]:
     taken = [False] * len(lines)
     for first, last in fenced:
         taken[first : last + 1] = [True] * (last + 1 - first)
-    found = [*fenced, *_tables(lines, taken), *_delimited(lines, taken), *_lists(lines, taken), *_code(lines, taken)]
+    blocks = [(lines[first].start, lines[last].end) for first, last in fenced]
+    code = list(_unfenced(lines, taken))
+    found = [*code, *_tables(lines, taken), *_delimited(lines, taken), *_code(lines, taken)]
+    for first, last in code:  # remarks in it are no items of a list
+        taken[first : last + 1] = [True] * (last + 1 - first)
+    found += _lists(lines, taken)
     stretches = [(lines[first].start, lines[last].end) for first, last in found]
-    return merge([*stretches, *_json(text)])
+    return merge([*blocks, *stretches, *_html(text, blocks), *_json(text)])
 
 
 def is_json(text: str) -> bool:
@@ -82,7 +138,7 @@ def json_prose(text: str) -> list[tuple[Stretch, str]]:
     """
     found = []
     for match in _STRING.finditer(text):
-        if match.end() - match.start() < _PROSE or text[match.end() :][:64].lstrip().startswith(":"):
+        if match.end() - match.start() < _PROSE or _COLON.match(text, match.end()):
             continue
         value = json.loads(match[0], strict=False)
         if len(sentences(value)) > 1 and not structures(value):
@@ -228,6 +284,91 @@ def _code(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[tuple[int, 
 
 def _is_indented_code(line: _Line, taken: bool) -> bool:
     return not taken and line.text.startswith(("    ", "\t"))
+
+
+def _unfenced(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[tuple[int, int]]:
+    """Runs of code that begin at the left edge.
+
+    A line that prose could have as well begins one only if half of what follows it is code; where nothing is
+    indented, every line must be code.
+    """
+    number = 0
+    while number < len(lines):
+        line = lines[number]
+        first, opens = number, _opens(line)
+        number += 1
+        apart = line.text.endswith(":") and not (number < len(lines) and lines[number].text)
+        if taken[first] or line.indented or not (opens or (_is_code(line) and not apart)):
+            continue
+        last, filled = _run(lines, taken, first)
+        number = last + 1
+        if any(line.indented for line in lines[first:number]):
+            rest = [_is_code(line) for line in filled[not opens :]]
+            if any(rest) and 2 * sum(rest) >= len(rest):
+                yield first, last
+        elif len(filled) > (1 if opens else 2) and not any(_KEY.match(line.text) for line in filled):
+            yield first, last
+
+
+def _run(lines: Sequence[_Line], taken: Sequence[bool], first: int) -> tuple[int, list[_Line]]:
+    """The last line of the run that begins here, and its lines without blank ones, comments and long strings.
+
+    To it belong code at the left edge, everything indented, and strings of several lines if they are closed.
+    """
+    last, quote, before, filled = first, -1, first, list[_Line]()
+    for number in range(first, len(lines)):
+        line = lines[number]
+        if taken[number]:
+            break
+        if not line.text:
+            if number - last > _GAP and quote < 0:
+                break
+            continue
+        if quote < 0 and not (line.indented or _is_code(line)):
+            below = lines[number + 1].text if number + 1 < len(lines) else ""
+            if below and _REMARK.match(line.text):
+                continue
+            break
+        if len(_QUOTES.findall(line.text)) % 2:
+            quote, before = (number, last) if quote < 0 else (-1, before)
+        elif quote < 0 and not line.text.lstrip().startswith("*"):
+            filled.append(line)
+        last = number
+    return (last if quote < 0 else before), filled
+
+
+def _opens(line: _Line) -> bool:
+    return _may_be_code(line) and _OPENING.match(line.text.lstrip()) is not None
+
+
+def _is_code(line: _Line) -> bool:
+    """Whether a line is a statement, or the beginning or the end of one, by itself."""
+    if not _may_be_code(line):
+        return False
+    if line.text[-1] == ";" and _MARKED.search(line.text):
+        return True
+    return any(pattern.match(line.text) for pattern in (_STATEMENT, _KEY)) or _opens(line)
+
+
+def _may_be_code(line: _Line) -> bool:
+    return 0 < len(line.text) <= _LONGEST_CODE and (line.text[-1] not in ".?!" or line.text.lstrip()[:1] in "#/*")
+
+
+def _html(text: str, fenced: Sequence[Stretch]) -> Iterator[Stretch]:
+    """Tables with cells, and preformatted text; what is between fences is neither."""
+    opened: dict[str, list[int]] = {"table": [], "pre": []}
+    cell = -1  # where the last one begins
+    for start, end in complement(fenced, len(text)):
+        for tag in _TAG.finditer(text, start, end):
+            closes, name = tag[1], tag[2].lower()
+            if name not in opened:
+                cell = cell if closes else tag.start()
+            elif not closes:
+                opened[name] += [] if tag[0].endswith("/>") else [tag.start()]
+            elif opened[name]:
+                begin = opened[name].pop()
+                if name == "pre" or cell > begin:
+                    yield begin, tag.end()
 
 
 def _json(text: str) -> Iterator[Stretch]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -133,6 +133,31 @@ def lazy_greedy(
     if alone >= 0 and first[alone] > total:
         return [alone]
     return chosen
+
+
+def better_greedy(
+    fresh: Callable[[], Gains], costs: Sequence[float], budget: float, *, scaling: float, start: Sequence[int] = ()
+) -> list[int]:
+    """The better of two greedy choices, with costs to the power of ``scaling`` and to that of 1.
+
+    The second one is within the bound, and so is the better one, whatever the scaling.
+
+    Args:
+        fresh: Makes the empty set.
+        costs: As for ``lazy_greedy``.
+        budget: As for ``lazy_greedy``.
+        scaling: Of the first choice, which stands where both are worth the same.
+        start: As for ``lazy_greedy``.
+    """
+    choices = []
+    for power in dict.fromkeys((scaling, 1.0)):
+        chosen = lazy_greedy(fresh(), costs, budget, scaling=power, start=start)
+        gains, worth = fresh(), 0.0
+        for element in (*start, *chosen):
+            worth += gains.gain(element)
+            gains.add(element)
+        choices.append((worth, chosen))
+    return max(choices, key=lambda choice: choice[0])[1]
 
 
 def _next(

@@ -64,6 +64,7 @@ class TokenScorer(Compressor[TextSegment, TextSegment]):
     """
 
     default_keep: ClassVar[float] = 0.5
+    scale: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # of the scores; thresholds beyond it are refused
 
     threshold: float | None = None
     keep: float | None = None
@@ -73,7 +74,8 @@ class TokenScorer(Compressor[TextSegment, TextSegment]):
     counter: Counter | None = runtime_field()
 
     def __post_init__(self) -> None:
-        check_number("threshold", self.threshold)
+        low, high = self.scale
+        check_number("threshold", self.threshold, low=low, high=high)
         check_share("keep", self.keep)
         check_count("budget", self.budget)
         check_forced(self.force_keep, self.force_pattern)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from ragzip.compressors._extractive import groups_of
 from ragzip.compressors._layout import Layout
 from ragzip.compressors._options import check_number, counter_of
-from ragzip.compressors._submodular import Objective, lazy_greedy
-from ragzip.compressors.sentence_filter import SentenceFilter, says_something, titled
+from ragzip.compressors._relevance import asked
+from ragzip.compressors._submodular import Objective, better_greedy
+from ragzip.compressors.sentence_filter import SentenceFilter, read_groups, says_something
 from ragzip.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class Coverage(SentenceFilter):
 
     In contexts of more than 1,000 sentences, only the 1,000 most relevant are candidates, and others fill what is
     left by their relevance. Where only a ``threshold`` (a cosine, 0 to 1) is given, nothing limits the set, and it is
-    that of ``sentence_filter``.
+    that of ``sentence_filter``. Sentences are alike by their whole vectors: of one longer than the encoder's window the
+    mean over its windows.
 
     Attributes:
         relevance: Weight of the cosine with the question, at least 0.
@@ -43,8 +45,9 @@ class Coverage(SentenceFilter):
         diversity: Weight of the groups, at least 0.
         sharpness: Relevance is the cosine, as a share of the greatest, to this power, at least 0. With 1, ten short
             sentences that are a little near outweigh the one that answers.
-        scaling: How much long sentences pay for their length: gains are divided by tokens to this power, 0 to 4. The
-            bound is proved for 1; less favours long sentences, which are the better ones more often than not.
+        scaling: How much long sentences pay for their length: gains are divided by tokens to this power, 0 to 4. Less
+            than 1 favours long sentences, which are the better ones more often than not. The bound is proved for 1:
+            the choice with 1 is made as well, and taken where its set is worth more.
     """
 
     relevance: float = 1.0
@@ -70,22 +73,26 @@ class Coverage(SentenceFilter):
         groups, query = groups_of(layout), layout.context.query
         texts = [text for group in groups for text in group.texts]
         encoder = self.load()
-        vectors = encoder.encode(titled(groups)).astype(np.float64)
+        reading = read_groups(encoder, groups)
+        vectors = reading.vectors().astype(np.float64)
         speaks = np.fromiter(map(says_something, texts), dtype=np.float64, count=len(texts))
         near = np.ones(len(texts))
         if query.text.strip():
-            near = (vectors @ encoder.encode([query.text])[0]).clip(0.0, 1.0) * speaks
+            near = reading.closeness(asked(encoder, query.text).astype(np.float64)) * speaks
         ranked = self._order(near.tolist(), must)
         pool = ranked[:_MOST]
         rows = vectors[pool] * speaks[pool, None]
         alike = (rows @ rows.T).clip(0.0, 1.0)
         sharp = (near[pool] / (near[pool].max(initial=0.0) or 1.0)) ** self.sharpness * speaks[pool]
         weights = (self.relevance, self.coverage, self.diversity)
-        objective = Objective(sharp, alike, farthest_groups(alike), weights)
+        voices = farthest_groups(alike)
         costs = [max(cost, 1) for cost in counter_of(self.counter).texts([texts[unit] for unit in pool])]
         start = [place for place, unit in enumerate(pool) if unit in must]
         room = limit - sum(costs[place] for place in start)
-        chosen = [pool[place] for place in lazy_greedy(objective, costs, room, scaling=self.scaling, start=start)]
+        found = better_greedy(
+            lambda: Objective(sharp, alike, voices, weights), costs, room, scaling=self.scaling, start=start
+        )
+        chosen = [pool[place] for place in found]
         first = [unit for unit in ranked if unit in must] + chosen
         seen = set(first)
         return first + [unit for unit in ranked if unit not in seen]

@@ -8,7 +8,7 @@ from typing import ClassVar, get_args
 
 from ragzip.compressors._extractive import Sentences, SentenceScorer
 from ragzip.compressors._judge import Judge, Wording, load_judge
-from ragzip.compressors._options import check_count, check_number
+from ragzip.compressors._options import check_count
 from ragzip.compressors._surroundings import in_parts, surroundings
 from ragzip.errors import ConfigError, ModelError
 from ragzip.models import GENERATOR, Dtype, check_options
@@ -53,6 +53,7 @@ class EXIT(SentenceScorer):
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
 
+    scale: ClassVar[tuple[float, float]] = (0.0, 1.0)
     default_threshold: ClassVar[float | None] = 0.5
     shared: ClassVar[bool] = True  # False reads everything again for each sentence: to compare with
 
@@ -64,7 +65,6 @@ class EXIT(SentenceScorer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("threshold", self.threshold, low=0.0, high=1.0)
         if not isinstance(self.model, str) or not self.model:
             raise ConfigError("model", f"must be the name or folder of a model, not {self.model!r}")
         if self.prompt not in get_args(Wording):

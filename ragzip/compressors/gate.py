@@ -42,9 +42,9 @@ class Gate(Selector):
     the question reaches the threshold. ``perplexity`` asks the language model that is to answer: the context stays if
     the question's tokens surprise it less after its best passage than without any, by at least the threshold. Unrelated
     text makes a question less surprising, too, so that 0 would keep nearly everything; the encoder tells the two better
-    apart, and faster. Passages longer than a model's window are read in several windows, of which the best counts; of a
-    question longer than 500 tokens ``perplexity`` reads the end. An empty question, and soft segments that name no
-    passage, say nothing against a context, and it stays.
+    apart, and faster. Passages longer than a model's window are read in several windows, of which the best counts, and
+    so are questions by ``relevance``; of a question longer than 500 tokens ``perplexity`` reads the end. An empty
+    question, and soft segments that name no passage, say nothing against a context, and it stays.
 
     Attributes:
         by: ``relevance`` or ``perplexity``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from ragzip.compressors._tokenwise import TokenScorer, Words
 from ragzip.errors import ConfigError
@@ -46,6 +46,8 @@ class LLMLingua2(TokenScorer):
         dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
+
+    scale: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     model: str = "llmlingua2-minilm-l6"
     word: WordScore = "mean"

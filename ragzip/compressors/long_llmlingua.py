@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, cast, get_args
 
 from ragzip.compressors._groups import runs, select
 from ragzip.compressors._layout import Layout
@@ -47,7 +47,9 @@ class LongLLMLingua(TokenScorer):
     the question. Unlike the ``llmlingua`` package, words of all passages compete in the end, so that the budget is met
     in the generator's tokens, and ``spread`` is a head start in this competition, not a share that each passage gets
     whatever it says; every passage is read on its own and not behind the compressed ones before it, so that what is
-    kept of it does not depend on its neighbours' text; and no passage is cut to the reader's window.
+    kept of it does not depend on its neighbours' text; and no passage is cut to the reader's window. The question must
+    fit it together with a passage: of one longer than a quarter of the window (of 2,048 tokens or the model's, the
+    lesser) its end is read.
 
     Attributes:
         model: A causal language model: a name that ``ragzip models`` lists, a folder, or a model of the hub.
@@ -60,6 +62,8 @@ class LongLLMLingua(TokenScorer):
         dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
+
+    scale: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     model: str = GENERATOR
     passage_room: float = 2.0

@@ -11,7 +11,7 @@ from ragzip import models
 from ragzip.compressors._extractive import Sentences, SentenceScorer, groups_of
 from ragzip.compressors._groups import best_first, lead, runs, select
 from ragzip.compressors._layout import Layout
-from ragzip.compressors._options import check_count, check_number
+from ragzip.compressors._options import check_count
 from ragzip.errors import ConfigError
 from ragzip.models import Dtype, Judged, check_options
 from ragzip.models.shipped import PROVENCE
@@ -42,11 +42,12 @@ class Provence(SentenceScorer):
         model: ragzip's own weights, a folder made by ``ragzip train provence``, or a published checkpoint of
             Provence or OpenProvence, as a folder or hub id.
         order: ``original``, or ``relevance``: the best passage first, as a reranker would put them.
-        top_k: Passages kept, the most relevant; None keeps all.
+        top_k: Passages kept, the most relevant, and those with what must be kept by force; None keeps all.
         dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
 
+    scale: ClassVar[tuple[float, float]] = (0.0, 1.0)
     default_threshold: ClassVar[float | None] = 0.1
 
     model: str = PROVENCE
@@ -58,7 +59,6 @@ class Provence(SentenceScorer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("threshold", self.threshold, low=0.0, high=1.0)
         if self.order not in get_args(Order):
             raise ConfigError("order", f"must be one of {', '.join(get_args(Order))}, not {self.order!r}")
         if not isinstance(self.model, str) or not self.model:
@@ -106,7 +106,9 @@ class Provence(SentenceScorer):
         scores = [max((relevance.get(i, -1.0) for i in block), default=-1.0) for block in blocks]
         ranked = best_first(scores)
         if self.top_k is not None:
-            ranked = _first(ranked, [lead(context.segments[block[0]]) for block in blocks], self.top_k)
+            first = _first(ranked, [lead(context.segments[block[0]]) for block in blocks], self.top_k)
+            must = {layout.units[unit].segment for unit in self._forced(layout)}
+            ranked = [block for block in ranked if block in first or not must.isdisjoint(blocks[block])]
         chosen = ranked if self.order == "relevance" else sorted(ranked)
         order = [segment for block in chosen for segment in blocks[block]]
         reordered = cast("Context[TextSegment]", select(context, order))

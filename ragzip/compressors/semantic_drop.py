@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ragzip import models
+from ragzip.compressors._relevance import room
 from ragzip.compressors._tokenwise import TokenScorer, Words
 from ragzip.errors import ConfigError
 from ragzip.models import EMBEDDER, Dtype, check_options
@@ -32,8 +33,8 @@ class SemanticDrop(TokenScorer):
     """Drops the words whose removal moves the embedding of their sentence least (TCRA-LLM, arXiv:2310.15556).
 
     A word's score is ``1 - cos(e, e')``, 0 to 2, with ``e`` the embedding of its sentence and ``e'`` that of the
-    sentence without the word; sentences longer than 64 tokens are taken in parts. The question is not read. Without
-    threshold, keep and budget, half of the tokens are kept.
+    sentence without the word; sentences longer than 64 tokens, or than the encoder's window, are taken in parts. The
+    question is not read. Without threshold, keep and budget, half of the tokens are kept.
 
     As published, every word costs a pass over its sentence: 24 times the work of reading the text once, on English
     prose. ``exact=False`` reads it once and takes the word's vectors out of the mean that is the embedding; on the
@@ -46,6 +47,8 @@ class SemanticDrop(TokenScorer):
         dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
+
+    scale: ClassVar[tuple[float, float]] = (0.0, 2.0)
 
     exact: bool = True
     model: str = EMBEDDER
@@ -73,7 +76,7 @@ class SemanticDrop(TokenScorer):
             for number, (group, (ids, offsets)) in enumerate(
                 zip(groups, encoder.tokens([group.text for group in groups]), strict=True)
             )
-            for part in _parts(group, ids, offsets)
+            for part in _parts(group, ids, offsets, min(_WINDOW, room(encoder)))
         ]
         distinct = {part.key: part for _, part in parts}
         distances = _encoded if self.exact else _pooled
@@ -105,7 +108,7 @@ class _Part:
     key: tuple[bytes, bytes, bytes]
 
 
-def _parts(group: Words, ids: Ints, offsets: Ints) -> Iterator[_Part]:
+def _parts(group: Words, ids: Ints, offsets: Ints, most: int) -> Iterator[_Part]:
     import numpy as np
 
     from ragzip.compressors._words import touching
@@ -116,7 +119,7 @@ def _parts(group: Words, ids: Ints, offsets: Ints) -> Iterator[_Part]:
     between = borders(group.spans, offsets)
     edges = [0, *borders(sentences(group.text), offsets).tolist(), len(ids)]
     for sentence in itertools.pairwise(edges):
-        for start, end in split(sentence, _WINDOW, [between]):
+        for start, end in split(sentence, most, [between]):
             left, right = np.searchsorted(token, [start, end])
             if left == right:
                 continue

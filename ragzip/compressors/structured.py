@@ -24,12 +24,13 @@ class Structured(Compressor[TextSegment, TextSegment]):
     """Compresses prose with another compressor and never breaks what is not prose.
 
     Half a table or a JSON object without its end is worth less than none: a generator reads wrong cells into it, and
-    a program cannot read it. So code between fences, indented code, Markdown and delimited tables (one record a
-    line), lists, and JSON within a text are kept whole; headings and everything else are prose. The inner compressor
-    gets the prose of each passage as one text, with the passage's title, and its choice is put back between the
-    structures, in the order of the passage. A segment that is JSON as a whole keeps its keys, numbers and shape; the
-    sentences of its longer strings are prose, so that the result is JSON again (and its spans name what it was
-    read from). A context without structures goes to the inner compressor as it is.
+    a program cannot read it. So code (between fences, indented, or at the left edge), Markdown, HTML and delimited
+    tables (one record a line), preformatted HTML, lists, and JSON within a text are kept whole; headings and
+    everything else are prose. The inner compressor gets the prose of each passage as one text, with the passage's
+    title, and its choice is put back between the structures, in the order of the passage. A segment that is JSON as a
+    whole keeps its keys, numbers and shape; the sentences of its longer strings are prose, so that the result is JSON
+    again (and its spans name what it was read from). A context without structures goes to the inner compressor as it
+    is.
 
     With a budget, structures come first and prose gets the rest. Where the structures alone are over the budget, they
     are dropped whole, those first of which the inner compressor, given everything, would have kept the smallest

@@ -13,7 +13,7 @@ from ragzip.compressors import _writer
 from ragzip.compressors._abstractive import Abstractive, check_model, says, sources_of
 from ragzip.compressors._layout import Layout
 from ragzip.compressors._options import check_count, check_number, counter_of
-from ragzip.compressors._relevance import relevance, titles_of
+from ragzip.compressors._relevance import asked, read, relevance, titles_of
 from ragzip.compressors._scope import Chunk, chunks, deal, keywords
 from ragzip.compressors._writer import Block, Request, Writer, pack, render, tidy
 from ragzip.errors import ConfigError
@@ -123,13 +123,10 @@ class Summary(Abstractive):
 
     def _chunks(self, layout: Layout, encoder: Encoder) -> list[Chunk]:
         texts = [layout.text(unit) for unit in range(len(layout.units))]
-        vectors = encoder.encode(texts)
+        reading = read(encoder, texts, [""] * len(texts))
         question = layout.context.query.text
-        if question.strip():
-            scores = (vectors @ encoder.encode([question])[0]).clip(0.0, 1.0).tolist()
-        else:
-            scores = [1.0] * len(texts)
-        return chunks(layout, vectors, scores, self.similarity)
+        scores = reading.closeness(asked(encoder, question)).tolist() if question.strip() else [1.0] * len(texts)
+        return chunks(layout, reading.vectors(), scores, self.similarity)
 
     def _rewritten(
         self, context: Context[TextSegment], writer: Writer, parts: Sequence[Chunk], shares: Sequence[int]

@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "dual_encoder"
 _HINT = "Give a folder made by `ragzip train recomp_extractive`, or an encoder that is pooled by the mean."
-_WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForTokenClassification")
+_OTHER = (  # these write, or classify
+    "ForCausalLM",
+    "LMHeadModel",
+    "ForConditionalGeneration",
+    "ForTokenClassification",
+    "ForSequenceClassification",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +169,7 @@ def _check(folder: Path, inner: Path, mode: str) -> None:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}", hint=_HINT) from error
     classes = found.get("architectures") if isinstance(found, dict) else None
-    wrong = [name for name in classes or () if isinstance(name, str) and name.endswith(_WRITES)]
+    wrong = [name for name in classes or () if isinstance(name, str) and name.endswith(_OTHER)]
     if wrong:
         raise ModelError(f"{folder} is a {wrong[0]}, not an encoder", hint=_HINT)
 

@@ -44,6 +44,7 @@ _NO_MATTER = (
     "lora_dropout",
     "megatron_core",
     "peft_version",
+    "qalora_group_size",  # of use_qalora, which is refused
     "revision",
     "runtime_config",
     "task_type",

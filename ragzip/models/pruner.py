@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,7 @@ class Pruner:
             if not self._text.control.isdisjoint(encoding.ids):
                 parts = self._text.split(text)
                 pieces = encode_batch(self._text.tokenizer, parts, special=False, offsets=True)
-                shifts = [sum(map(len, parts[:i])) for i in range(len(parts))]
+                shifts = list(accumulate(map(len, parts[:-1]), initial=0))
             ids = [np.asarray(piece.ids, dtype=np.int64) for piece in pieces]
             places = [
                 np.asarray(piece.offsets, dtype=np.int64).reshape(-1, 2) + shift

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 ARCHITECTURE, HEAD = "token_classifier", "keep"
+_ALIKE = ("ForSequenceClassification", "ForMultipleChoice")  # their heads have the same names and shapes
 _HINT = "Give a checkpoint for token classification with two labels (drop, keep), such as those of LLMLingua-2."
 
 
@@ -196,7 +197,12 @@ def _own(name: str, folder: Path, dtype: str, device: str) -> Parts:
 
 def _published(name: str, folder: Path, dtype: str, device: str) -> Parts:
     """Of a checkpoint of ``transformers``: logits, tokenizer, window, padding id."""
-    _check_labels(folder, _labels(folder), least=2)
+    config = _config(folder)
+    _check_labels(folder, _labels(folder, config), least=2)
+    classes = [name for name in config.get("architectures") or () if isinstance(name, str)]
+    wrong = [name for name in classes if name.endswith(_ALIKE)]
+    if wrong:
+        raise ModelError(f"{folder} is a {wrong[0]}, which does not classify tokens", hint=_HINT)
     number = choose_dtype(dtype, device)
     model = open_model("AutoModelForTokenClassification", folder, dtype=number, device=device)
     head: Any = getattr(model, "classifier", None)
@@ -210,14 +216,23 @@ def _published(name: str, folder: Path, dtype: str, device: str) -> Parts:
     return logits, read_tokenizer(tokenizer_file(folder)), window, int(model.config.pad_token_id or 0)
 
 
-def _labels(folder: Path) -> int:
-    """How many labels the config names; two where it says nothing, as in ``transformers``."""
+def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text("utf-8"))
-        return len(config["id2label"]) if "id2label" in config else int(config.get("num_labels", 2))
-    except (OSError, ValueError, TypeError) as error:
+        if not isinstance(config, dict):
+            raise ValueError("it is no object")
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}", hint=_HINT) from error
+    return config
+
+
+def _labels(folder: Path, config: dict[str, Any]) -> int:
+    """How many labels the config names; two where it says nothing, as in ``transformers``."""
+    try:
+        return len(config["id2label"]) if "id2label" in config else int(config.get("num_labels", 2))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{folder / 'config.json'} cannot be read: {error}", hint=_HINT) from error
 
 
 def _check_labels(folder: Path, labels: int, *, least: int) -> None:

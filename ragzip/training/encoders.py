@@ -17,8 +17,10 @@ from ragzip.models.pooling import read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, settle_threads
 from ragzip.models.tuned import open_base
 from ragzip.registry import suggest
+from ragzip.text import intersect, sentences
 from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, Marked
 
+_TELLING = 20  # characters of a sentence, from which on it is the same one wherever it stands
 _ALIKE = 80  # characters by which the beginning of a passage is known
 _LEAST = {"negatives": 1, "max_tokens": 32, "window": 32, "batch": 1, "steps": 1, "eval_every": 1, "patience": 0}
 _LEAST |= {"held_out": 1, "layers": 1, "passages": 1, "paragraphs": 1, "rank": 1, "written": 1}
@@ -131,12 +133,15 @@ def hold_out(found: Sequence[Example], count: int, seed: int) -> tuple[list[Exam
     """Examples drawn with the seed from all sets alike, and the others without any passage that helps one of these.
 
     Another cut of the same passage counts as the same. Examples that such a passage helps are left out; where it was
-    to be one that does not help, only it is.
+    to be one that does not help, only it is. Left out, too, are examples that ask the same or that the same sentence
+    helps: sets repeat each other's questions, some with other ids and without the passage.
     """
     order = list(range(len(found)))
     random.Random(f"{seed} held out").shuffle(order)  # noqa: S311 - no secret
     chosen = set(order[:count])
     held = [found[i] for i in sorted(chosen)]
+    asked = {_plain(example.question) for example in held}
+    told = {text for example in held for text in _helping(example)}
     texts: set[str] = set()
     near: dict[tuple[str, str], list[str]] = {}
     for example in held:
@@ -151,9 +156,25 @@ def hold_out(found: Sequence[Example], count: int, seed: int) -> tuple[list[Exam
     kept = []
     for i, example in enumerate(found):
         name = example.set_name
-        if i not in chosen and not any(seen(name, marked) for marked in example.positives):
+        same = _plain(example.question) in asked or not told.isdisjoint(_helping(example))
+        if i not in chosen and not same and not any(seen(name, marked) for marked in example.positives):
             kept.append(replace(example, negatives=tuple(m for m in example.negatives if not seen(name, m))))
     return held, kept
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _helping(example: Example) -> set[str]:
+    """The sentences that help, as far as they are known and say enough to be told from others."""
+    found = set()
+    for marked in example.positives:
+        for place in sentences(marked.text) if marked.known else ():
+            text = _plain(marked.text[place[0] : place[1]])
+            if len(text) >= _TELLING and intersect(marked.support, [place]):
+                found.add(text)
+    return found
 
 
 def _overlap(first: str, second: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -115,6 +116,15 @@ def read_examples(names: Sequence[str], *, data: Path | None, seed: int, most: M
             examples = [examples[i] for i in sorted(draw.sample(range(len(examples)), limit))]
         found += examples
     return found
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """The same for the same examples: a training goes on only with the data it began with."""
+    digest = hashlib.sha256()
+    for example in examples:
+        marked = [(m.title, m.text, m.support, m.relevant, m.known) for m in (*example.positives, *example.negatives)]
+        digest.update(repr((example.id, example.question, example.answers, marked)).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def _from_set(name: str, data: Path | None, draw: random.Random) -> Iterator[Example]:

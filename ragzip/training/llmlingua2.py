@@ -121,14 +121,16 @@ class LLMLingua2Training:
             lambda: model.evaluate(held, judged, self.keep),
             settings,
             out,
-            config=trainer_config(self),
+            config={**trainer_config(self), "data": sets.fingerprint(found)},
             best="answer_recall",
             save=partial(self._save, out),
             resume=resume,
             on_event=on_event,
         )
         baselines = {name: {"answer_recall": value} for name, value in others.items()}
-        write_result(out, self, result, untrained=untrained, baselines=baselines, examples=found, held=len(held))
+        read = {p.text for p in kept}
+        used = [example for example in found if any(marked.text in read for marked in example.positives)]
+        write_result(out, self, result, untrained=untrained, baselines=baselines, examples=used, held=len(held))
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)
 
     def _save(self, out: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -278,7 +278,7 @@ class _Run:
                 note = json.loads((file.metadata() or {})["run"])
                 if note["identity"] != self.identity:
                     raise UsageError(
-                        f"{self.path.parent} holds a run with another configuration",
+                        f"{self.path.parent} holds a run with another configuration or other data",
                         hint="Choose another folder, or start over with --restart.",
                     )
                 self.masters.restore({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - no mapping

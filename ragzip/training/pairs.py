@@ -104,7 +104,7 @@ def _pairs(flat: Sequence[tuple[str, Marked, bool]], tokenizer: Tokenizer, max_t
         labels = np.zeros(len(body), dtype=np.float32)
         for start, end in marked.support:
             labels[(places[:room] >= start) & (places[:room] < end)] = 1.0
-        if not marked.known:
+        if not marked.known or (marked.support and not labels.any()):  # what helps may stand beyond the cut
             labels[:] = IGNORED
         pairs.append(
             Pair(

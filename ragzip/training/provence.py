@@ -13,7 +13,7 @@ from ragzip.models import EMBEDDER, load_encoder
 from ragzip.models.tuned import save_tuned
 from ragzip.training.baselines import of_groups
 from ragzip.training.encoders import check_trainer, hold_out, longest, named, new_head, numbers, trainable
-from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, read_examples
+from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, fingerprint, read_examples
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.negatives import mine
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
@@ -106,7 +106,7 @@ class ProvenceTraining:
             lambda: evaluate(model, held),
             settings,
             out,
-            config=trainer_config(self),
+            config={**trainer_config(self), "data": fingerprint(examples[0])},
             best="score",
             save=partial(self._save, out),
             resume=resume,

@@ -18,7 +18,7 @@ from ragzip.models import EMBEDDER, GENERATOR, load_causal_lm, unload
 from ragzip.training._summary_data import SETS, Pair, make_pairs
 from ragzip.training.baselines import of_summaries, summary_scores
 from ragzip.training.encoders import check_trainer, hold_out, numbers
-from ragzip.training.examples import read_examples
+from ragzip.training.examples import fingerprint, read_examples
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.pairs import plan
@@ -84,7 +84,7 @@ class RecompAbstractiveTraining:
     eval_every: int = 175
     patience: int = 0
     held_out: int = 120
-    written: int = 50
+    written: int = 80
     seed: int = 0
     dtype: str = "auto"
     device: str = "auto"
@@ -106,7 +106,8 @@ class RecompAbstractiveTraining:
         lm = load_causal_lm(self.base, dtype=self.dtype, device=self.device)
         kept = [prompt for prompt, _ in self._prompts(lm, make(kept_examples[:wanted]))]
         pairs = self._prompts(lm, make(held_examples))
-        held, judged = [prompt for prompt, _ in pairs], [pair for _, pair in pairs][: self.written]
+        random.Random(f"{self.seed} written").shuffle(pairs)  # noqa: S311 - no secret
+        held, judged = [prompt for prompt, _ in pairs], [pair for _, pair in pairs[: self.written]]
         adapter = LowRank(lm, self.rank, self.alpha, self.seed)
         order = plan([len(prompt.ids) for prompt in kept], self.batch, self.steps, self.seed)
         settings = LoopSettings(
@@ -127,7 +128,7 @@ class RecompAbstractiveTraining:
                 lambda: evaluate(lm, held, judged),
                 settings,
                 out,
-                config=trainer_config(self),
+                config={**trainer_config(self), "data": fingerprint(kept_examples)},
                 best="likelihood",
                 save=partial(self._save, out),
                 resume=resume,

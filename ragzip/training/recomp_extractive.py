@@ -105,7 +105,7 @@ class RecompExtractiveTraining:
             lambda: model.evaluate(held),
             settings,
             out,
-            config=trainer_config(self),
+            config={**trainer_config(self), "data": sets.fingerprint(kept_examples)},
             best="sentence",
             save=partial(self._save, out),
             resume=resume,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ragzip.protocols import Compressor
+from ragzip.types import Context, Span, TextSegment
 from tests.cli.conftest import Call, Result
 
 TEXT = "The lamp burnt rape oil. The keeper lived alone. Ships passed at night. " * 6
@@ -59,6 +61,42 @@ def test_json_lines_in_json_lines_out(pipe) -> None:
             k: v for k, v in original.items() if k != "text"
         }
         assert " ".join(original["text"][a:b] for a, b in row["spans"]) == row["text"]
+
+
+class Writes(Compressor[TextSegment, TextSegment]):
+    """Writes one segment about the first passages, and one about the last."""
+
+    def compress(self, contexts):
+        made = []
+        for context in contexts:
+            spans = [Span(passage.id, 0, 3) for passage in context.passages]
+            segments = (TextSegment("Both.", (*spans[:-1], Span("0", 4, 7))), TextSegment("Last.", (spans[-1],)))
+            made.append(Context(context.query, segments, context.passages))
+        return made
+
+
+@pytest.mark.parametrize("key", ["text", "contents"])
+def test_what_was_made_from_several_lines_names_them_all(pipe, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setattr("ragzip.cli.compress.build_stack", lambda *_: (Writes(),))
+    rows = [
+        {"id": "doc-a", "title": "A", key: "The lamp burnt.", "year": 1871},
+        {"title": "B", key: "The keeper slept."},
+        {"id": 7, "title": "C", key: "The ship passed."},
+        {"id": "doc-d", "title": "D", key: "The oil was dear."},
+    ]
+    result = pipe("\n".join(json.dumps(row) for row in rows), "--query", "lamp")
+    assert result.code == 0, result.err
+    both, last = result.out.splitlines()
+    assert json.loads(both) == {
+        key: "Both.",
+        "sources": [
+            {"id": "doc-a", "start": 0, "end": 3},
+            {"id": 1, "start": 0, "end": 3},
+            {"id": 7, "start": 0, "end": 3},
+            {"id": "doc-a", "start": 4, "end": 7},
+        ],
+    }
+    assert last == json.dumps({"id": "doc-d", "title": "D", key: "Last.", "spans": [[0, 3]]})
 
 
 def test_a_sentence_filter_runs_in_a_pipe(pipe, tiny_encoder_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,18 @@ def encoder(monkeypatch, request):
     return stand_in
 
 
+@pytest.fixture
+def narrow(monkeypatch):
+    """A sentence encoder without weights that reads six words, and the two tokens around them."""
+
+    class Narrow(HashedWords):
+        max_tokens = 8
+
+    stand_in = Narrow()
+    monkeypatch.setattr("ragzip.models.load_encoder", lambda name, **options: stand_in)
+    return stand_in
+
+
 @pytest.fixture(autouse=True)
 def classifier(monkeypatch, request):
     """Token classifiers without weights, except for tests of real ones (``real_classifier = True`` in their class)."""

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragzip.compressors._submodular import Gains, Objective, lazy_greedy
+from ragzip.compressors._submodular import Gains, Objective, better_greedy, lazy_greedy
 from ragzip.compressors.coverage import Coverage, farthest_groups
 from ragzip.compressors.sentence_filter import SentenceFilter
 from ragzip.errors import ConfigError
+from ragzip.testing import CompressorContract
 from ragzip.testing.contracts import count_words
 from ragzip.tokens import TokenCounter
 from ragzip.types import Context, Passage, Query, TextSegment, context_of
@@ -117,6 +118,26 @@ def test_under_a_budget_the_choice_is_within_the_proved_share_of_the_best(proble
     assert value(make, chosen) >= (1 - 1 / math.sqrt(math.e)) * best - 1e-12
 
 
+@given(problems(), st.data(), st.sampled_from([0.0, 0.5, 1.0, 3.0]))
+def test_the_better_of_two_choices_is_within_that_share_whatever_the_scaling(problem, data, scaling):
+    make, n = problem
+    costs = data.draw(st.lists(st.integers(1, 12), min_size=n, max_size=n))
+    budget = data.draw(st.integers(0, 30))
+    chosen = better_greedy(make, costs, budget, scaling=scaling)
+    assert sum(costs[e] for e in chosen) <= budget
+    best = max(value(make, s) for s in subsets(n) if sum(costs[e] for e in s) <= budget)
+    assert value(make, chosen) >= (1 - 1 / math.sqrt(math.e)) * best - 1e-12
+    assert value(make, chosen) >= value(make, lazy_greedy(make(), costs, budget, scaling=scaling)) - 1e-12
+
+
+def test_the_default_scaling_alone_would_miss_many_short_sentences():
+    relevance = np.array([10.0, *[0.9] * 100])
+    make = lambda: Objective(relevance, np.eye(101), np.arange(101), (1.0, 0.0, 0.0))  # noqa: E731
+    costs = [100, *[1] * 100]
+    assert lazy_greedy(make(), costs, 100, scaling=0.5) == [0]
+    assert len(better_greedy(make, costs, 100, scaling=0.5)) == 100
+
+
 @settings(max_examples=120)
 @given(problems(most=12), st.data(), st.sampled_from([0.0, 0.5, 1.0]))
 def test_lazy_is_exactly_greedy(problem, data, scaling):
@@ -180,6 +201,42 @@ def test_a_threshold_alone_is_that_of_a_sentence_filter():
     context = context_of(Query("Rome"), (Passage("p", "Rome is old. Ships pass. Rome has a king."),))
     made = Coverage(threshold=0.3).bind(WORDS).compress([context])
     assert made == SentenceFilter(threshold=0.3).bind(WORDS).compress([context])
+
+
+HEAD = "As everybody there had always known well"
+
+
+@pytest.mark.usefixtures("narrow")
+def test_long_sentences_are_read_to_their_ends():
+    ships, rome = f"{HEAD} ships pass at night in spring.", f"{HEAD} Rome has seven old steep hills."
+    context = context_of(Query("seven old steep hills."), (Passage("a", ships), Passage("b", rome)))
+    assert kept(Coverage(budget=20).bind(WORDS).compress([context])[0]) == [rome]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_long_sentences_are_alike_by_all_that_they_say():
+    ships, rome = f"{HEAD} ships pass at night in spring.", f"{HEAD} Rome has seven old steep hills."
+    passages = (Passage("a", ships), Passage("b", ships), Passage("c", rome))
+    made = Coverage(budget=28, relevance=0.0, diversity=0.0).bind(WORDS)
+    assert kept(made.compress([context_of(Query(""), passages)])[0]) == [ships, rome]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_long_questions_are_read_to_their_ends():
+    passages = (Passage("a", "Ships pass at night."), Passage("b", "Rome has seven hills."))
+    for asks, answer in (("ships at night", "Ships pass at night."), ("Rome has hills", "Rome has seven hills.")):
+        context = context_of(Query(f"{HEAD}. Nobody else ever told us. {asks}"), passages)
+        assert kept(Coverage(budget=5).bind(WORDS).compress([context])[0]) == [answer]
+
+
+@pytest.mark.usefixtures("narrow")
+class TestTheLawsWithWindows(CompressorContract):
+    """Most sentences are longer than what is read at once."""
+
+    examples = 15
+
+    def make(self):
+        return Coverage(budget=25)
 
 
 def test_five_hundred_sentences_take_a_moment():

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import shutil
@@ -322,14 +323,17 @@ def test_the_built_in_model_decides_the_same_with_the_prefix_shared():
         "Children pay nothing. The building was a railway station until 1986. It stands by the river."
     )
     query = "How much is a ticket to the museum?"
-    judge = load_judge("smollm2-135m-instruct", "chat", 4096)
+    judge = load_judge("smollm2-135m-instruct", "chat", 4096, dtype="fp32")
     sentences = [f"{part}." for part in text.removesuffix(".").split(". ")]
     together = judge.yes(query, text, sentences)
     apart = replace(judge, shared=False).yes(query, text, sentences)
     assert len(set(together)) > 3
-    for one, other in zip(together, apart, strict=True):
-        assert (one >= 0.5) == (other >= 0.5) or abs(other - 0.5) < 0.02
-        assert abs(one - other) < 0.05
+    assert together == pytest.approx(apart, abs=1e-4)
+    # every decision that a threshold could make between the scores, as the model says No to nearly everything
+    ranked = sorted(apart)
+    for low, high in itertools.pairwise(ranked):
+        if high - low > 1e-3:
+            assert [p >= (low + high) / 2 for p in together] == [p >= (low + high) / 2 for p in apart]
 
 
 @pytest.mark.models

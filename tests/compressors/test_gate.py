@@ -112,6 +112,15 @@ def test_passages_longer_than_the_window_count_by_their_best_window():
     assert relevance(Words(), "hills", [" \n"], [""]) == [0.0]
 
 
+@pytest.mark.usefixtures("narrow")
+def test_questions_longer_than_the_window_are_read_to_their_ends():
+    passages = (Passage("r", "Rome has old hills."), Passage("t", "Leaves come from China."))
+    asks = "Please do tell us now, all of you."
+    context = context_of(Query(f"{asks} Rome has old hills."), passages)
+    assert run(context, threshold=0.9) is context
+    assert run(context_of(Query(f"{asks} What falls in winter?"), passages), threshold=0.5).segments == ()
+
+
 def test_titles_stand_before_every_window_unless_they_take_half_of_it():
     text = "One two three. Four five six. Seven eight nine."
     assert cut(Words(), text, "Rome") == [f"Rome: {part}" for part in text.replace(". ", ".|").split("|")]

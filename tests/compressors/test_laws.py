@@ -1,6 +1,7 @@
 """Every law, over every registered compressor; and every law over compressors that break it."""
 
 import dataclasses
+import math
 import os
 import pickle
 import random
@@ -10,6 +11,7 @@ from typing import ClassVar
 import pytest
 
 from ragzip import registry
+from ragzip.errors import ConfigError
 from ragzip.protocols import Compressor, Selector, Stack
 from ragzip.testing import CompressorContract
 from ragzip.types import Context, Segment, SoftSegment, Span, TextSegment
@@ -50,6 +52,22 @@ def test_a_budget_is_met_in_tokens_that_do_not_add_up(make):
 @pytest.mark.parametrize("make", CASES)
 def test_settings_that_keep_everything_in_tokens_that_do_not_add_up(make):
     contract(make, counter=lambda self: bpe_counter()).test_settings_that_keep_everything_change_nothing()
+
+
+def test_thresholds_beyond_the_scale_of_the_scores_are_refused():
+    scaled = {
+        name: cls.scale
+        for name in COMPRESSORS
+        if max(map(abs, getattr(cls := registry.get("compressor", name), "scale", (math.inf,)))) < math.inf
+    }
+    assert {"provence", "exit", "llmlingua2", "sentence_filter", "coverage", "semantic_drop"} <= set(scaled)
+    for name, (low, high) in scaled.items():
+        cls = registry.get("compressor", name)
+        for value in (low, high):
+            assert cls(threshold=value).threshold == value
+        for value in (low - 0.01, high + 0.01, math.nan, math.inf):
+            with pytest.raises(ConfigError, match="threshold"):
+                cls(threshold=value)
 
 
 class TestStackOfAll(CompressorContract):

@@ -243,6 +243,20 @@ class TestTiny(CompressorContract):
         assert any(needle in segment.text for segment in after.segments)
 
 
+@pytest.mark.parametrize("order", ["original", "relevance"])
+def test_what_must_be_kept_stays_beyond_the_first_passages(knowing, order):
+    tower = Passage("e", "It was built in 1889. Nobody minds.")
+    context = context_of(Query("hills of Rome"), (tower, TEA, ROME))
+    made = Provence(threshold=0.35, top_k=1, order=order, force_keep=("numbers",))
+    (after,) = made.compress([context])
+    assert sorted(segment.text for segment in after.segments) == [
+        "It was built in 1889.",
+        "Rome has seven hills. The hills of Rome are old.",
+    ]
+    (without,) = dataclasses.replace(made, force_keep=()).compress([context])
+    assert [segment.sources[0].passage_id for segment in without.segments] == ["r"]
+
+
 def test_stacks_with_others(knowing):
     stack = Provence(threshold=0.1, order="relevance", top_k=2) >> Provence(threshold=0.5)
     assert isinstance(stack, Stack)

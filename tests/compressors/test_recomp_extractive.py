@@ -130,6 +130,12 @@ def test_what_is_no_dual_encoder_is_refused(tmp_path: Path, published: Path) -> 
     language_model = tiny_causal_lm(tmp_path / "lm")
     with pytest.raises(ModelError, match="not an encoder"):
         load_dual_encoder(str(language_model))
+    judge = shutil.copytree(published, tmp_path / "judge")
+    values = json.loads((judge / "config.json").read_text("utf-8"))
+    for kind in ("BertForSequenceClassification", "BertForQuestionAnswering"):
+        (judge / "config.json").write_text(json.dumps({**values, "architectures": [kind]}))
+        with pytest.raises(ModelError, match=f"is a {kind}, not an encoder"):
+            load_dual_encoder(str(judge))
     lacking = shutil.copytree(published, tmp_path / "lacking")
     config = json.loads((lacking / "config.json").read_text("utf-8"))
     (lacking / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}), "utf-8")

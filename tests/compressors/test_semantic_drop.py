@@ -57,6 +57,13 @@ def test_long_sentences_are_taken_in_parts(rows):
     assert len(one) == 1 and one[0] > 0
 
 
+def test_parts_are_no_longer_than_the_encoder_reads(rows, monkeypatch):
+    monkeypatch.setattr(HashedWords, "max_tokens", 12)
+    SemanticDrop().score(Query(""), [group(" ".join(f"w{i}" for i in range(100)))])
+    assert max(map(len, rows)) == 10
+    assert len(rows) == 100 + 10
+
+
 def test_the_question_changes_nothing():
     assert SemanticDrop().score(Query("a"), [group(TEXT)]) == SemanticDrop().score(Query("b"), [group(TEXT)])
 

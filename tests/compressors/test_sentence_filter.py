@@ -102,6 +102,17 @@ def test_a_missing_model_is_no_falling_open(monkeypatch, tmp_path):
         Stack((SentenceFilter(),)).run([CONTEXT], counter=COUNTER)
 
 
+@pytest.mark.usefixtures("narrow")
+def test_sentences_questions_and_titles_longer_than_the_window_are_read_to_their_ends():
+    head = "As everybody there had always known well"
+    ships, rome = f"{head} ships pass at night.", f"{head} Rome has seven hills."
+    for question in ("Rome has seven hills.", f"{head}. {head}. Rome has seven hills."):
+        for title in ("", "A title of eight words fills the window"):
+            context = context_of(Query(question), (Passage("a", ships, title), Passage("b", rome, title)))
+            (after,) = SentenceFilter(threshold=0.9).compress([context])
+            assert [s.text for s in after.segments] == [rome]
+
+
 class TestWithATinyEncoder(CompressorContract):
     """A real encoder with random weights: padding, truncation and sorting as in the real one."""
 

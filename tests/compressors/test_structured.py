@@ -28,10 +28,10 @@ from ragzip.testing import CompressorContract
 from ragzip.testing.contracts import count_words
 from ragzip.tokens import TokenCounter
 from ragzip.types import Context, Passage, Query, SoftSegment, Span, TextSegment, context_of
+from tests.compressors.test_structures import CODE, PROSE, blocks_of
 from tests.matrix import bpe_counter
 
 WORDS = TokenCounter(count_words)
-PROSE = "The lamp burnt oil. The keeper lived alone for years. Ships passed at night, and nobody saw them."
 
 names = st.sampled_from(["lamp", "keeper", "oil", "42", "ship's", "Öl"])
 prose = st.lists(st.sampled_from(PROSE.split(". ")), min_size=1, max_size=3).map(lambda s: ". ".join(s) + ".")
@@ -81,10 +81,6 @@ inners = st.sampled_from(
         Stack((Dedupe(), RandomSentences(keep=0.5), Reorder("score"))),
     ]
 )
-
-
-def blocks_of(text: str) -> list[str]:
-    return [text[start:end] for start, end in structures(text)]
 
 
 def compress(context: Context[TextSegment], inner: Compressor, budget: int | None = None) -> Context[TextSegment]:
@@ -257,31 +253,31 @@ def test_a_budget_of_the_inner_compressor_is_that_of_the_context():
     assert after.segments[0].text.startswith("- x\n- y")
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ('Prose {"a": [1]} on. See [1] and [2, 3].', ['{"a": [1]}']),
-        ("a,b,c\n1,2,3\n4,5,6\n\nFoo, bar, baz.\nOne, two, three.\nA, b, c.", ["a,b,c\n1,2,3\n4,5,6"]),
-        ('a;"b;c";d\n1;2;3\n4;5;6', ['a;"b;c";d\n1;2;3\n4;5;6']),
-        ("Intro:\n- a\n- b\n  more\n\n- c\n\nEnd.", ["- a\n- b\n  more\n\n- c"]),
-        ("1. do\n   ```\n   x\n   ```\n2. then\n\nProse", ["1. do\n   ```\n   x\n   ```\n2. then"]),
-        ("def:\n\n    x = 1\n\n    y = 2\n\nok", ["    x = 1\n\n    y = 2"]),
-        ("a | b\n--|--\n1 | 2\n\nx | y", ["a | b\n--|--\n1 | 2"]),
-        ("+--+\n|a |\n+--+\nText", ["+--+\n|a |\n+--+"]),
-        ("```\nnever closed\ntext", []),
-        ("- one item of a list", []),
-        ("\n\n".join(f"{i}. " + PROSE * 4 for i in range(3)), []),
-        ("    an indented paragraph\n    of plain words", []),
-        ('{"a": {"b": 1}, "cut', ['{"b": 1}']),
-    ],
-)
-def test_what_is_a_structure(text, found):
-    assert blocks_of(text) == found
+def test_code_at_the_left_edge_is_not_cut():
+    code = CODE["python"]
+    context = context_of(Query("shape"), (Passage("p", code), Passage("q", f"{PROSE}\n\n{code}\n\n{PROSE}")))
+    after = compress(context, BM25Sentences(keep=0.5))
+    assert [segment.text.count(code) for segment in after.segments].count(1) == 2
 
 
-def test_only_prose_in_values_is_prose():
-    text = json.dumps({"a": PROSE, "b": "x" * 200, PROSE: 1, "list": f"- a\n- b\n\n{PROSE}"})
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from(sorted(CODE)) | prose, min_size=1, max_size=4))
+def test_code_among_prose_comes_out_whole(drawn):
+    text = "\n\n".join(CODE.get(name, name) for name in drawn)
+    after = compress(context_of(Query("lamp"), (Passage("p", text),)), RandomSentences(keep=0.2))
+    left = "\n".join(segment.text for segment in after.segments)
+    assert all(CODE[name] in left for name in drawn if name in CODE)
+
+
+@settings(max_examples=60)
+@given(st.text(" \t\n\r", max_size=80), st.integers(0, 200), inners)
+def test_keys_never_change(space, spaces, inner):
+    key = "A key that is prose. It has sentences, and is longer than any other key. So it is."
+    text = json.dumps({key: {key: PROSE}}).replace('":', f'"{" " * spaces}{space}:')
     assert [value for _, value in json_prose(text)] == [PROSE]
+    (segment,) = compress(context_of(Query("lamp"), (Passage("p", text),)), inner).segments or [TextSegment(text)]
+    assert list(json.loads(segment.text)) == [key]
+    assert list(json.loads(segment.text)[key]) == [key]
 
 
 @pytest.mark.parametrize(

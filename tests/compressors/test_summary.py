@@ -184,6 +184,19 @@ def test_chunks_end_where_the_subject_changes_and_short_ones_join_what_they_rese
     assert [chunk.relevance for chunk in found] == [0.9, 0.4]
 
 
+def test_long_sentences_and_questions_are_read_to_their_ends(narrow):
+    head = "As everybody there had always known well"
+    ships, rome = (
+        f"{head} cargo ships come past at night in springtime.",
+        f"{head} Rome has seven hills, all of them steep.",
+    )
+    for question in ("all of them steep.", "Please do tell us now, all of you. all of them steep."):
+        context = context_of(Query(question), (Passage("p", f"{ships} {ships} {rome}"),))
+        found = Summary(similarity=0.9)._chunks(Layout(context), narrow)
+        assert [chunk.text for chunk in found] == [f"{ships} {ships}", rome]
+        assert found[0].relevance < 0.5 < found[1].relevance
+
+
 def test_keywords_are_numbers_names_and_the_question_s_words():
     found = keywords([HILLS, BREAD], "Which hills?", 3)
     assert found[0] == ["hills", "Rome", "753"]

@@ -310,6 +310,20 @@ def test_the_config_reads_as_written(adapter, tiny_lm_path):
     assert (found.base, found.rank, found.scale, found.targets) == (tiny_lm_path, 4, 2.0, tuple(sorted(TARGETS)))
 
 
+def test_every_key_that_peft_writes_today_is_read(adapter, tiny_lm_path):
+    """As peft 0.19 saves a plain adapter: most keys say that something is off, some how the adapter was made."""
+    off = ("alora_invocation_tokens", "alpha_pattern", "arrow_config", "auto_mapping", "corda_config", "eva_config")
+    off += ("exclude_modules", "layer_replication", "layers_pattern", "layers_to_transform", "megatron_config")
+    off += ("modules_to_save", "rank_pattern", "revision", "target_parameters", "trainable_token_indices")
+    plain = {"ensure_weight_tying": False, "fan_in_fan_out": False, "lora_bias": False, "use_qalora": False}
+    made = {"loftq_config": {}, "lora_dropout": 0.05, "megatron_core": "megatron.core", "peft_version": "0.19.1"}
+    edit(adapter, **dict.fromkeys(off), **plain, **made, qalora_group_size=16)
+    assert read_adapter(adapter).base == tiny_lm_path
+    edit(adapter, use_qalora=True)
+    with pytest.raises(ModelError, match="use_qalora"):
+        read_adapter(adapter)
+
+
 def test_one_from_the_hub(adapter, own_cache, tmp_path, monkeypatch):
     """As the hub's own cache lays it out; its base is found by its name."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))

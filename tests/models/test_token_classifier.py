@@ -91,6 +91,16 @@ def test_a_checkpoint_for_something_else_is_refused_by_its_missing_tensors(tiny_
         load_token_classifier(tiny_lm_path)
 
 
+def test_a_classifier_of_whole_texts_is_refused_though_its_tensors_fit(tmp_path):
+    folder = tiny_token_classifier(tmp_path / "x")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    load_token_classifier(str(folder))
+    for name in ("BertForSequenceClassification", "BertForMultipleChoice"):
+        (folder / "config.json").write_text(json.dumps({**config, "architectures": [name]}), "utf-8")
+        with pytest.raises(ModelError, match=f"is a {name}, which does not classify tokens"):
+            load_token_classifier(str(folder))
+
+
 def test_a_missing_tensor_is_named(tmp_path):
     from safetensors.torch import load_file, save_file
 

@@ -1,0 +1,195 @@
+"""What is a structure and what is prose, by layout alone."""
+
+from __future__ import annotations
+
+import json
+import time
+import timeit
+
+import pytest
+
+from ragzip.compressors._structures import json_prose, structures
+
+PROSE = "The lamp burnt oil. The keeper lived alone for years. Ships passed at night, and nobody saw them."
+
+
+def blocks_of(text: str) -> list[str]:
+    return [text[start:end] for start, end in structures(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('Prose {"a": [1]} on. See [1] and [2, 3].', ['{"a": [1]}']),
+        ("a,b,c\n1,2,3\n4,5,6\n\nFoo, bar, baz.\nOne, two, three.\nA, b, c.", ["a,b,c\n1,2,3\n4,5,6"]),
+        ('a;"b;c";d\n1;2;3\n4;5;6', ['a;"b;c";d\n1;2;3\n4;5;6']),
+        ("Intro:\n- a\n- b\n  more\n\n- c\n\nEnd.", ["- a\n- b\n  more\n\n- c"]),
+        ("1. do\n   ```\n   x\n   ```\n2. then\n\nProse", ["1. do\n   ```\n   x\n   ```\n2. then"]),
+        ("def:\n\n    x = 1\n\n    y = 2\n\nok", ["    x = 1\n\n    y = 2"]),
+        ("a | b\n--|--\n1 | 2\n\nx | y", ["a | b\n--|--\n1 | 2"]),
+        ("+--+\n|a |\n+--+\nText", ["+--+\n|a |\n+--+"]),
+        ("```\nnever closed\ntext", []),
+        ("- one item of a list", []),
+        ("\n\n".join(f"{i}. " + PROSE * 4 for i in range(3)), []),
+        ("    an indented paragraph\n    of plain words", []),
+        ('{"a": {"b": 1}, "cut', ['{"b": 1}']),
+    ],
+)
+def test_what_is_a_structure(text, found):
+    assert blocks_of(text) == found
+
+
+CODE = {
+    "python": "def area(r):\n    if r < 0: raise ValueError\n    return r\n\n\nclass Shape:\n    pass",
+    "module": "import os\nfrom a.b import c\n\n# How many.\nN = 3\n\n\n@cached\ndef f(x: int) -> str:\n"
+    '    """What it does.\n\n    A lamp. A keeper. The oil\n    is not code, and these lines\n    are many.\n    """\n'
+    "    return str(x)\n\n\nprint(f(N))",
+    "string": 'TEXT = """\nThe lamp burnt oil.\n"""\n\ndef f():\n    return TEXT',
+    "imports": "import os\nimport sys",
+    "script": "x = load()\ny = x.mean(axis=0)\nprint(y)",
+    "javascript": 'import {a} from "b";\n\nfunction area(r) {\n  const x = 1;\n  return r * x;\n}\n\nlet y = area(2);',
+    "comments": "/**\n * Says what it does, in words\n * that are not code.\n */\nfunction f(a) {\n  return a;\n}",
+    "c": '#include <stdio.h>\n\nint main(void)\n{\n    int x = 1;\n    printf("%d", x);\n    return 0;\n}',
+    "java": "public class Lamp {\n    private int oil;\n\n    public int oil() {\n        return this.oil;\n    }\n}",
+    "go": 'package main;\n\nfunc main() {\n\tx := 1\n\tfmt.Println("a", x)\n}',
+    "rust": "use std::fmt;\n\npub fn area(r: f64) -> f64 {\n    let x = r * r;\n    x * 3.14\n}",
+    "shell": '#!/bin/sh\nif [ -f "$1" ]; then\n  echo "$1"\nfi\nfor x in a b; do\n  run "$x"\ndone',
+    "ruby": "def area(r)\n  r * 2\nend",
+    "sql": "SELECT name, oil\nFROM lamps\nWHERE oil > 3\nORDER BY name;",
+    "sql indented": "SELECT\n    name,\n    oil\nFROM lamps;",
+    "css": ".lamp {\n  color: red;\n  margin: 0 auto;\n}",
+    "yaml": "services:\n  web:\n    image: nginx\n    ports: 80",
+    "if": "if ready:\n    light(lamp)\nelse:\n    wait()",
+}
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_code_at_the_left_edge_is_one_structure(name):
+    code = CODE[name]
+    assert blocks_of(code) == [code]
+    assert blocks_of(f"{code}\n") == [code]
+    assert blocks_of(f"The code is this:\n\n{code}\n\n{PROSE}\n") == [code]
+    assert blocks_of(f"# Heading\n\n{PROSE}\n{code}\n{PROSE}") == [code]
+
+
+def test_two_blank_lines_belong_to_code_and_three_do_not():
+    one, two = "def f():\n    return 1", "def g():\n    return 2"
+    assert blocks_of(f"{one}\n\n\n{two}") == [f"{one}\n\n\n{two}"]
+    assert blocks_of(f"{one}\n\n\n\n{two}") == [one, two]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Note:\n    Take the lamp with you.\n    Keep it dry and bright.",
+        "note:\n    take the lamp with you\n    keep it dry and bright",
+        "Note: the lamp is old.\nWarning: it may go out: then light it.\nSo: be careful.",
+        "He wrote: keep the lamp.\nShe answered:\nI will keep it; always.\n\nThe end:",
+        "The following are met:\n\n   the lamp is lit\n   the keeper is awake",
+        "The tenant shall:\n  pay the rent (if any);\n  keep the house dry; and\n  leave by noon;",
+        "We carried oil;\nwe carried rope;\nand we carried the lamp;\nso we were slow.",
+        "lamp:\n    a thing that burns oil\nkeeper:\n    one who keeps a lamp",
+        "From: Anna\nTo: Ben\nSubject: Lamps\n\nDear Ben:\n\n    I write of lamps.",
+        "anna: yes\nben: no\nanna: maybe",
+        "# Lamps\n\nThe lamp burnt.\n\n## Oil\n\nThe oil was dear.\n# Ships\n# Night",
+        "the keeper's lamp;\nthe ship's rope (if any);\nthe captain's 'oil';\nthe town's lamp [1];",
+        "long walk (as ever)\n    to the harbour",
+        "for example:\n    the lamp burnt oil\n    and the keeper slept",
+        "if you are alone at night:\n    light the lamp\n    and read a book",
+        "Duties on oil fell, and the\nimport duties on rope rose in the\nclass of goods\nfrom the harbour to the town.",
+        "import duties rose and fell\n    as the ships came in\n    and went out again",
+        "class of 1871:\n    the keeper\n    the captain",
+        "from the harbour they import oil\n  and from the town they import rope",
+        "let the lamp burn\n  and the keeper sleep\nvar and vale are names",
+        "public houses (of which there were\nmany) closed at ten\n    and the keepers went home",
+        "return to the harbour\n    when the lamp is lit\nwith the keeper (as ever)",
+        "function of the lamp (see below)\n    is to burn oil",
+        "SELECT COMMITTEE ON LAMPS\nFROM THE HARBOUR OFFICE\n\nUPDATE\n\nThe lamp is out.",
+        "O lamp of the night\n    that burnest so bright,\nO keeper alone,\n    in a tower of stone;",
+        "Open at 12:30: the tower\nClosed at 18:00: the gate\n    Mondays: both",
+        "See https://example.org/?a=b\nand https://example.org/?c=d\nand https://example.org/?e=f",
+        '<p class="a">The lamp burnt oil.</p>\n<p class="b">The keeper slept.</p>\n<p class="c">Ships passed.</p>',
+        "'''Lamps''' burn oil.\n'''Keepers are men\n    who keep lamps.",
+        "def",
+        "import os",
+        "A lamp {\nand no more",
+    ],
+)
+def test_prose_is_no_code(text):
+    assert blocks_of(text) == []
+    assert blocks_of(f"{PROSE}\n{text}\n{PROSE}") == []
+
+
+def test_a_string_that_is_never_closed_does_not_take_the_prose():
+    assert blocks_of(f'def f():\n    return 1\n\nx = """\n{PROSE}\n{PROSE}') == ["def f():\n    return 1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Before <table><tr><td>a. b</td></tr></table> after.", ["<table><tr><td>a. b</td></tr></table>"]),
+        (
+            'One.\n<TABLE class="x">\n<Tr><TD>Of oil. Much.</TD></tr>\n</Table >\nTwo.',
+            ['<TABLE class="x">\n<Tr><TD>Of oil. Much.</TD></tr>\n</Table >'],
+        ),
+        ("A.\n<pre>\nx. y.\n\nz.\n</pre>\nB.", ["<pre>\nx. y.\n\nz.\n</pre>"]),
+        ("<table><th>a<table><td>b</table>c</table> d", ["<table><th>a<table><td>b</table>c</table>"]),
+        ("<table> never closed. <table><td>a. b</table> c", ["<table><td>a. b</table>"]),
+        ("<table><td>a. b. Never closed.", []),
+        ("<pre>Never closed. At all.", []),
+        ("Closed </table> and </pre> but not opened.", []),
+        ("The <table> tag is closed by </table>, as ever.", []),
+        ("An empty <pre/> and a </pre>.", []),
+        ("<tablecloth><td>a</tablecloth> <prefix>b</prefix>", []),
+        ("```\n<pre>\n```\n\nProse. More.\n\n```\n</pre>\n```", ["```\n<pre>\n```", "```\n</pre>\n```"]),
+    ],
+)
+def test_what_is_a_structure_in_html(text, found):
+    assert blocks_of(text) == found
+
+
+def test_only_prose_in_values_is_prose():
+    text = json.dumps({"a": PROSE, "b": "x" * 200, PROSE: 1, "list": f"- a\n- b\n\n{PROSE}"})
+    assert [value for _, value in json_prose(text)] == [PROSE]
+
+
+def test_long_json_is_not_copied_for_each_string():
+    class Watched(str):
+        """Counts the characters that are copied out of it."""
+
+        __slots__ = ("copied",)
+
+        def __getitem__(self, key):
+            found = super().__getitem__(key)
+            self.copied = getattr(self, "copied", 0) + len(found)
+            return found
+
+    text = Watched(json.dumps({f"k{i}": "the lamp and the keeper " * 5 for i in range(2_000)}))
+    json_prose(text)
+    assert getattr(text, "copied", 0) <= 2 * len(text)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "def f():\n",
+        "import a\n    the lamp\n",
+        "x = 1\n\n\n",
+        "# a remark\n",
+        'x = """\n',
+        "a:\n  lamp\n",
+        "<table>",
+        "<pre ",
+        "<table><pre></table>",
+        " " * 400 + "x\n",
+        "a " * 240 + "\n",
+        "x(" * 240 + "\n",
+        "import a " * 50 + "\n",
+    ],
+)
+def test_looking_for_structures_takes_about_linear_time(unit):
+    def seconds(size: int) -> float:
+        text = unit * (size // len(unit))
+        return min(timeit.repeat(lambda: structures(text), timer=time.process_time, number=1, repeat=3))
+
+    assert seconds(640_000) < 100 * seconds(40_000)  # sixteen times the text; the square would be 256
