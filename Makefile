@@ -62,7 +62,7 @@ bench-quality: models ## The answer quality of docs/numbers.md: over an hour, go
 	$(BIN)/python benchmarks/run.py quality
 
 bench-hard: models ## All hard compressors beside the baselines: hours, goes on where it stopped
-	$(BIN)/python benchmarks/run.py hard:quarter hard:fast hard:slow
+	$(BIN)/python benchmarks/run.py hard:quarter hard:evidence hard:fast hard:slow
 
 bench-compressors: models .bench/llmlingua/.installed ## Speed of the hard compressors, and reranking: about an hour
 	$(BIN)/python benchmarks/run.py end_to_end rerank exit_prefix llmlingua2

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.measure import median
 
-QUESTIONS, ROUNDS, SEED = 40, 3, 0
+QUESTIONS, ROUNDS, SEED = 12, 2, 0
 WAYS: dict[str, dict[str, Any]] = {
     "provence, threshold 0.1": {"type": "provence"},
     "provence, a quarter of the tokens": {"type": "provence", "keep": 0.25},

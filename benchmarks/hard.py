@@ -1,6 +1,6 @@
 """All hard compressors at several budgets beside the baselines, on the development sets.
 
-    python benchmarks/run.py hard:quarter        # or hard:fast, or hard:slow
+    python benchmarks/run.py hard:quarter        # or hard:evidence, hard:fast, hard:slow
     make bench-hard                              # all of them: hours on two cores; goes on where it stopped
 
 Methods that run the language model for every question take seconds a question, so they face fewer questions, and the
@@ -51,6 +51,25 @@ PARTS: dict[str, dict[str, Any]] = {
             ("provence@quarter, filled", "sentence_filter@quarter"),
         ),
     },
+    # the same without answers: which sentences are kept, on more questions in less time
+    "evidence": {
+        "sets": ("hotpotqa", "2wikimultihopqa", "musique"),
+        "questions": 100,
+        "rows": {
+            "provence@quarter": {"type": "provence", "threshold": 0.1, "keep": QUARTER},
+            "provence@quarter, filled": {"type": "provence", "keep": QUARTER},
+            "recomp_extractive@quarter": {"type": "recomp_extractive", "keep": QUARTER},
+            "sentence_filter@quarter": {"type": "sentence_filter", "keep": QUARTER},
+            "bm25_sentences@quarter": {"type": "bm25_sentences", "keep": QUARTER},
+        },
+        "baselines": "reference",
+        "generate": False,
+        "pairs": (
+            ("provence@quarter", "sentence_filter@quarter"),
+            ("provence@quarter, filled", "sentence_filter@quarter"),
+            ("recomp_extractive@quarter", "sentence_filter@quarter"),
+        ),
+    },
     # methods with a classifier or an encoder
     "fast": {
         "sets": (*MANY[:4], "squad"),
@@ -61,7 +80,7 @@ PARTS: dict[str, dict[str, Any]] = {
     },
     # methods that run the language model over the context, or write
     "slow": {
-        "sets": MANY[:4],
+        "sets": (*MANY[:3], "hotpotqa_fullwiki"),
         "questions": 16,
         "budgets": (200,),
         "methods": (
@@ -125,7 +144,7 @@ def run(part: str) -> dict[str, Any]:
     results: dict[str, Any] = {}
     given = PARTS[part]
     for name in given["sets"]:
-        settings = Settings(given["questions"], SEED)
+        settings = Settings(given["questions"], SEED, generate=given.get("generate"))
         progress = _reporter(f"{part}, {name}")
         found = evaluate(rows(part), open_set(name), RUNS / part / name, settings, on_progress=progress)
         write(found, found.path / "report.html")

@@ -31,7 +31,7 @@ from ragzip.types import Context, Passage, Query, TextSegment, context_of
 
 NAME = "bert-base-multilingual-cased-of-minilm-size"
 OTHER = Path(__file__).resolve().parent.parent / ".bench" / "llmlingua" / "bin" / "python"
-TOKENS, CONTEXTS, PASSAGES, ROUNDS, RATE = 3000, 5, 20, 7, 0.5
+TOKENS, CONTEXTS, PASSAGES, ROUNDS, RATE = 3000, 5, 20, 4, 0.5
 
 
 def save_classifier(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "rerank"
 SETS = ("scifact_retrieval", "hotpotqa_pooled500", "cranfield", "dbpedia_small")
-DEPTH, SEED = 50, 0
+DEPTH, LIMIT, SEED = 50, 100, 0
 METRICS = ("ndcg@10", "recall@5", "mrr", "retrieve_seconds")
 
 
@@ -42,7 +42,7 @@ def run() -> dict[str, Any]:
         retrievers = {"bm25": BM25(index=str(index), top_k=20), "dense": dense, "rerank": Rerank(dense, depth=DEPTH)}
         rows = [Row(n, Pipeline(Echo(), r), baseline="dense") for n, r in retrievers.items()]
         found = evaluate(
-            rows, data, RUNS / name / "run", Settings(seed=SEED, metrics=METRICS, generate=False, baseline="dense")
+            rows, data, RUNS / name / "run", Settings(LIMIT, SEED, metrics=METRICS, generate=False, baseline="dense")
         )
         results[name] = {
             "data": {key: value for key, value in found.config["data"].items() if key != "source"},
@@ -63,8 +63,9 @@ def render(record: dict[str, Any]) -> str:
     lines = [
         f"`{record['command']}`, {record['when']}, " + ", ".join(f"{k} {v}" for k, v in record["environment"].items()),
         "",
-        f"`rerank` orders the first {DEPTH} passages of `dense`. In brackets the 95 % interval; `+` and `-`: different"
-        " from `dense` (paired randomisation test, Holm over the rows of the set).",
+        f"Up to {LIMIT} questions a set, drawn with seed {SEED}. `rerank` orders the first {DEPTH} passages of `dense`."
+        " In brackets the 95 % interval; `+` and `-`: different from `dense` (paired randomisation test, Holm over the"
+        " rows of the set).",
         "",
         "| set | questions | passages | retriever | ndcg@10 | recall@5 | mrr | seconds a question |",
         "|---|---|---|---|---|---|---|---|",

@@ -32,7 +32,7 @@ class Reading:
     Attributes:
         windows: ``[n_windows, d]``, rows of length 1; those of a text together, in the order of the texts.
         owners: ``[n_windows]``: the text that each belongs to. Every text has one at least.
-        sizes: ``[n_windows]``: tokens, at least 1.
+        sizes: ``[n_windows]``: tokens, at least 1; of texts that surely fit 1.
     """
 
     windows: npt.NDArray[np.float32]
@@ -80,9 +80,11 @@ def read(encoder: Encoder, texts: Sequence[str], titles: Sequence[str]) -> Readi
     owners: list[int] = []
     windows: list[str] = []
     sizes: list[int] = []
-    for number, (text, count) in enumerate(zip(whole, encoder.count_tokens(whole), strict=True)):
-        found, counts = [text], [count]
-        if count > room(encoder):
+    doubtful = [text for text in whole if not _surely_fits(encoder, text)]
+    known = dict(zip(doubtful, encoder.count_tokens(doubtful), strict=True)) if doubtful else {}
+    for number, text in enumerate(whole):
+        found, counts = [text], [known.get(text, 1)]
+        if counts[0] > room(encoder):
             found = cut(encoder, texts[number], titles[number]) or found
             counts = encoder.count_tokens(found)
         owners += [number] * len(found)
@@ -93,7 +95,8 @@ def read(encoder: Encoder, texts: Sequence[str], titles: Sequence[str]) -> Readi
 
 def asked(encoder: Encoder, question: str) -> npt.NDArray[np.float32]:
     """The question's vector, run by itself, or those of its parts if it is longer than the window: ``[n_parts, d]``."""
-    return encoder.encode(cut(encoder, question, "") or [question])
+    parts = [] if _surely_fits(encoder, question) else cut(encoder, question, "")
+    return encoder.encode(parts or [question])
 
 
 def led(text: str, title: str) -> str:
@@ -104,6 +107,11 @@ def led(text: str, title: str) -> str:
 def room(encoder: Encoder) -> int:
     """How many tokens of a text the encoder reads at once."""
     return max(encoder.max_tokens - _SPECIAL, 1)
+
+
+def _surely_fits(encoder: Encoder, text: str) -> bool:
+    """Whether a text fits without counting: a token stands for one byte at least."""
+    return len(text) <= room(encoder) and len(text.encode("utf-8", "surrogatepass")) <= room(encoder)
 
 
 def titles_of(context: Context[Segment]) -> list[str]:

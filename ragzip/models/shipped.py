@@ -73,7 +73,7 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 method="provence",
                 base=EMBEDDER,
                 licence="CC-BY-SA-4.0",
-                sha256="1881081b4937e04e00a439fade8e2e9882cfb9c288848ed7bf59e741661d3ef5",
+                sha256="3d45c97d53080f1aaa7feb64ead9c56bc336cca7a73f05adc4c1eda305c876ac",
             ),
             ShippedSpec(
                 name=LLMLINGUA2,

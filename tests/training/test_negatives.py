@@ -153,6 +153,10 @@ def test_what_helps_a_held_out_question_is_in_no_other_example(examples, count, 
                 if name == example.set_name and marked.title == other.title:
                     assert marked.text not in other.text
                     assert other.text not in marked.text
+    helping = {m.text[a:b] for e in held for m in e.positives if m.known for a, b in m.support}
+    for example in kept:
+        assert example.question not in {e.question for e in held}
+        assert not helping & {m.text[a:b] for m in example.positives if m.known for a, b in m.support}
     taken = {m.text for _, m in texts}
     alone = [e for e in examples if e not in held and not _near(e, taken)]
     assert {e.id for e in alone} <= {e.id for e in kept}
@@ -162,6 +166,31 @@ def test_what_helps_a_held_out_question_is_in_no_other_example(examples, count, 
 def _near(example, texts):
     """Whether a passage that helps shares a sentence with one of these."""
     return any(s in m.text and any(s in text for text in texts) for m in example.positives for s in SENTENCES)
+
+
+def test_a_question_that_two_sets_ask_is_held_out_of_both():
+    """With another id, other white space, and without the passage."""
+    answer = "It was founded by Count Borgoson in 1203."
+    whole = Marked(f"Borgo is a town by the sea. {answer} Many like it.", "Borgo", ((28, 28 + len(answer)),), True)
+    examples = [
+        Example("a", "squad", "Who founded Borgo?", (whole,)),
+        Example("b", "squad_sentences", "Who founded  borgo?", (Marked(answer, "", ((0, len(answer)),), True),)),
+        Example("c", "squad_sentences", "What did the Count found?", (Marked(answer, "", ((0, len(answer)),), True),)),
+        Example(
+            "d",
+            "squad",
+            "What is a harbour?",
+            (
+                Marked(
+                    "A harbour is for ships. They rest there.",
+                ),
+            ),
+        ),
+    ]
+    for seed in range(6):
+        held, kept = hold_out(examples, 1, seed)
+        alone = held[0].id == "d"
+        assert {e.id for e in kept} == ({"a", "b", "c"} if alone else {"d"})
 
 
 def test_cuts_of_one_passage_are_held_out_together():

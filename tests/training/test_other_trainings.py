@@ -11,6 +11,7 @@ from ragzip.compressors._writer import Block
 from ragzip.compressors.llmlingua2 import LLMLingua2
 from ragzip.compressors.recomp_abstractive import RecompAbstractive
 from ragzip.compressors.recomp_extractive import RecompExtractive
+from ragzip.errors import UsageError
 from ragzip.training.baselines import of_summaries, summary_scores
 from ragzip.training.card import check_card
 from ragzip.training.llmlingua2 import LLMLingua2Training
@@ -78,6 +79,26 @@ def test_an_interrupted_training_goes_on(trained, small_data, tmp_path):
     )
     assert steps[0] == stop + 1
     assert weights(tmp_path) == weights(trained.out)
+
+
+def test_a_checkpoint_is_not_taken_up_with_other_data(trained, small_data, tmp_path):
+    import shutil
+
+    from tests.training import data
+
+    other = shutil.copytree(small_data, tmp_path / "data")
+    asked = [(name, data.town(name), [(f"Who was it that founded {name}?", f"Count {name}son")]) for name in data.TOWNS]
+    data.squad(other / "squad" / "train-v1.1-part.json.gz", *asked)
+    out = tmp_path / "out"
+
+    def interrupt(event):
+        if event.kind == "step":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained.trainer.run(out, data=small_data, on_event=interrupt)
+    with pytest.raises(UsageError, match="other data"):
+        trained.trainer.run(out, data=other)
 
 
 def test_the_card(trained):

@@ -68,12 +68,12 @@ def _is(pair, question, marked, tokenizer, most):
         shown = min(len(body.ids), most - len(head) - 1)
         ends = [end for _, end in body.offsets[:shown]]
         labels = [float(any(a < end <= b for a, b in marked.support)) for end in ends]
+        known = marked.known and (1.0 in labels or not marked.support)
         units = [sum(start < end for start, _ in sentences(marked.text)) - 1 for end in ends]
         same = (
             pair.ids.tolist() == [*head, *body.ids[:shown], SEP]
             and pair.second == len(asked) + 2
-            and pair.labels.tolist()
-            == [IGNORED] * len(head) + (labels if marked.known else [IGNORED] * shown) + [IGNORED]
+            and pair.labels.tolist() == [IGNORED] * len(head) + (labels if known else [IGNORED] * shown) + [IGNORED]
             and pair.sentences.tolist() == [-1] * len(head) + [max(unit, 0) for unit in units] + [-1]
         )
         if same and len(pair.ids) <= most:
@@ -100,6 +100,15 @@ def test_a_pair_never_exceeds_its_length_whatever_the_title(tokenizer):
         )
         assert len(pair.ids) == most
         assert (pair.labels == 1).any()
+
+
+def test_where_what_helps_lies_beyond_the_cut_nothing_is_said_of_the_tokens(tokenizer):
+    text = "Nothing of note is said here. " * 30 + "The answer."
+    example = Example("0", "s", "Why?", (Marked(text, "", ((len(text) - 11, len(text)),), True),), (Marked(text),))
+    ((helps, does_not),) = make_groups([example], tokenizer, negatives=1, max_tokens=64, seed=0)
+    assert helps.relevant
+    assert set(helps.labels.tolist()) == {IGNORED}
+    assert set(does_not.labels.tolist()) == {IGNORED, 0.0}
 
 
 @given(st.lists(st.integers(1, 60), max_size=130), st.integers(1, 7), st.integers(1, 80), st.integers(0, 5))
