@@ -20,7 +20,7 @@ from ragzip.retrievers.fusion import Fusion
 budgets = st.builds(Budget, tokens=st.integers(1, 10_000))
 filters = st.builds(
     SentenceFilter,
-    threshold=st.none() | st.floats(-1, 1),
+    threshold=st.none() | st.floats(0, 1),
     keep=st.none() | st.floats(0.01, 1),
     budget=st.none() | st.integers(1, 5000),
 )

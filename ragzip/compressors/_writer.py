@@ -83,6 +83,7 @@ class Writer:
         max_new_tokens: int,
         stop: tuple[str, ...] = (),
         batch_size: int = 1,
+        doubtful: tuple[str, float] | None = None,
     ) -> list[Generation]:
         """One text for each prompt, in order.
 
@@ -92,6 +93,7 @@ class Writer:
             max_new_tokens: Most tokens of each text.
             stop: Strings that end a text.
             batch_size: Prompts of similar length that run together.
+            doubtful: A word and the least probability of its first token with which a causal model may begin with it.
 
         Raises:
             PromptTooLong: A prompt that does not fit, or no memory.
@@ -108,11 +110,17 @@ class Writer:
         found: dict[int, Generation] = {}
         for first in range(0, len(rows), batch_size):
             batch = rows[first : first + batch_size]
-            written = self._batch([prompts[i] for i in batch], max_new_tokens, stop)
+            written = self._batch([prompts[i] for i in batch], max_new_tokens, stop, doubtful)
             found.update(zip(batch, written, strict=True))
         return [found[i] for i in range(len(prompts))]
 
-    def _batch(self, prompts: Sequence[EncodedPrompt], most: int, stop: tuple[str, ...]) -> list[Generation]:
+    def _batch(
+        self,
+        prompts: Sequence[EncodedPrompt],
+        most: int,
+        stop: tuple[str, ...],
+        doubtful: tuple[str, float] | None,
+    ) -> list[Generation]:
         if isinstance(self.lm, Seq2SeqLM):
             return self.lm.generate([prompt.ids or [] for prompt in prompts], max_new_tokens=most, stop=stop)
         from ragzip.models.decode import decode_batch
@@ -128,6 +136,7 @@ class Writer:
                 stop=[stop] * len(prompts),
                 on_text=[None] * len(prompts),
                 start=time.perf_counter(),
+                doubtful=None if doubtful is None else (self.lm.text.encode([doubtful[0]])[0][0], doubtful[1]),
             )
 
 

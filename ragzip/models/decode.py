@@ -28,6 +28,7 @@ def decode_batch(
     stop: Sequence[tuple[str, ...]],
     on_text: Sequence[Callable[[str], None] | None],
     start: float,
+    doubtful: tuple[int, float] | None = None,
 ) -> list[Generation]:
     """Answers of prompts that run together.
 
@@ -41,6 +42,7 @@ def decode_batch(
         stop: For each prompt, strings that end its answer.
         on_text: For each prompt, who is told its text as it grows.
         start: ``time.perf_counter()`` that times count from.
+        doubtful: A token and the least probability with which it may begin an answer.
 
     Raises:
         PromptTooLong: No memory for the batch.
@@ -54,6 +56,8 @@ def decode_batch(
     processors: list[Any] = []
     if temperature > 0:
         processors = _sampling(lm, len(prompts), temperature, top_p, seed)
+    if doubtful is not None:
+        processors.insert(0, _if_sure(*doubtful))
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
@@ -185,6 +189,23 @@ class Tap:
             )
             for row, (answer, length) in enumerate(zip(self._answers, lengths, strict=True))
         ]
+
+
+def _if_sure(token: int, least: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Takes a token out of the choice of the first one where it is less probable than that."""
+    begun = False
+
+    def keep(input_ids: Tensor, scores: Tensor) -> Tensor:
+        nonlocal begun
+        if begun:
+            return scores
+        begun = True
+        unsure = scores.float().softmax(-1)[:, token] < least
+        changed = scores.clone()
+        changed[unsure, token] = float("-inf")
+        return changed
+
+    return keep
 
 
 def _sampling(lm: CausalLM, size: int, temperature: float, top_p: float, seed: int) -> list[Any]:

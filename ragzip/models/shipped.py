@@ -94,7 +94,7 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 method="recomp_abstractive",
                 base=GENERATOR,
                 licence="CC-BY-SA-4.0",
-                sha256="",
+                sha256="375d56c93e36b50d18e06fb751210850a006ac5cd58ead1bb31c832b05c91eda",
                 weights="adapter_model.safetensors",
             ),
         )

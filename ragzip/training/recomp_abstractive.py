@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragzip.compressors._writer import Writer, tidy
-from ragzip.compressors.recomp_abstractive import said
+from ragzip.compressors.recomp_abstractive import NOTHING, SURE, said
 from ragzip.errors import ModelError
 from ragzip.models import EMBEDDER, GENERATOR, load_causal_lm, unload
 from ragzip.training._summary_data import SETS, Pair, make_pairs
@@ -259,6 +259,9 @@ def evaluate(lm: CausalLM, held: Sequence[Prompt], judged: Sequence[Pair]) -> di
             right += int((logits.argmax(-1) == wanted).sum())
             count += keep
     writer = Writer(lm)
-    told = [writer.write([writer.encode(pair.request)], max_new_tokens=_WRITTEN)[0] for pair in judged]
+    told = [
+        writer.write([writer.encode(pair.request)], max_new_tokens=_WRITTEN, doubtful=(NOTHING, SURE))[0]
+        for pair in judged
+    ]
     written = summary_scores([said(tidy(text)) for text in told], [pair.target for pair in judged])
     return {**written, "likelihood": math.exp(-losses / max(count, 1)), "right": right / max(count, 1)}

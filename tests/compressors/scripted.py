@@ -18,7 +18,7 @@ class Scripted:
     def encode(self, request):
         return SimpleNamespace(text=request.user, request=request, length=len(request.user) // 4)
 
-    def write(self, prompts, *, max_new_tokens, stop=(), batch_size=1):
+    def write(self, prompts, *, max_new_tokens, stop=(), batch_size=1, doubtful=None):
         self.asked += [prompt.text for prompt in prompts]
         self.limits.append(max_new_tokens)
         return [self._one(prompt.text) for prompt in prompts]

@@ -220,13 +220,20 @@ class TestWithATinyModel(CompressorContract):
 
 
 @pytest.mark.models
-def test_the_real_model_finds_the_passage():
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_the_real_model_finds_the_passage_and_the_words_that_answer(dtype):
     texts = (
         "Bread is baked from water, flour and often yeast. It is eaten all over the world.",
         "The Colosseum is an amphitheatre in Rome. Construction began under the emperor Vespasian in 72.",
         "The Eiffel Tower is a lattice tower in Paris. It was built by the company of Gustave Eiffel.",
     )
     context = of(*texts, query="Under which emperor did the building of the Colosseum begin?")
-    (after,) = LongLLMLingua(keep=0.4, order="score").compress([context])
+    (after,) = LongLLMLingua(keep=0.4, order="score", dtype=dtype).compress([context])
     assert after.segments[0].sources[0].passage_id == "p1"
-    assert "began under the emperor Vespasian" in after.segments[0].text
+    # small words between may go: which of them is a matter of the third decimal, and of the number format
+    assert [w for w in after.segments[0].text.split() if w in ("began", "under", "emperor", "Vespasian")] == [
+        "began",
+        "under",
+        "emperor",
+        "Vespasian",
+    ]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragzip.compressors.llmlingua2 import LLMLingua2
-from ragzip.compressors.provence import Provence
+from ragzip.compressors.provence import Provence, means
 from ragzip.compressors.recomp_abstractive import RecompAbstractive
 from ragzip.compressors.recomp_extractive import RecompExtractive
 from ragzip.models import default_counter
@@ -141,14 +141,22 @@ def test_the_order_of_passages_changes_no_sentence(drawn):
     assert kept[0] == kept[1] != set()
 
 
-@given(PLANTED)
-@settings(max_examples=10)
-def test_provence_finds_the_answer_at_the_end_of_a_passage_of_many_windows(drawn):
-    question, answer, _ = planted(drawn)
-    text = " ".join([*FILLER * 40, answer])
-    budget = default_counter().texts([answer])[0] + 4
-    (after,) = Provence(budget=budget).compress([context_of(Query(question), (Passage("p", text),))])
-    assert answer in " ".join(segment.text for segment in after.segments)
+@pytest.mark.parametrize("at", [0, 160, 320])
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Where was Aiko Watanabe born?", "Aiko Watanabe was born in Tartu in 1850."),
+        ("Who designed the old bridge?", "The old bridge was designed by Ines Marchetti and finished in 1801."),
+        ("When did Tomas Lindqvist open the mill?", "The mill was opened by Tomas Lindqvist in 1830."),
+    ],
+)
+def test_provence_reads_all_windows_of_a_long_passage(question, answer, at):
+    """The answer is among the best twentieth of 321 sentences, wherever it stands."""
+    told = [*FILLER * 40]
+    told.insert(at, answer)
+    (judged,) = Provence().load().judge(question, [" ".join(told)], [""])
+    scores = means(told, judged)
+    assert sum(score >= scores[at] for score in scores) <= len(told) // 20
 
 
 @given(PLANTED)
@@ -207,11 +215,13 @@ class TestRecompAbstractive:
         )
         assert "Stevenson" in " ".join(segment.text for segment in after.segments)
 
-    def test_a_long_passage_is_read_to_its_end(self):
+    def test_what_it_says_of_a_long_passage_comes_from_all_of_it(self):
         text = " ".join([*FILLER * 12, "The Bell Rock lighthouse was built by Robert Stevenson."])
-        made = RecompAbstractive(max_new_tokens=24, window=512)
+        made = RecompAbstractive(max_new_tokens=24, window=512, silence=1.0)
         (after,) = made.compress([context_of(Query("Who built the Bell Rock lighthouse?"), (Passage("p", text),))])
-        assert "Stevenson" in " ".join(segment.text for segment in after.segments)
+        (segment,) = after.segments
+        assert [(span.start, span.end) for span in segment.sources] == [(0, len(text))]
+        assert 0 < len(segment.text) < len(text) / 4
 
     def test_the_spans_are_what_it_read(self):
         (after,) = RecompAbstractive().compress([context_of(Query("When was Bell Rock first lit?"), self.passages)])

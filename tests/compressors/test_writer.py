@@ -120,3 +120,25 @@ class TestWithTinyModels:
         else:
             expected = "plain</s>"
         assert text == expected
+
+
+def test_a_word_begins_a_text_only_where_it_is_probable_enough(tiny_lm_path):
+    """The model's own first token is taken from it where it is less sure of it than asked; later tokens never are."""
+    import torch
+
+    writer = load_writer(tiny_lm_path, dtype="fp32", device="cpu")
+    prompt = writer.encode(Request("Which river is it?"))
+    with torch.inference_mode():
+        logits = writer.lm.model(input_ids=torch.tensor([prompt.ids])).logits[0, -1]
+    chances = logits.softmax(-1)
+    likeliest = int(chances.argmax())
+    word = writer.lm.text.tokenizer.decode([likeliest])
+    if writer.lm.text.encode([word])[0][:1] != [likeliest]:
+        pytest.skip("the likeliest token of this model is no beginning of a word")
+    sure = float(chances[likeliest])
+    plain = writer.write([prompt], max_new_tokens=6)[0].text
+    assert writer.write([prompt], max_new_tokens=6, doubtful=(word, sure - 1e-4))[0].text == plain
+    assert writer.write([prompt], max_new_tokens=6, doubtful=(word, 0.0))[0].text == plain
+    changed = writer.write([prompt], max_new_tokens=6, doubtful=(word, sure + 1e-4))[0].text
+    assert changed != plain
+    assert not changed.startswith(word)
