@@ -19,7 +19,7 @@ NOTHING = "NONE"
 
 SURE = 0.8
 """From which probability of ``NOTHING`` on it is believed, by default. Set on training examples that were held out: 0.5
-tells what helps from what does not about as well, but is silent in a third of the contexts that help, 0.8 in a tenth."""
+tells as well what helps from what does not, but is silent in a third of the contexts that help, 0.8 in a tenth."""
 
 _SYSTEM = (
     "You read documents for someone who has to answer a question. Write down, in a few short sentences, only what the "
