@@ -106,7 +106,7 @@ class Provence(SentenceScorer):
         scores = [max((relevance.get(i, -1.0) for i in block), default=-1.0) for block in blocks]
         ranked = best_first(scores)
         if self.top_k is not None:
-            first = _first(ranked, [lead(context.segments[block[0]]) for block in blocks], self.top_k)
+            first = set(_first(ranked, [lead(context.segments[block[0]]) for block in blocks], self.top_k))
             must = {layout.units[unit].segment for unit in self._forced(layout)}
             ranked = [block for block in ranked if block in first or not must.isdisjoint(blocks[block])]
         chosen = ranked if self.order == "relevance" else sorted(ranked)
