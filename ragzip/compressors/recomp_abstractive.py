@@ -18,9 +18,11 @@ NOTHING = "NONE"
 """What a causal model writes where no document helps, and what training shows it to write."""
 
 SURE = 0.8
-"""From which probability of ``NOTHING`` on it is believed, by default. Set on 72 training examples that were held out: at
-0.5 the first shipped weights are silent in 34 % of the contexts that help and in 82 % of those that do not, at 0.8 in 10 %
-and 45 %. A summary too many costs less than an answer lost."""
+"""From which probability of ``NOTHING`` on it is believed, by default.
+
+Set on 72 training examples that were held out: at 0.5 the first shipped weights are silent in 34 % of the contexts that
+help and in 82 % of those that do not, at 0.8 in 10 % and 45 %. A summary too many costs less than an answer lost.
+"""
 
 _SYSTEM = (
     "You read documents for someone who has to answer a question. Write down, in a few short sentences, only what the "
