@@ -40,10 +40,12 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
 
     A method is a frozen dataclass with ``score`` and its own options; see ``sentence_filter`` for an example. All
     limits that are given hold together; where none is, ``default_threshold`` does, or ``default_keep`` for methods
-    whose scores have no scale.
+    whose scores have no scale. A method whose scores say what surely does not help has a ``limited_threshold`` besides:
+    where keep or budget cut something and no threshold is given, sentences below it do not fill what is left, unless
+    no sentence reaches it.
 
     Attributes:
-        threshold: Sentences that score less are dropped; None drops none.
+        threshold: Sentences that score less are dropped; None drops none but by the method's own default.
         keep: Share of the context's tokens kept, above 0 and at most 1, shared across passages by score; the best
             sentence is kept whole even where it is more.
         budget: Most tokens of the whole context as laid out, titles and separators included, shared across
@@ -57,6 +59,7 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
     default_keep: ClassVar[float] = 0.5
     scale: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # of the scores; thresholds beyond it are refused
     default_threshold: ClassVar[float | None] = None
+    limited_threshold: ClassVar[float | None] = None
 
     threshold: float | None = None
     keep: float | None = None
@@ -140,8 +143,10 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
         """What must be kept, then units at or above the threshold, best first, equal ones in their order."""
         if not all(math.isfinite(score) for score in scores):
             raise ValueError(f"{type(self).__name__}.score gave a score that is not finite")
-        least = -math.inf if self.threshold is None else self.threshold
-        above = (unit for unit in range(len(scores)) if unit in must or scores[unit] >= least)
+        least = self.threshold
+        if least is None and self.limited_threshold is not None and max(scores, default=0.0) >= self.limited_threshold:
+            least = self.limited_threshold
+        above = (unit for unit in range(len(scores)) if unit in must or least is None or scores[unit] >= least)
         return sorted(above, key=lambda unit: (unit not in must, -scores[unit], unit))
 
 

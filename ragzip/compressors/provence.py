@@ -38,7 +38,9 @@ class Provence(SentenceScorer):
 
     Attributes:
         threshold: From 0 to 1; sentences that score less are dropped. 0.1 drops what surely does not help, 0.5 keeps
-            what more likely helps than not. 0.1 is taken where neither threshold, keep nor budget is given.
+            what more likely helps than not. None is 0.1, also beside keep and budget where these cut something: they
+            are then the most that is kept, and less where less helps; only where no sentence reaches 0.1, the best
+            ones fill them. 0 fills them always.
         model: ragzip's own weights, a folder made by ``ragzip train provence``, or a published checkpoint of
             Provence or OpenProvence, as a folder or hub id.
         order: ``original``, or ``relevance``: the best passage first, as a reranker would put them.
@@ -49,6 +51,7 @@ class Provence(SentenceScorer):
 
     scale: ClassVar[tuple[float, float]] = (0.0, 1.0)
     default_threshold: ClassVar[float | None] = 0.1
+    limited_threshold: ClassVar[float | None] = 0.1
 
     model: str = PROVENCE
     order: Order = "original"

@@ -79,6 +79,32 @@ def test_a_sentence_scores_the_mean_of_its_tokens(knowing):
     assert kept(Provence(threshold=0.9)) == []
 
 
+def test_a_limit_is_not_filled_with_what_surely_does_not_help(knowing):
+    # the rest scores less than 0.1: "Bread is made of flour.", "Many people drink it."
+    whole, all_ = COUNTER.context(CONTEXT), [TEA.text, ROME.text, FOX.text]
+    helping = kept(Provence(threshold=0.1))
+    assert not {"flour", "drink"} & set(re.findall(r"\w+", " ".join(helping)))
+    for limit in ({"budget": whole - 1}, {"keep": 0.95}, {"budget": whole - 1, "keep": 0.95}):
+        assert kept(Provence(**limit)) == helping
+        filled = kept(Provence(threshold=0.0, **limit))  # one more sentence fits
+        assert len({"flour", "drink"} & set(re.findall(r"\w+", " ".join(filled)))) == 1
+    assert kept(Provence(budget=whole)) == kept(Provence(keep=1.0)) == all_  # cut nothing: nothing to decide
+
+
+def test_where_no_sentence_helps_a_limit_is_filled(knowing):
+    knowing.table = {"drink": 0.2, "fox": 0.1}  # 0.05 and 0.025
+    assert kept(Provence(threshold=0.1)) == kept(Provence()) == []
+    assert kept(Provence(budget=11)) == ["Many people drink it.", "A fox is red."]
+    assert kept(Provence(budget=10, threshold=0.1)) == []
+
+
+@pytest.mark.parametrize("top_k", [None, 2])
+def test_what_must_be_kept_is_not_what_reaches_the_threshold(knowing, top_k):
+    knowing.table = {"drink": 0.2, "fox": 0.1}
+    found = kept(Provence(budget=16, force_pattern="flour", top_k=top_k))
+    assert any("flour" in text for text in found) and len(found) > 1
+
+
 def test_a_context_is_asked_about_once_with_titles(knowing):
     Provence(model="some/model", threshold=0.1, dtype="fp32", device="cpu").compress([CONTEXT, CONTEXT])
     bodies = [TEA.text, ROME.text, FOX.text]
