@@ -140,13 +140,15 @@ class HashedWords:
 
     name, dimensions, max_tokens, fingerprint = "hashed-words", 32, 256, "0"
 
+    @property
+    def room(self) -> int:
+        """Words read at once: the window without two special tokens."""
+        return self.max_tokens - 2
+
     def encode(self, texts: Sequence[str], **_: Any) -> np.ndarray:
         """``[n, 32]``, rows of length 1."""
         rows = np.stack(
-            [
-                np.sum([_direction(w) for w in t.lower().split()[: self.max_tokens - 2]] or [_direction("")], 0)
-                for t in texts
-            ]
+            [np.sum([_direction(w) for w in t.lower().split()[: self.room]] or [_direction("")], 0) for t in texts]
         )
         return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)).astype(np.float32)
 

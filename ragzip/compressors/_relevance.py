@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from ragzip.models import Encoder
 
-_SPECIAL = 2  # tokens that the encoder puts around a text
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Reading:
@@ -84,7 +82,7 @@ def read(encoder: Encoder, texts: Sequence[str], titles: Sequence[str]) -> Readi
     known = dict(zip(doubtful, encoder.count_tokens(doubtful), strict=True)) if doubtful else {}
     for number, text in enumerate(whole):
         found, counts = [text], [known.get(text, 1)]
-        if counts[0] > room(encoder):
+        if counts[0] > encoder.room:
             found = cut(encoder, texts[number], titles[number]) or found
             counts = encoder.count_tokens(found)
         owners += [number] * len(found)
@@ -104,14 +102,9 @@ def led(text: str, title: str) -> str:
     return f"{title}: {text}" if title else text
 
 
-def room(encoder: Encoder) -> int:
-    """How many tokens of a text the encoder reads at once."""
-    return max(encoder.max_tokens - _SPECIAL, 1)
-
-
 def _surely_fits(encoder: Encoder, text: str) -> bool:
     """Whether a text fits without counting: a token stands for one byte at least."""
-    return len(text) <= room(encoder) and len(text.encode("utf-8", "surrogatepass")) <= room(encoder)
+    return len(text) <= encoder.room and len(text.encode("utf-8", "surrogatepass")) <= encoder.room
 
 
 def titles_of(context: Context[Segment]) -> list[str]:
@@ -141,7 +134,7 @@ def relevance(encoder: Encoder, question: str, texts: Sequence[str], titles: Seq
 
 def cut(encoder: Encoder, text: str, title: str) -> list[str]:
     """A text as pieces that the encoder reads whole, each with the title before it, between sentences if possible."""
-    most = room(encoder)
+    most = encoder.room
     lead = led("", title)
     whole, taken = encoder.count_tokens([lead + text, lead])
     if whole <= most:
@@ -174,7 +167,7 @@ def _merged(encoder: Encoder, text: str, lead: str, pieces: Sequence[Stretch], l
     return [
         place
         for group, whole, count in zip(groups, joined, exact, strict=True)
-        for place in ([whole] if count <= room(encoder) else group)
+        for place in ([whole] if count <= encoder.room else group)
     ]
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ragzip import models
-from ragzip.compressors._relevance import room
 from ragzip.compressors._tokenwise import TokenScorer, Words
 from ragzip.errors import ConfigError
 from ragzip.models import EMBEDDER, Dtype, check_options
@@ -76,7 +75,7 @@ class SemanticDrop(TokenScorer):
             for number, (group, (ids, offsets)) in enumerate(
                 zip(groups, encoder.tokens([group.text for group in groups]), strict=True)
             )
-            for part in _parts(group, ids, offsets, min(_WINDOW, room(encoder)))
+            for part in _parts(group, ids, offsets, min(_WINDOW, encoder.room))
         ]
         distinct = {part.key: part for _, part in parts}
         distances = _encoded if self.exact else _pooled

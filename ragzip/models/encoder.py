@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,11 @@ class Encoder:
     def fingerprint(self) -> str:
         """SHA-256 over its files: equal for equal models."""
         return folder_fingerprint(self.folder)
+
+    @cached_property
+    def room(self) -> int:
+        """Tokens of a text that are read at once: ``max_tokens`` without the special tokens around it, at least 1."""
+        return max(self.max_tokens - sum(map(len, special_ids(self._cutting))), 1)
 
     def encode(
         self,

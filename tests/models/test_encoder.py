@@ -67,6 +67,15 @@ def test_long_texts_are_cut_with_special_tokens_kept(encoder):
     assert encoder.count_tokens([long])[0] > encoder.max_tokens
 
 
+def test_what_fills_the_room_is_read_whole(encoder):
+    vectors = []
+    for count in (encoder.room - 1, encoder.room, encoder.room + 1):
+        text = "z" * count
+        assert encoder.count_tokens([text]) == [count]
+        vectors.append(encoder.encode([text])[0].tolist())
+    assert vectors[0] != vectors[1] == vectors[2]  # the last token of the last one is cut off
+
+
 def test_no_texts_give_no_vectors(encoder):
     assert encoder.encode([]).shape == (0, encoder.dimensions)
     assert encoder.count_tokens([]) == []
