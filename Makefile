@@ -49,11 +49,11 @@ check: $(STAMP) ## Format, lint, types, layers, build
 	@rm -f build.log
 	$(BIN)/python tools/check_wheel.py build/dist
 
-test: $(STAMP) ## The whole test suite
-	$(BIN)/python -m pytest
+test: $(STAMP) ## The whole test suite, a worker with one thread for each core
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: $(STAMP) ## The tests that need no real model
-	$(BIN)/python -m pytest -m "not models and not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not models and not slow"
 
 bench: models ## The speeds of docs/numbers.md
 	$(BIN)/python benchmarks/run.py
@@ -61,7 +61,7 @@ bench: models ## The speeds of docs/numbers.md
 bench-quality: models ## The answer quality of docs/numbers.md: over an hour, goes on where it stopped
 	$(BIN)/python benchmarks/run.py quality
 
-bench-hard: models ## All hard compressors beside the baselines: hours, goes on where it stopped
+bench-hard: models ## All hard compressors beside the baselines: two hours, goes on where it stopped
 	$(BIN)/python benchmarks/run.py hard:quarter hard:evidence hard:fast hard:slow
 
 bench-compressors: models .bench/llmlingua/.installed ## Speed of the hard compressors, and reranking: about an hour

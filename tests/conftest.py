@@ -6,6 +6,8 @@ import os
 
 # Before anything loads OpenMP: waiting threads must sleep. Spinning ones slow a busy machine down tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of as many as there are cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import ipaddress
 import socket
