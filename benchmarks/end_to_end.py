@@ -16,10 +16,10 @@ from benchmarks.measure import median
 
 QUESTIONS, ROUNDS, SEED = 12, 2, 0
 WAYS: dict[str, dict[str, Any]] = {
-    "provence, threshold 0.1": {"type": "provence"},
-    "provence, a quarter of the tokens": {"type": "provence", "keep": 0.25},
-    "provence, threshold 0.1 within a quarter": {"type": "provence", "threshold": 0.1, "keep": 0.25},
-    "provence, 200 tokens": {"type": "provence", "budget": 200},
+    "provence": {"type": "provence"},
+    "provence, at most a quarter of the tokens": {"type": "provence", "keep": 0.25},
+    "provence, a quarter of the tokens, filled": {"type": "provence", "threshold": 0.0, "keep": 0.25},
+    "provence, at most 200 tokens": {"type": "provence", "budget": 200},
     "recomp_extractive, 200 tokens": {"type": "recomp_extractive", "budget": 200},
     "sentence_filter, 200 tokens": {"type": "sentence_filter", "budget": 200},
     "llmlingua2, 200 tokens": {"type": "llmlingua2", "budget": 200},
