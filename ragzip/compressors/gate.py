@@ -13,6 +13,7 @@ from ragzip.compressors._groups import select, shown
 from ragzip.compressors._layout import Layout
 from ragzip.compressors._options import check_number
 from ragzip.compressors._relevance import relevance, titles_of
+from ragzip.compressors._surroundings import in_parts
 from ragzip.errors import ConfigError
 from ragzip.models import EMBEDDER, GENERATOR, Dtype, check_options
 from ragzip.models.perplexity import load_perplexity
@@ -42,9 +43,9 @@ class Gate(Selector):
     the question reaches the threshold. ``perplexity`` asks the language model that is to answer: the context stays if
     the question's tokens surprise it less after its best passage than without any, by at least the threshold. Unrelated
     text makes a question less surprising, too, so that 0 would keep nearly everything; the encoder tells the two better
-    apart, and faster. Passages longer than a model's window are read in several windows, of which the best counts, and
-    so are questions by ``relevance``; of a question longer than 500 tokens ``perplexity`` reads the end. An empty
-    question, and soft segments that name no passage, say nothing against a context, and it stays.
+    apart, and faster. Passages longer than a model's window are read in several windows, and questions that leave too
+    little of it in parts; the best window and part count. An empty question, and soft segments that name no passage,
+    say nothing against a context, and it stays.
 
     Attributes:
         by: ``relevance`` or ``perplexity``.
@@ -115,11 +116,30 @@ class Gate(Selector):
 
 def _gain(reader: Perplexity, question: str, texts: Sequence[str], titles: Sequence[str]) -> float:
     """How many nats a token the question is less surprising after the best passage than before: more is better."""
-    suffix = f" {question.strip()}"
-    told = [f"{title}\n{text}" if title else text for text, title in zip(texts, titles, strict=True)]
-    without = reader.read(reader.encode([_ASKS]), suffix=suffix)[0].after
-    behind = reader.read(reader.encode([f"{text}\n\n{_ASKS}" for text in told]), suffix=suffix)
-    return without - min(reading.after for reading in behind)
+    most = reader.longest
+    told = reader.encode(
+        [
+            f"{window}\n\n{_ASKS}"
+            for text, title in zip(texts, titles, strict=True)
+            for window in _windows(reader, text, title, reader.window - most - 2)
+        ]
+    )
+    gains: list[float] = []
+    asked = question.strip()
+    for start, end in in_parts(asked, most - 1, reader.count):
+        suffix = f" {asked[start:end].strip()}"
+        without = reader.read(reader.encode([_ASKS]), suffix=suffix)[0].after
+        gains.append(without - min(reading.after for reading in reader.read(told, suffix=suffix)))
+    return max(gains)
+
+
+def _windows(reader: Perplexity, text: str, title: str, room: int) -> list[str]:
+    """A passage in pieces that the model reads whole, each behind the title unless that takes half of the room."""
+    lead = f"{title}\n" if title else ""
+    taken, asks = reader.count([lead, f"\n\n{_ASKS}"])
+    if 2 * taken > room:
+        lead, taken = "", 0
+    return [lead + text[start:end] for start, end in in_parts(text, max(room - taken - asks, 1), reader.count)]
 
 
 def _text(context: Context[Segment], segment: Segment) -> str:

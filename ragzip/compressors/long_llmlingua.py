@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast, get_args
 from ragzip.compressors._groups import runs, select
 from ragzip.compressors._layout import Layout
 from ragzip.compressors._options import check_number
+from ragzip.compressors._surroundings import in_parts
 from ragzip.compressors._tokenwise import TokenScorer, Words
 from ragzip.compressors.llmlingua import first_until, tokens_to_keep
 from ragzip.errors import ConfigError
@@ -47,9 +48,9 @@ class LongLLMLingua(TokenScorer):
     the question. Unlike the ``llmlingua`` package, words of all passages compete in the end, so that the budget is met
     in the generator's tokens, and ``spread`` is a head start in this competition, not a share that each passage gets
     whatever it says; every passage is read on its own and not behind the compressed ones before it, so that what is
-    kept of it does not depend on its neighbours' text; and no passage is cut to the reader's window. The question must
-    fit it together with a passage: of one longer than a quarter of the window (of 2,048 tokens or the model's, the
-    lesser) its end is read.
+    kept of it does not depend on its neighbours' text; and no passage is cut to the reader's window. A question longer
+    than a quarter of the window (of 2,048 tokens or the model's, the lesser) is read in parts, of which for each
+    passage and each word the one that it has most to do with counts.
 
     Attributes:
         model: A causal language model: a name that ``ragzip models`` lists, a folder, or a model of the hub.
@@ -92,14 +93,19 @@ class LongLLMLingua(TokenScorer):
 
     def _measure(self, query: Query, groups: Sequence[Words]) -> tuple[list[list[float]], list[float]]:
         """Scores of all words, and of each group the loss of the question behind it: less is better."""
+        import numpy as np
+
         reader = self.load()
         texts = reader.encode([group.text for group in groups])
         question = query.text.strip()
-        plain = reader.read(texts, suffix=f"\n\n{question}{_STATEMENT}" if question else "")
+        room = max(reader.longest - sum(reader.count(["\n\n", _STATEMENT])) - 1, 1)
+        parts = [question[start:end].strip() for start, end in in_parts(question, room, reader.count)]
+        readings = [reader.read(texts, suffix=f"\n\n{part}{_STATEMENT}" if part else "") for part in parts]
+        plain = readings[0]
         alone = [text.means(r.losses, g.spans) for text, r, g in zip(texts, plain, groups, strict=True)]
         if not question:
             return [(row / (1.0 + row)).tolist() for row in alone], [0.0] * len(groups)
-        after = [reading.after for reading in plain]
+        after = [min(reading.after for reading in found) for found in zip(*readings, strict=True)]
         ranked = sorted(range(len(groups)), key=lambda i: (after[i], i))
         sizes = [len(text) for text in texts]
         goes_on = first_until(ranked, sizes, self.passage_room * tokens_to_keep(self, sum(sizes)))
@@ -107,10 +113,10 @@ class LongLLMLingua(TokenScorer):
         scores = [row / (1.0 + row) - 1.0 for row in alone]
         for place, number in enumerate(ranked[len(best) :]):
             scores[number] -= place
-        asked = reader.read([texts[number] for number in best], prefix=f"{question}\n\n")
+        behind = [reader.read([texts[number] for number in best], prefix=f"{part}\n\n") for part in parts]
         contrasts = [
-            texts[number].means(plain[number].losses - reading.losses, groups[number].spans)
-            for number, reading in zip(best, asked, strict=True)
+            np.max([texts[n].means(plain[n].losses - reading.losses, groups[n].spans) for reading in found], axis=0)
+            for n, found in zip(best, zip(*behind, strict=True), strict=True)
         ]
         weights = [texts[number].counts(groups[number].spans) for number in best]
         for number, row in zip(best, shifted(contrasts, weights, self.spread), strict=True):

@@ -139,6 +139,15 @@ class Perplexity:
             found.append(Tokens(np.asarray(ids, dtype=np.int64), starts, ends))
         return found
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text on its own."""
+        return [len(tokens) for tokens in self.encode(texts)]
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a prefix or suffix that are read; of a longer one its end is."""
+        return max(self.window // 4 - 1, 1)
+
     def read(self, texts: Sequence[Tokens], *, prefix: str = "", suffix: str = "") -> list[Reading]:
         """Reads each text by itself, behind the prefix and before the suffix.
 
@@ -219,7 +228,7 @@ class Perplexity:
         return int(next((token for token in known if token is not None), 0))
 
     def _ids(self, text: str) -> list[int]:
-        return self.lm.text.encode([text])[0][-(self.window // 4 - 1) :] if text else []
+        return self.lm.text.encode([text])[0][-self.longest :] if text else []
 
     def _encodings(self, texts: Sequence[str]) -> list[Encoding]:
         tokenizer = self.lm.text.tokenizer  # not encode_batch_fast: it gives no offsets

@@ -75,8 +75,13 @@ def test_perplexity_is_the_gain_on_the_question(monkeypatch):
     asked = []
 
     class Reader:
+        window, longest = 2048, 511
+
         def encode(self, texts):
             return list(texts)
+
+        def count(self, texts):
+            return [len(text) for text in texts]
 
         def read(self, texts, *, prefix="", suffix=""):
             asked.append((texts, suffix))
@@ -94,6 +99,38 @@ def test_perplexity_is_the_gain_on_the_question(monkeypatch):
     assert run(BOTH, by="perplexity", threshold=2.6).segments == ()
     assert run(NEITHER, by="perplexity").segments == ()
     assert run(NEITHER, by="perplexity", threshold=-0.5) is NEITHER
+
+
+def test_perplexity_reads_long_passages_in_windows_and_long_questions_in_parts(monkeypatch):
+    """Only behind a window with the needle, with the cue, is a part with the needle's name less surprising."""
+    seen = []
+
+    class Reader:
+        window, longest = 200, 40
+
+        def encode(self, texts):
+            return list(texts)
+
+        def count(self, texts):
+            return [len(text) for text in texts]
+
+        def read(self, texts, *, prefix="", suffix=""):
+            seen.append((texts, suffix))
+            near = ["Rome\n" in text and "seven hills" in text and "hills" in suffix for text in texts]
+            return [SimpleNamespace(after=0.5 if hit else 3.0) for hit in near]
+
+    monkeypatch.setattr("ragzip.compressors.gate.load_perplexity", lambda name, **options: Reader())
+    for place in (0, 40, 79):
+        words = ["filler"] * 80
+        words[place] = "seven hills"
+        for question in ("hills", "how many hills " + "and also this " * 20, "and also this " * 20 + "how many hills"):
+            seen.clear()
+            context = context_of(Query(question), (Passage("r", " ".join(words), "Rome"),))
+            assert Gate("perplexity").helps(context) == 2.5, (place, question)
+            windows = [text for texts, _ in seen for text in texts if text != "Question:"]
+            assert len(windows) > 3 and all(text.endswith("\n\nQuestion:") for text in windows)
+            assert all(len(text) + len(suffix) < Reader.window for texts, suffix in seen for text in texts)
+            assert {word for _, suffix in seen for word in suffix.split()} == set(question.split())
 
 
 class Words(HashedWords):

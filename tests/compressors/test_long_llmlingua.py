@@ -69,6 +69,22 @@ def test_reads_once_without_the_question_and_once_with_it(scripted):
     assert scripted.calls == [("read", 4, "", f"\n\nWho? {STATEMENT}"), ("read", 2, "Who?\n\n", "")]
 
 
+def test_a_long_question_is_read_in_parts_of_which_the_best_counts(scripted, monkeypatch):
+    scripted.longest = 60
+    question = " ".join(f"word{i}" for i in range(60))
+    names = lambda told: {w for w in told.split() if w.startswith("word")}  # noqa: E731
+    monkeypatch.setattr(  # the question's last word alone makes b3 likelier, and the first passage lead to it
+        scripted,
+        "_reading",
+        lambda text, prefix, of=scripted._reading: of(text, prefix if "word59" in prefix else ""),
+    )
+    assert left(LongLLMLingua(keep=0.5), "a0 b3 c1 d2 e4 f0", query=question) == ["b3 d2 e4"]
+    for place in (2, 3):  # behind the passages, and before them
+        told = [call[place] for call in scripted.calls if call[place]]
+        assert len(told) > 3 and max(scripted.count(told)) <= scripted.longest
+        assert set().union(*map(names, told)) == names(question)
+
+
 def test_passages_behind_which_the_question_is_unlikely_are_left_out(scripted):
     texts = ("Q7 b4 c4", "Q1 e1 f1", "Q2 h0 i2")
     assert left(LongLLMLingua(budget=5, passage_room=1.0), *texts) == ["Q1 e1 f1", "Q2 i2"]

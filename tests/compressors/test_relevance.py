@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ragzip.compressors._relevance import asked, cut, read, relevance, room
+from ragzip.compressors._relevance import asked, cut, read, relevance
 from ragzip.models import load_encoder
 from tests.matrix import HashedWords
 
@@ -88,7 +88,7 @@ class TestWithATinyEncoder:
         for text, title, vector, close in zip(texts, titles, reading.vectors(), reading.closeness(parts), strict=True):
             windows = cut(self.encoder, text, title)
             counts = self.encoder.count_tokens(windows)
-            assert max(counts) <= room(self.encoder)
+            assert max(counts) <= self.encoder.room
             rows = self.encoder.encode(windows)
             mean = np.average(rows, axis=0, weights=counts)
             np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-5)
