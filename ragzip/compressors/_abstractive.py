@@ -144,7 +144,9 @@ def missing(
         stretches = []
         for start, end in forced(segment.text, layout.title(index), kinds, pattern):
             piece = segment.text[start:end]
-            if not said.setdefault(piece, says(told, piece)):
+            if piece not in said:
+                said[piece] = says(told, piece)
+            if not said[piece]:
                 stretches.append((start, end))
         touched = touching(layout.places(index), stretches)
         units += [unit for unit, hit in zip(layout.of_segment[index], touched, strict=True) if hit]

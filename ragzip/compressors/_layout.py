@@ -159,8 +159,18 @@ def _take(
     segment: TextSegment, stretches: Sequence[Stretch], passages: Mapping[str, Passage], fine: bool
 ) -> TextSegment | None:
     """The segment with only these stretches of its text; None where nothing is left."""
+    return _taken(segment, stretches, _pieces(segment, passages), passages, fine)
+
+
+def _taken(
+    segment: TextSegment,
+    stretches: Sequence[Stretch],
+    pieces: list[tuple[int, Span]] | None,
+    passages: Mapping[str, Passage],
+    fine: bool,
+) -> TextSegment | None:
+    """The same with the segment's pieces, which those who take many times from one segment find once."""
     joiner = segment.joiner if not segment.joiner.strip() else " "
-    pieces = _pieces(segment, passages)
     if fine and (pieces is None or len(pieces) == 1) and _unspaced(segment.text, stretches):
         joiner = ""
     if not joiner:
@@ -168,10 +178,9 @@ def _take(
     if pieces is None:  # abstractive: the text is cut, and the spans still say what it was written from
         text = joiner.join(segment.text[start:end] for start, end in stretches)
         return TextSegment(text, segment.sources, joiner) if text.strip() else None
-    starts = [start for start, _ in pieces]
     spans: list[Span] = []
     for start, end in stretches:
-        number = max(bisect_right(starts, start) - 1, 0)
+        number = max(bisect_right(pieces, start, key=lambda piece: piece[0]) - 1, 0)
         while number < len(pieces) and pieces[number][0] < end:
             offset, span = pieces[number]
             first, last = max(start, offset), min(end, offset + len(span))

@@ -6,9 +6,9 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, takewhile
-from typing import Literal
+from typing import Literal, cast
 
-from ragzip.compressors._layout import _take
+from ragzip.compressors._layout import _pieces, _take, _taken
 from ragzip.compressors._structures import is_json, json_literal, json_prose, structures
 from ragzip.errors import ConfigError
 from ragzip.protocols import Counter
@@ -74,6 +74,7 @@ def take_apart(context: Context[TextSegment]) -> list[Part]:
         if not blocks:
             parts += [Part(owner, segment, "prose")] if text.strip() else []
             continue
+        pieces = _pieces(segment, passages)
         kinds: dict[Stretch, Kind] = dict.fromkeys(complement(blocks, len(text)), "prose")
         kinds.update(dict.fromkeys(blocks, "whole"))
         for start, end in sorted(kinds):
@@ -82,7 +83,7 @@ def take_apart(context: Context[TextSegment]) -> list[Part]:
                 place = (start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip()))
             else:
                 place = (start, end)
-            taken = _take(segment, [place], passages, fine=False) if piece.strip() else None
+            taken = _taken(segment, [place], pieces, passages, fine=False) if piece.strip() else None
             if taken is not None:
                 parts.append(Part(owner, taken, kinds[start, end]))
     return parts
@@ -220,33 +221,66 @@ def rejoin(context: Context[Segment], counter: Counter) -> Context[Segment]:
     Only where this costs no tokens.
     """
     passages = {passage.id: passage.text for passage in reversed(context.passages)}
-    joined: list[Segment] = []
+    found: list[_Run] = []
     for segment in context.segments:
-        together = _join(joined[-1], segment, passages) if joined else None
-        if together is not None:
-            joined[-1] = together
+        joiner = _joiner(segment, passages)
+        gap = _gap(found[-1].segments[-1], segment, passages) if found and joiner is not None else None
+        if gap is None or not found[-1].takes(joiner):
+            found.append(_Run([segment], [], joiner))
         else:
-            joined.append(segment)
-    if len(joined) == len(context.segments):
+            found[-1].segments.append(segment)
+            found[-1].gaps.append(gap)
+            found[-1].joiner = found[-1].joiner or joiner
+    if len(found) == len(context.segments):
         return context
-    made = Context(context.query, tuple(joined), context.passages)
+    made = Context(context.query, tuple(run.joined() for run in found), context.passages)
     return made if counter.context(made) <= counter.context(context) else context
 
 
-def _join(first: Segment, second: Segment, passages: Mapping[str, str]) -> TextSegment | None:
-    """Two extractive segments as one, if the last span of one and the first of the other are neighbours."""
-    if not (isinstance(first, TextSegment) and isinstance(second, TextSegment) and first.sources and second.sources):
+@dataclass(slots=True)
+class _Run:
+    """Segments that become one.
+
+    Attributes:
+        segments: In order.
+        gaps: What stands between each and the next.
+        joiner: In a tuple that of those with several spans, if there are any; None where the segment is not
+            extractive and stays alone.
+    """
+
+    segments: list[Segment]
+    gaps: list[str]
+    joiner: tuple[str, ...] | None
+
+    def takes(self, joiner: tuple[str, ...] | None) -> bool:
+        return self.joiner is not None and joiner is not None and len({*self.joiner, *joiner}) < 2
+
+    def joined(self) -> Segment:
+        if len(self.segments) == 1:
+            return self.segments[0]
+        segments = cast("list[TextSegment]", self.segments)
+        text, spans = [segments[0].text], list(segments[0].sources)
+        for gap, segment in zip(self.gaps, segments[1:], strict=True):
+            text += [gap, segment.text]
+            left, right = spans.pop(), segment.sources[0]
+            spans += [Span(left.passage_id, left.start, right.end), *segment.sources[1:]]
+        return TextSegment("".join(text), tuple(spans), *(self.joiner or ()))
+
+
+def _joiner(segment: Segment, passages: Mapping[str, str]) -> tuple[str, ...] | None:
+    """What joins the spans of an extractive segment, if it has several; None of one that is not extractive."""
+    if not isinstance(segment, TextSegment) or not segment.sources or not _extractive(segment, passages):
         return None
-    left, right = first.sources[-1], second.sources[0]
-    text = passages.get(left.passage_id, "")
-    gap = text[left.end : right.start]
-    if left.passage_id != right.passage_id or not 0 <= right.start - left.end <= _GAP or gap.strip():
+    return (segment.joiner,) if len(segment.sources) > 1 else ()
+
+
+def _gap(first: Segment, second: Segment, passages: Mapping[str, str]) -> str | None:
+    """The white space between two segments, if the last span of one and the first of the other are neighbours."""
+    left, right = first.sources[-1:], second.sources[:1]
+    if not left or not right or left[0].passage_id != right[0].passage_id:
         return None
-    joiners = {s.joiner for s in (first, second) if len(s.sources) > 1}
-    if len(joiners) > 1 or not all(_extractive(segment, passages) for segment in (first, second)):
-        return None
-    spans = (*first.sources[:-1], Span(left.passage_id, left.start, right.end), *second.sources[1:])
-    return TextSegment(first.text + gap + second.text, spans, *joiners)
+    gap = passages.get(left[0].passage_id, "")[left[0].end : right[0].start]
+    return gap if 0 <= right[0].start - left[0].end <= _GAP and not gap.strip() else None
 
 
 def _extractive(segment: TextSegment, passages: Mapping[str, str]) -> bool:

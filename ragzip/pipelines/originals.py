@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,11 +69,15 @@ def expand(
             hint="Ask for a passage by its id.",
         )
     widened: dict[str, list[tuple[int, int]]] = {}
+    places: dict[str, _Sentences] = {}
     for span in spans:
         passage = _passage(context, span.passage_id)
         if span.end > len(passage.text):
             raise UsageError(f"passage {passage.id!r} has {len(passage.text)} characters; {span.end} is beyond its end")
-        widened.setdefault(passage.id, []).append(_widen(passage.text, span, sentences, characters))
+        if sentences and passage.id not in places:
+            places[passage.id] = _Sentences.of(passage.text)
+        around = places[passage.id].around(span, sentences) if sentences else (span.start, span.end)
+        widened.setdefault(passage.id, []).append(_widen(passage.text, *around, characters))
     return tuple(
         _excerpt(_passage(context, name), *stretch)
         for name, stretches in widened.items()
@@ -85,15 +90,28 @@ def _together(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return text_.merge(stretches) or stretches[:1]
 
 
-def _widen(text: str, span: Span, sentences: int, characters: int) -> tuple[int, int]:
-    start, end = span.start, span.end
-    if sentences:
+@dataclass(frozen=True, slots=True)
+class _Sentences:
+    """Where the sentences of a passage begin and end."""
+
+    starts: list[int]
+    ends: list[int]
+
+    @classmethod
+    def of(cls, text: str) -> _Sentences:
         places = text_.sentences(text)
-        before = [place for place in places if place[1] <= start]
-        after = [place for place in places if place[0] >= end]
-        touched = [place for place in places if place[1] > start and place[0] < end]
-        for first, last in (*before[-sentences:], *touched, *after[:sentences]):
-            start, end = min(start, first), max(end, last)
+        return cls([start for start, _ in places], [end for _, end in places])
+
+    def around(self, span: Span, count: int) -> tuple[int, int]:
+        """The span with the sentences that it touches, and so many before and after them."""
+        first = max(bisect_right(self.ends, span.start) - count, 0)
+        last = min(bisect_left(self.starts, span.end) + count, len(self.starts))
+        if first >= last:
+            return span.start, span.end
+        return min(self.starts[first], span.start), max(self.ends[last - 1], span.end)
+
+
+def _widen(text: str, start: int, end: int, characters: int) -> tuple[int, int]:
     if characters:
         start = text_.cut_before(text, start - characters)
         stop = min(end + characters, len(text))

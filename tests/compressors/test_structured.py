@@ -6,6 +6,8 @@ import csv
 import itertools
 import json
 import re
+import time
+import timeit
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -286,6 +288,17 @@ def test_keys_never_change(space, spaces, inner):
 def test_what_never_closes_takes_linear_time(text):
     structures(text)
     compress(context_of(Query("q"), (Passage("p", text),)), Truncate(tokens=5), 5)
+
+
+@pytest.mark.parametrize("inner", [Truncate(tokens=50), RandomSentences(keep=0.5)])
+def test_many_structures_take_linear_time(inner):
+    def seconds(count):
+        block = "Some prose stands here. It has two sentences.\n\n```python\nx = 1\nprint(x)\n```"
+        context = context_of(Query("q"), (Passage("p", "\n\n".join([block] * count)),))
+        method = Structured(inner).bind(WORDS)
+        return min(timeit.repeat(lambda: method.compress([context]), timer=time.process_time, number=1, repeat=3))
+
+    assert seconds(2400) < 14 * seconds(300) + 0.2  # quadratic would be 64 times
 
 
 def test_a_soft_inner_compressor_is_refused():

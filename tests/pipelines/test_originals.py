@@ -70,6 +70,14 @@ def test_stretches_of_a_segment_grow_together():
     assert texts(CONTEXT, segment, sentences=1) == ["One two. Three four. Five six. Seven eight.", "Nine."]
 
 
+def test_a_passage_is_split_once_for_all_spans(monkeypatch):
+    asked, split = [], text_.sentences
+    monkeypatch.setattr(text_, "sentences", lambda text: asked.append(text) or split(text))
+    segment = TextSegment("One Five Nine", (Span("a", 0, 3), Span("a", 21, 25), Span("b", 0, 4), Span("a", 9, 14)))
+    expand(CONTEXT, segment, sentences=1)
+    assert sorted(asked) == ["Nine.", TEXT]
+
+
 def test_soft_and_abstractive_segments_name_what_they_read():
     import torch
 
