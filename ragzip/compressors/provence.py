@@ -11,7 +11,7 @@ from ragzip import models
 from ragzip.compressors._extractive import Sentences, SentenceScorer, groups_of
 from ragzip.compressors._groups import best_first, lead, runs, select
 from ragzip.compressors._layout import Layout
-from ragzip.compressors._options import check_count
+from ragzip.compressors._options import check_count, counter_of
 from ragzip.errors import ConfigError
 from ragzip.models import Dtype, Judged, check_options
 from ragzip.models.shipped import PROVENCE
@@ -33,8 +33,9 @@ class Provence(SentenceScorer):
     After Provence (https://arxiv.org/abs/2501.16214): a keep probability for every token, whose mean over a
     sentence is the sentence's score, and a relevance for the passage, from one pass. Each sentence is read within its
     own passage, so that "he" and "the film" are understood; long passages are read in windows. Unlike the published
-    code it has a budget, needs no sentence splitter of one language, and truncates nothing. An empty question scores
-    all sentences alike.
+    code it has a budget, needs no sentence splitter of one language, and truncates no passage and no question; of a
+    title, which is read beside the passage and not judged, the first 32 tokens count. An empty question scores all
+    sentences alike.
 
     Attributes:
         threshold: From 0 to 1; sentences that score less are dropped. 0.1 drops what surely does not help, 0.5 keeps
@@ -112,10 +113,17 @@ class Provence(SentenceScorer):
             first = set(_first(ranked, [lead(context.segments[block[0]]) for block in blocks], self.top_k))
             must = {layout.units[unit].segment for unit in self._forced(layout)}
             ranked = [block for block in ranked if block in first or not must.isdisjoint(blocks[block])]
-        chosen = ranked if self.order == "relevance" else sorted(ranked)
-        order = [segment for block in chosen for segment in blocks[block]]
-        reordered = cast("Context[TextSegment]", select(context, order))
-        return replace(self, order="original", top_k=None, judged=judged).compress([reordered])[0]
+        method = replace(self, order="original", top_k=None, judged=judged)
+
+        def pruned(chosen: Sequence[int]) -> Context[TextSegment]:
+            order = [segment for block in chosen for segment in blocks[block]]
+            return method.compress([cast("Context[TextSegment]", select(context, order))])[0]
+
+        if self.order == "original" or ranked == sorted(ranked):
+            return pruned(sorted(ranked))
+        found, counter = pruned(ranked), counter_of(self.counter)
+        # white space at borders can cost a token more in another order
+        return found if counter.context(found) <= counter.context(context) else pruned(sorted(ranked))
 
 
 def _first(ranked: Sequence[int], owners: Sequence[str | None], count: int) -> list[int]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ragzip.compressors.provence import Provence, means
 from ragzip.errors import ConfigError
 from ragzip.models.pruner import Judged
+from ragzip.models.tokenizer import default_counter
 from ragzip.protocols import Stack
 from ragzip.testing import CompressorContract
 from ragzip.testing.contracts import count_words
@@ -245,10 +246,10 @@ class TestTiny(CompressorContract):
         assert list(made.compress(batch)) == alone
 
     def test_pickles(self):
-        """As the one below."""
+        """The matrix has it, with the fakes."""
+        pytest.skip("runs in the matrix, on the fakes: here it would take long")
 
-    def test_works_from_two_threads(self):
-        """With the fakes of the matrix: here it would take long."""
+    test_works_from_two_threads = test_pickles
 
     @settings(max_examples=8)
     @given(contexts())
@@ -267,6 +268,18 @@ class TestTiny(CompressorContract):
         made = Provence(threshold=scores[1], model=self.model, dtype="fp32", device="cpu")
         (after,) = made.compress([context_of(Query("railway?"), (Passage("p", filler + needle),))])
         assert any(needle in segment.text for segment in after.segments)
+
+
+@pytest.mark.models
+def test_no_order_costs_tokens(knowing):
+    knowing.table = {"bar": 1.0}
+    before, after = ("", "\n", " "), ("", "\n", "\n\n", " ", ".")
+    for first, second in itertools.product(itertools.product(before, after), repeat=2):
+        texts_ = [first[0] + "foo" + first[1], second[0] + "bar" + second[1]]
+        context = context_of(Query("q"), tuple(Passage(f"p{i}", text) for i, text in enumerate(texts_)))
+        (found,) = Provence(keep=1.0, order="relevance").bind(default_counter()).compress([context])
+        assert default_counter().context(found) <= default_counter().context(context), texts_
+        assert sorted(segment.text for segment in found.segments) == sorted(texts_)
 
 
 @pytest.mark.parametrize("order", ["original", "relevance"])
