@@ -151,7 +151,7 @@ def hold_out(found: Sequence[Example], count: int, seed: int) -> tuple[list[Exam
 
     def seen(name: str, marked: Marked) -> bool:
         others = near.get((name, marked.title), ())
-        return marked.text in texts or any(_overlap(marked.text, other) for other in others)
+        return marked.text in texts or any(overlap(marked.text, other) for other in others)
 
     kept = []
     for i, example in enumerate(found):
@@ -177,6 +177,6 @@ def _helping(example: Example) -> set[str]:
     return found
 
 
-def _overlap(first: str, second: str) -> bool:
+def overlap(first: str, second: str) -> bool:
     """Whether two stretches of whole sentences can be cuts of one passage that have text in common."""
     return first[:_ALIKE] in second or second[:_ALIKE] in first

@@ -58,7 +58,7 @@ class LLMLingua2Training:
         lr: Highest learning rate.
         eval_every: Steps between evaluations.
         patience: Evaluations without a better one before training stops; 0 never.
-        held_out: Passages kept out of training.
+        held_out: Passages kept out of training, with all other cuts of them.
         seed: For every draw.
         dtype: Number format of the forward and backward passes.
         device: Where to train.
@@ -95,7 +95,8 @@ class LLMLingua2Training:
         found = sets.read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
         given = sorted(word_labels.paragraphs(found), key=lambda p: -len(p.questions))[: self.paragraphs]
         random.Random(f"{self.seed} held out").shuffle(given)  # noqa: S311 - no secret
-        held, kept = given[: self.held_out], given[self.held_out :]
+        held = given[: self.held_out]
+        kept = word_labels.apart(given[self.held_out :], held)
         common = word_labels.common_words([p.text for p in kept])
         reader = load_perplexity(self.teacher, dtype=self.dtype, device=self.device) if self.teacher else None
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ragzip.text import Stretch, words
+from ragzip.training.encoders import overlap
 from ragzip.training.examples import Example
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ def paragraphs(examples: Sequence[Example]) -> list[Paragraph]:
             if marked.known and marked.support:
                 found.setdefault(marked.text, []).append((example.question, marked.support, example.answers))
     return [Paragraph(text, tuple(asked)) for text, asked in found.items()]
+
+
+def apart(given: Sequence[Paragraph], held: Sequence[Paragraph]) -> list[Paragraph]:
+    """Those that are no other cut of a passage that is held out."""
+    return [one for one in given if not any(overlap(one.text, other.text) for other in held)]
 
 
 def common_words(texts: Sequence[str]) -> frozenset[str]:
