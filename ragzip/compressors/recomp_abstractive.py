@@ -55,7 +55,8 @@ class RecompAbstractive(Abstractive):
             PEFT adapter), or a hub id.
         silence: Least probability, 0 to 1, that nothing helps for a causal model to write nothing. Greedy writing would
             be silent too often: the one word for nothing competes with the many with which a summary can begin. 0
-            leaves the choice to it, and 1 always writes.
+            leaves the choice to it, and 1 always writes. Asked for is the probability of the word's first token, with
+            which a summary can begin, too, where the tokenizer has no single token for the word.
 
     An instruction model without training can be tried by its name::
 

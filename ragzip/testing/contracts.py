@@ -153,7 +153,10 @@ class CompressorContract:
 
     def test_settings_that_keep_everything_change_nothing(self) -> None:
         """Law 5, for ``neutral``."""
-        for made in self.neutral():
+        neutral = self.neutral()
+        if not neutral:
+            skip("no settings that keep everything are named")
+        for made in neutral:
             bound = made.bind(self.counter())
 
             def law(context: Context[Any], bound: Compressor[Any, Any] = bound) -> None:

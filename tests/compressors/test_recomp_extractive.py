@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ragzip.compressors.recomp_extractive import RecompExtractive
 from ragzip.errors import ConfigError, ModelError
 from ragzip.models.dual_encoder import DualEncoder, load_dual_encoder
+from ragzip.models.token_windows import split
 from ragzip.models.tuned import save_tuned
 from ragzip.protocols import WordCounter
 from ragzip.testing.models import tiny_causal_lm, tiny_encoder
@@ -77,9 +78,11 @@ def test_the_vector_of_a_long_text_is_the_mean_over_its_windows(published: Path,
     (vector,) = encoder.encode([text])
     room = encoder.max_tokens - 2
     (ids,) = encoder._text.encode([text])
-    parts = -(-len(ids) // room)
-    if parts == 1:
-        np.testing.assert_allclose(vector, encoder._sums([[1, *ids, 2]])[0] / (len(ids) + 2), atol=1e-5)
+    parts = split((0, len(ids)), room, [])
+    assert [i for a, b in parts for i in ids[a:b]] == ids and max(b - a for a, b in parts) <= room
+    rows = [[1, *ids[a:b], 2] for a, b in parts]
+    tokens = sum(map(len, rows))
+    np.testing.assert_allclose(vector, sum(encoder._sums([row])[0] for row in rows) / tokens, atol=1e-5)
     longer = encoder.encode([text, "fox"])[0]
     np.testing.assert_allclose(longer, vector, atol=1e-4)
     changed = encoder.encode([text + " river river river"])[0]
