@@ -1,8 +1,8 @@
 """What does reading a document once for all its sentences save `exit`, and does it decide the same?
 
-    python benchmarks/run.py exit_prefix        # a quarter of an hour on two cores; needs the nq_multidoc data
+    python benchmarks/run.py exit_prefix        # some minutes on two cores; needs the nq_multidoc data
 
-Documents of 5, 10, 20 and 40 sentences, one query each. Each is judged with its beginning (query and document) read
+A document of 5, 10, 20 and 40 sentences, one query. Each is judged with its beginning (query and document) read
 once and shared by its sentences, and with one pass of the whole prompt for each sentence; the passes compute no logits
 but the two that are compared. Every repetition runs the two one after the other, in turn first, and the ratio of their
 times is taken within the repetition. Tokenising, prompts and the choice of sentences are within the times.
@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.measure import median
 
 SIZES = (5, 10, 20, 40)
-REPEATS, DOCUMENTS = 2, 2
+REPEATS, DOCUMENTS = 2, 1
 SHARE = 3  # one sentence of so many is kept: the built-in model says No to nearly all, so that one half tells nothing
 
 

@@ -69,7 +69,7 @@ PARTS: dict[str, dict[str, Any]] = {
     # methods with a classifier or an encoder
     "fast": {
         "sets": ("hotpotqa", "nq_multidoc"),
-        "questions": 20,
+        "questions": 15,
         "budgets": (100, 200, 400),
         "methods": ("provence", "recomp_extractive", "coverage", "sentence_filter", "llmlingua2"),
         "baselines": "all",
@@ -77,7 +77,7 @@ PARTS: dict[str, dict[str, Any]] = {
     # methods that run the language model over the context, or write
     "slow": {
         "sets": ("hotpotqa", "nq_multidoc"),
-        "questions": 8,
+        "questions": 6,
         "budgets": (200,),
         "methods": (
             "provence",
