@@ -34,7 +34,7 @@ class DataSource:
     Attributes:
         name: Of the set.
         split: Of the set; never a development or test split.
-        rows: Examples taken from it.
+        rows: Examples that training drew from; fewer steps than a pass takes leave some of them unread.
         licence: As an SPDX identifier.
     """
 

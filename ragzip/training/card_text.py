@@ -44,6 +44,9 @@ def render(card: Card) -> str:
 
 def _body(card: Card) -> str:
     sources = [[d.name, d.split, f"{d.rows:,}", d.licence] for d in card.data]
+    batch = card.config.get("batch")
+    drawn = f"{card.steps:,} batches of {batch} were drawn from these, all of them once before any came again."
+    drawn = drawn if isinstance(batch, int) and sources else ""
     minutes = f" in {card.seconds / 60:,.0f} minutes" if card.seconds else ""
     where = "".join(f", {key} {value}" for key, value in card.environment.items())
     return (
@@ -54,6 +57,7 @@ def _body(card: Card) -> str:
                 f"Weights for `{card.method}`, trained from `{card.base_model}`. Licence: {card.licence}.",
                 "## Training data",
                 _table(["set", "split", "examples", "licence"], sources),
+                *([drawn] if drawn else []),
                 f"## {_LABELS}",
                 card.labels,
                 "## Results",

@@ -37,6 +37,9 @@ def test_a_card_is_read_as_it_was_written(folder: Path) -> None:
     assert set(written.sha256) == {"model.safetensors"}
     assert read_card(folder) == check_card(folder) == written
     assert write_card(folder, read_card(folder)) == written
+    batches = dataclasses.replace(written, config={**written.config, "batch": 16})
+    assert f"{written.steps:,} batches of 16 were drawn from these" in render(batches)
+    assert "were drawn" not in render(dataclasses.replace(batches, data=()))
     text = (folder / CARD).read_text()
     for part in (
         "license: cc-by-sa-4.0", "library_name: ragzip", written.sha256["model.safetensors"], "| qed | train | 7,638 |",
