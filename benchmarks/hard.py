@@ -18,7 +18,7 @@ from benchmarks.quality import _interval, _number, _reporter, _whole
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "hard"
-MANY = ("musique", "nq_multidoc", "hotpotqa", "2wikimultihopqa", "hotpotqa_fullwiki")
+MANY = ("musique", "nq_multidoc", "hotpotqa", "2wikimultihopqa")
 SEED = 0
 QUARTER = 0.25
 _SHOWN = (
@@ -69,7 +69,7 @@ PARTS: dict[str, dict[str, Any]] = {
     # methods with a classifier or an encoder
     "fast": {
         "sets": ("hotpotqa", "nq_multidoc"),
-        "questions": 15,
+        "questions": 10,
         "budgets": (100, 200, 400),
         "methods": ("provence", "recomp_extractive", "coverage", "sentence_filter", "llmlingua2"),
         "baselines": "all",
