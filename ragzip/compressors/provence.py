@@ -121,9 +121,9 @@ class Provence(SentenceScorer):
 
         if self.order == "original" or ranked == sorted(ranked):
             return pruned(sorted(ranked))
-        found, counter = pruned(ranked), counter_of(self.counter)
+        moved, counter = pruned(ranked), counter_of(self.counter)
         # white space at borders can cost a token more in another order
-        return found if counter.context(found) <= counter.context(context) else pruned(sorted(ranked))
+        return moved if counter.context(moved) <= counter.context(context) else pruned(sorted(ranked))
 
 
 def _first(ranked: Sequence[int], owners: Sequence[str | None], count: int) -> list[int]:
