@@ -45,7 +45,7 @@ def render(card: Card) -> str:
 def _body(card: Card) -> str:
     sources = [[d.name, d.split, f"{d.rows:,}", d.licence] for d in card.data]
     batch = card.config.get("batch")
-    drawn = f"{card.steps:,} batches of {batch} were drawn from these, all of them once before any came again."
+    drawn = f"{card.steps:,} batches of {batch} were drawn from these."
     drawn = drawn if isinstance(batch, int) and sources else ""
     minutes = f" in {card.seconds / 60:,.0f} minutes" if card.seconds else ""
     where = "".join(f", {key} {value}" for key, value in card.environment.items())
