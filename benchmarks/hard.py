@@ -42,10 +42,10 @@ PARTS: dict[str, dict[str, Any]] = {
         "questions": 100,
         "rows": {
             "provence@quarter": {"type": "provence", "keep": QUARTER},
-            "provence@quarter, filled": {"type": "provence", "threshold": 0.0, "keep": QUARTER},
+            "provence@quarter, one look": {"type": "provence", "hops": 1, "keep": QUARTER},
         },
         "baselines": "reference",
-        "pairs": (("provence@quarter", "provence@quarter, filled"),),
+        "pairs": (("provence@quarter", "provence@quarter, one look"),),
     },
     # which sentences are kept, without answers: more rows in less time
     "evidence": {
@@ -53,6 +53,7 @@ PARTS: dict[str, dict[str, Any]] = {
         "questions": 100,
         "rows": {
             "provence@quarter": {"type": "provence", "keep": QUARTER},
+            "provence@quarter, one look": {"type": "provence", "hops": 1, "keep": QUARTER},
             "provence@quarter, filled": {"type": "provence", "threshold": 0.0, "keep": QUARTER},
             "recomp_extractive@quarter": {"type": "recomp_extractive", "keep": QUARTER},
             "sentence_filter@quarter": {"type": "sentence_filter", "keep": QUARTER},

@@ -198,19 +198,29 @@ def _pieces(text: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 class HashedPruner:
-    """A cross-encoder without weights: pieces of words and passages have fixed scores for each question."""
+    """A cross-encoder without weights: pieces of words and passages have fixed scores for each question.
+
+    Attributes:
+        hops: It reads twice, as the shipped weights do.
+        calls: What it was asked.
+    """
+
+    hops = 2
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[str], list[str]]] = []
 
-    def judge(self, question: str, texts: Sequence[str], titles: Sequence[str]) -> list[Judged]:
+    def room(self, question: str) -> int:
+        """Tokens that are read behind a question: a long one leaves none."""
+        return max(96 - len(question) // 4, 0)
+
+    def judge(self, question: str, texts: Sequence[str], titles: Sequence[str], *, found: str = "") -> list[Judged]:
         """As ``Pruner.judge``."""
         self.calls.append((question, list(texts), list(titles)))
-        salt = zlib.crc32(question.encode("utf-8", "replace"))
-        found = [_pieces(text) for text in texts]
+        salt = zlib.crc32((question + found).encode("utf-8", "replace"))
         return [
             Judged(offsets, ((ids + salt) % _IDS / _IDS).astype(np.float32), (int(ids.sum()) + salt) % _IDS / _IDS)
-            for ids, offsets in found
+            for ids, offsets in map(_pieces, texts)
         ]
 
 

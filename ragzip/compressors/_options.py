@@ -16,7 +16,7 @@ def check_share(name: str, value: float | None) -> None:
 
 def check_count(name: str, value: int | None, *, least: int = 0) -> None:
     """A whole number from ``least`` on, or None."""
-    if value is not None and (value != int(value) if math.isfinite(value) else True):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
         raise ConfigError(name, f"must be a whole number, not {value!r}")
     if value is not None and value < least:
         raise ConfigError(name, f"must be at least {least}, not {value!r}")

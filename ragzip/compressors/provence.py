@@ -1,7 +1,8 @@
-"""Provence: one cross-encoder pass marks the sentences that help and judges the passage they stand in."""
+"""Provence: a cross-encoder marks the sentences that help and judges the passage they stand in."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from ragzip.compressors._groups import best_first, lead, runs, select
 from ragzip.compressors._layout import Layout
 from ragzip.compressors._options import check_count, counter_of
 from ragzip.errors import ConfigError
+from ragzip.indexes import looks
 from ragzip.models import Dtype, Judged, check_options
 from ragzip.models.shipped import PROVENCE
 from ragzip.protocols import runtime_field
@@ -35,7 +37,8 @@ class Provence(SentenceScorer):
     own passage, so that "he" and "the film" are understood; long passages are read in windows. Unlike the published
     code it has a budget, needs no sentence splitter of one language, and truncates no passage and no question; of a
     title, which is read beside the passage and not judged, the first 32 tokens count. An empty question scores all
-    sentences alike.
+    sentences alike. For questions of several steps the passages are read again, the question together with the best
+    sentence of the look before, and the higher score of each token counts.
 
     Attributes:
         threshold: From 0 to 1; sentences that score less are dropped. 0.1 drops what surely does not help, 0.5 keeps
@@ -48,6 +51,11 @@ class Provence(SentenceScorer):
         top_k: Passages kept, the most relevant, and those with what must be kept by force; None keeps all.
         dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
+        hops: How often the passages are read; from the second time on, the ten that have most words in common with
+            the question and what was found. None is as often as the model was
+            trained for: once, or twice for weights of ``ragzip train provence`` as they are made now, ragzip's own
+            among them. It ends earlier where no sentence reaches 0.1 and where the question is so long (about 80
+            tokens) that a sentence has no room beside it.
     """
 
     scale: ClassVar[tuple[float, float]] = (0.0, 1.0)
@@ -59,6 +67,7 @@ class Provence(SentenceScorer):
     top_k: int | None = None
     dtype: Dtype = "auto"
     device: str = "auto"
+    hops: int | None = None
     judged: Mapping[tuple[str, str], Judged] | None = runtime_field()
 
     def __post_init__(self) -> None:
@@ -67,6 +76,7 @@ class Provence(SentenceScorer):
             raise ConfigError("order", f"must be one of {', '.join(get_args(Order))}, not {self.order!r}")
         if not isinstance(self.model, str) or not self.model:
             raise ConfigError("model", f"must be the name or folder of a model, not {self.model!r}")
+        check_count("hops", self.hops, least=1)
         check_count("top_k", self.top_k, least=1)
         check_options(self.dtype, self.device)
 
@@ -88,12 +98,16 @@ class Provence(SentenceScorer):
         return [self._in_order(context) for context in contexts]
 
     def _judge(self, query: Query, groups: Sequence[Sentences]) -> list[Judged]:
-        """The sentences of each group as one passage, all in one call: no score depends on another context."""
+        """The sentences of each group as one passage, all together: no score depends on another context."""
         texts = [(" ".join(group.texts), group.title) for group in groups]
         known = self.judged or {}
         if all(text in known for text in texts):
             return [known[text] for text in texts]
-        return self.load().judge(query.text, [text for text, _ in texts], [title for _, title in texts])
+        given = [
+            looks.Read(text, title, _places(group.texts), group.passage.id if group.passage else f"\0{number}")
+            for number, ((text, title), group) in enumerate(zip(texts, groups, strict=True))
+        ]
+        return looks.judge(self.load(), query.text, given, hops=self.hops)
 
     def _in_order(self, context: Context[TextSegment]) -> Context[TextSegment]:
         """One context; what was found while its passages were ranked is used again for their sentences."""
@@ -138,11 +152,11 @@ def means(texts: Sequence[str], judged: Judged) -> list[float]:
 
     A text without a word, or without a token, scores 0.
     """
-    import numpy as np
-
-    ends = np.cumsum([len(text) + 1 for text in texts])
-    owner = np.searchsorted(ends, judged.offsets[:, 1] - 1, side="right").clip(0, len(texts) - 1)
-    sums = np.bincount(owner, weights=judged.keep, minlength=len(texts))
-    counts = np.bincount(owner, minlength=len(texts))
-    scores = sums / np.maximum(counts, 1)
+    scores = looks.sentence_means(_places(texts), judged)
     return [float(score) if _WORD.search(text) else 0.0 for text, score in zip(texts, scores, strict=True)]
+
+
+def _places(texts: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Where each of the texts stands when they are joined by a space."""
+    starts = itertools.accumulate((len(text) + 1 for text in texts), initial=0)
+    return tuple((start, start + len(text)) for start, text in zip(starts, texts, strict=False))

@@ -82,6 +82,7 @@ class Pruner:
         device: Where it runs.
         dtype: The number format it computes in; heads and probabilities are float32.
         folder: Its files.
+        hops: How often it was trained to read passages, the question together with what was found the time before.
     """
 
     name: str
@@ -89,11 +90,12 @@ class Pruner:
     device: str
     dtype: str
     folder: Path
+    hops: int
     _forward: Forward = field(repr=False)
     _text: TextTokenizer = field(repr=False)
     _layout: Layout = field(repr=False)
 
-    def judge(self, question: str, texts: Sequence[str], titles: Sequence[str]) -> list[Judged]:
+    def judge(self, question: str, texts: Sequence[str], titles: Sequence[str], *, found: str = "") -> list[Judged]:
         """Judges passages for a question.
 
         In bf16 a score depends on its batch by about 1e-3, so give the passages of one context in one call, and
@@ -103,20 +105,31 @@ class Pruner:
             question: Any string, the empty one included.
             texts: Any strings.
             titles: One for each text; read with it, and not judged. The first 32 tokens count.
+            found: What is known already; read behind the question as far as there is room.
         """
         import numpy as np
 
-        found = [Judged(offsets, np.zeros(len(offsets), dtype=np.float32), 0.0) for _, offsets in self._encode(texts)]
-        rows = [row for part in self._parts(question) for row in self._rows(part, texts, titles)]
+        out = [Judged(offsets, np.zeros(len(offsets), dtype=np.float32), 0.0) for _, offsets in self._encode(texts)]
+        rows = [row for part in self._parts(question, found) for row in self._rows(part, texts, titles)]
         relevance = [0.0] * len(texts)
         for batch in batches([len(row.ids) for row in rows], self.device):
             keep, relevant = self._run([rows[i] for i in batch])
             for i, values, value in zip(batch, keep, relevant, strict=True):
                 row = rows[i]
-                into = found[row.passage].keep[row.start : row.end]
+                into = out[row.passage].keep[row.start : row.end]
                 np.maximum(into, values[row.skip : row.skip + len(into)], out=into)
                 relevance[row.passage] = max(relevance[row.passage], float(value))
-        return [Judged(j.offsets, j.keep, r) for j, r in zip(found, relevance, strict=True)]
+        return [Judged(j.offsets, j.keep, r) for j, r in zip(out, relevance, strict=True)]
+
+    def room(self, question: str) -> int:
+        """Tokens of ``found`` that are read behind a question."""
+        ((ids, _),) = self._encode([question])
+        return max(self._most - len(ids), 0)
+
+    @property
+    def _most(self) -> int:
+        """Tokens of a question that are read at once."""
+        return max(min(_QUESTION, self.max_tokens // 3), 1)
 
     def _encode(self, texts: Sequence[str]) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
         """Ids and offsets of each text; text that names a control token is text."""
@@ -138,10 +151,14 @@ class Pruner:
             out.append((np.concatenate(ids), np.concatenate(places)))
         return out
 
-    def _parts(self, question: str) -> list[list[int]]:
+    def _parts(self, question: str, found: str) -> list[list[int]]:
         """The question's ids, in parts that leave most of the window to the passage."""
-        ((ids, _),) = self._encode([question])
-        most = max(min(_QUESTION, self.max_tokens // 3), 1)
+        import numpy as np
+
+        (ids, _), (more, _) = self._encode([question, found])
+        most = self._most
+        if len(ids) < most:
+            ids = np.concatenate([ids, more[: most - len(ids)]])
         count = max(-(-len(ids) // most), 1)
         size = max(-(-len(ids) // count), 1)
         return [ids[start : start + size].tolist() for start in range(0, max(len(ids), 1), size)]
@@ -221,10 +238,10 @@ def load_pruner(name: str, *, dtype: str = "auto", device: str = "auto") -> Prun
 
     def load() -> Pruner:
         if own:
-            forward, tokenizer, layout, window = _own(name, dtype, device)
+            forward, tokenizer, layout, window, hops = _own(name, dtype, device)
         else:
             forward, tokenizer, specials, window = open_published(folder, number, device)
-            layout = Layout(*specials)
+            layout, hops = Layout(*specials), 1
         if window < _LEAST:
             raise ModelError(f"{folder} reads {window} tokens at once, fewer than {_LEAST}", hint=_HINT)
         return Pruner(
@@ -233,6 +250,7 @@ def load_pruner(name: str, *, dtype: str = "auto", device: str = "auto") -> Prun
             device=device,
             dtype=str(number).removeprefix("torch."),
             folder=folder,
+            hops=hops,
             _forward=forward,
             _text=TextTokenizer(tokenizer),
             _layout=layout,
@@ -242,8 +260,8 @@ def load_pruner(name: str, *, dtype: str = "auto", device: str = "auto") -> Prun
     return pruner
 
 
-def _own(name: str, dtype: str, device: str) -> tuple[Forward, Any, Layout, int]:
-    """Of ragzip's own weights."""
+def _own(name: str, dtype: str, device: str) -> tuple[Forward, Any, Layout, int, int]:
+    """Of ragzip's own weights: what runs them, their tokenizer, layout and window, and how often they read."""
     from torch.nn.functional import linear
 
     tuned = open_tuned(name, architecture=ARCHITECTURE, dtype=dtype, device=device)
@@ -266,4 +284,7 @@ def _own(name: str, dtype: str, device: str) -> tuple[Forward, Any, Layout, int]
     if cls is None or sep is None or int(getattr(tuned.backbone.config, "type_vocab_size", 0) or 0) < 2:
         raise ModelError(f"the base of {tuned.folder} has no [CLS], [SEP] and two token types", hint=_HINT)
     padding = int(tuned.backbone.config.pad_token_id or 0)
-    return forward, tuned.tokenizer, Layout((cls,), (sep,), (sep,), True, padding), tuned.max_tokens
+    hops = tuned.config.get("hops", 1)
+    if not isinstance(hops, int) or isinstance(hops, bool) or hops < 1:
+        raise ModelError(f"{tuned.folder / 'config.json'} says hops: {hops!r}", hint="It is a whole number from 1.")
+    return forward, tuned.tokenizer, Layout((cls,), (sep,), (sep,), True, padding), tuned.max_tokens, hops

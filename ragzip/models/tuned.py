@@ -125,6 +125,15 @@ def open_tuned(name: str, *, architecture: str, dtype: str = "auto", device: str
     return tuned
 
 
+def resume_from(name: str, backbone: Any) -> dict[str, Any]:
+    """Puts trained weights into their base, a module of the caller's own, to be trained further; gives the heads.
+
+    Raises:
+        ModelError: They are not here, damaged, or of another base.
+    """
+    return _fill(resolve(name), backbone, backbone.dtype, str(backbone.device))
+
+
 def open_base(name: str, dtype: Any, device: str) -> Any:
     """The encoder that weights are a change of, as a module of the caller's own."""
     folder = read_recipe(resolve(name)).folder

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from ragzip import models
 from ragzip.errors import ConfigError
+from ragzip.indexes import looks
 from ragzip.models import Dtype, check_options
 from ragzip.models.shipped import PROVENCE
 from ragzip.protocols import Retriever
 from ragzip.retrievers.options import at_least
+from ragzip.text import sentences
 from ragzip.types import Passage, Query
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ class Rerank:
         top_k: How many passages at most.
         dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
+        hops: How often passages are read: from the second time on, for questions of several steps, the question
+            together with the best sentence found before, and the ten passages that have most words in common with
+            both. The highest relevance counts.
     """
 
     retriever: Retriever
@@ -44,6 +49,7 @@ class Rerank:
     top_k: int = 20
     dtype: Dtype = "auto"
     device: str = "auto"
+    hops: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.retriever, Retriever):
@@ -52,6 +58,7 @@ class Rerank:
             raise ConfigError("model", f"must be the name or folder of a model, not {self.model!r}")
         at_least("depth", self.depth, 1)
         at_least("top_k", self.top_k, 1)
+        at_least("hops", self.hops, 1)
         check_options(self.dtype, self.device)
 
     def load(self) -> Pruner:
@@ -76,7 +83,8 @@ class Rerank:
     def _order(self, query: Query, passages: Sequence[Passage]) -> list[Passage]:
         if not passages or not query.text.strip():
             return list(passages)
-        judged = self._model().judge(query.text, [p.text for p in passages], [p.title for p in passages])
+        given = [looks.Read(p.text, p.title, tuple(sentences(p.text)) if self.hops > 1 else (), p.id) for p in passages]
+        judged = looks.judge(self._model(), query.text, given, hops=self.hops)
         scored = [replace(p, score=one.relevance) for p, one in zip(passages, judged, strict=True)]
         return sorted(scored, key=lambda passage: -(passage.score or 0.0))
 

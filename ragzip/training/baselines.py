@@ -23,7 +23,7 @@ _TOLD = 40  # words that baselines of a summary keep, titles included: about wha
 
 
 def of_groups(drawn: Sequence[tuple[str, Sequence[Marked]]], base: str, seed: int) -> Baselines:
-    """``sentence`` and ``passage``, as ``ragzip.training.provence.evaluate`` defines them, of three baselines.
+    """``sentence`` and ``passage``, as ``ragzip.training.joint.evaluate`` defines them, of three baselines.
 
     Args:
         drawn: Questions with passages, the one that helps first.

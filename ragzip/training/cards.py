@@ -10,10 +10,11 @@ from typing import Any
 from ragzip.models.runtime import cores
 from ragzip.models.shipped import SHIPPED
 from ragzip.registry import name_of
-from ragzip.training.card import Card, DataSource, Results, Row, write_card
+from ragzip.training.card import Card, DataSource, Results, Role, Row, write_card
 from ragzip.training.examples import Example
 from ragzip.training.loop import LoopResult
 from ragzip.training.options import Trainer, trainer_config
+from ragzip.training.starts import went_on
 
 LICENCES: Mapping[str, str] = {
     "squad": "CC-BY-SA-4.0",
@@ -40,11 +41,10 @@ _SAYS: Mapping[str, tuple[str, str, str]] = {
     "provence": (
         "A cross-encoder that reads a question with a passage, marks the tokens that help to answer and judges the "
         "passage. It prunes and reranks in one pass.",
-        "By people: sentences that annotators marked as needed, and sentences that hold the answer they gave. "
-        "Passages that do not help are those that came with the question, or those of other questions that the base "
-        "encoder finds closest; passages that hold an answer are left out of these.",
-        "English only, and mostly encyclopedic text. A passage that helps only together with another one (the "
-        "second step of a question of two steps) is judged by itself and found less often.",
+        "By people: sentences that annotators marked as needed, and sentences that hold the answer they gave, or that "
+        "of one of its steps. Passages that do not help are those that came with the question, or those of other "
+        "questions that the base encoder finds closest; passages that hold an answer are left out of these.",
+        "English only, and mostly encyclopedic text.",
     ),
     "llmlingua2": (
         "A token classifier that says which words of a text to keep, whatever will be asked.",
@@ -71,8 +71,16 @@ _SAYS: Mapping[str, tuple[str, str, str]] = {
 }
 
 
-def write_result(
-    out: Path,
+def write_result(out: Path, trainer: Trainer, result: LoopResult, **about: Any) -> Card:
+    """Writes the card beside the weights; see ``card_of``.
+
+    Raises:
+        ModelError: The card cannot be written.
+    """
+    return write_card(out, card_of(trainer, result, **about))
+
+
+def card_of(
     trainer: Trainer,
     result: LoopResult,
     *,
@@ -83,10 +91,9 @@ def write_result(
     more: Sequence[Results] = (),
     what: str = "",
 ) -> Card:
-    """Writes the card beside the weights.
+    """The card of a training that has ended.
 
     Args:
-        out: The folder with the weights.
         trainer: Whose options were used.
         result: How training ended.
         untrained: The metrics of the same model before training.
@@ -95,9 +102,6 @@ def write_result(
         baselines: Metrics of other methods on the held-out examples, by name.
         more: Results on other data.
         what: The held-out data in words, where they are not just training examples.
-
-    Raises:
-        ModelError: The card cannot be written.
     """
     config: dict[str, Any] = trainer_config(trainer)
     method = name_of(trainer)
@@ -106,19 +110,16 @@ def write_result(
     counts: dict[str, int] = {}
     for example in examples:
         counts[example.set_name] = counts.get(example.set_name, 0) + 1
-    metrics = tuple(result.metrics)
-    rows = [
-        Row(name, "trained", tuple(result.metrics.values())),
-        Row("before training", "untrained", tuple(untrained.get(metric) for metric in metrics)),
-    ]
-    rows += [
-        Row(other, "baseline", tuple(values.get(metric) for metric in metrics))
-        for other, values in (baselines or {}).items()
-    ]
-    card = Card(
+    start = config.get("start")
+    before = "the weights it went on from" if start else "before training"
+    table = results_of(
+        what or f"{held:,} training examples that were held out",
+        {name: result.metrics, before: untrained, **(baselines or {})},
+    )
+    return Card(
         name=name,
         method=method,
-        about=about,
+        about=f"{about} {went_on(start, str(config.get('start_sha256')), config)}" if start else about,
         licence=_LICENCE,
         base_model=str(config["base"]),
         data=tuple(DataSource(s, "train", rows_, LICENCES.get(s, "unknown")) for s, rows_ in counts.items()),
@@ -129,10 +130,21 @@ def write_result(
         steps=result.steps,
         seed=int(config["seed"]),
         seconds=round(result.seconds, 1),
-        results=(Results(what or f"{held:,} training examples that were held out", metrics, tuple(rows)), *more),
+        results=(table, *more),
         environment=_environment(),
     )
-    return write_card(out, card)
+
+
+def results_of(what: str, found: Mapping[str, Mapping[str, float]]) -> Results:
+    """A table of metrics by name: the trained weights first, then the same before training, then baselines."""
+    metrics = tuple(next(iter(found.values())))
+    after: list[Role] = ["baseline"] * (len(found) - 2)
+    roles: list[Role] = ["trained", "untrained", *after]
+    rows = tuple(
+        Row(name, role, tuple(values.get(metric) for metric in metrics))
+        for role, (name, values) in zip(roles, found.items(), strict=False)
+    )
+    return Results(what, metrics, rows)
 
 
 def _environment() -> dict[str, str]:

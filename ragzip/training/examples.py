@@ -34,7 +34,7 @@ LABELLED = (
 """Sets with marked sentences, or with answers that can be found in a marked passage."""
 
 RANKED = ("musique", "fairytaleqa", "medquad")
-"""Sets that say which passage is needed, and not which of its sentences."""
+"""Sets that say which passage is needed; what the passages of ``musique`` answer says which of its sentences."""
 
 EXTRA = ("squad_sentences", "squad_paragraphs")
 """Two more files of SQuAD's training set: sentences that answer, and paragraphs with questions."""
@@ -69,7 +69,7 @@ class Example:
         id: Unique over all sets.
         set_name: Where it comes from.
         question: What is asked.
-        positives: Passages that help; at least one.
+        positives: Passages that help; at least one, but for questions asked again, see ``second_looks``.
         negatives: Passages that came with the question and do not help; may be empty, see ``mine``.
         answers: Reference answers, for telling passages that hold one by chance.
     """
@@ -130,11 +130,12 @@ def fingerprint(examples: Sequence[Example]) -> str:
 def _from_set(name: str, data: Path | None, draw: random.Random) -> Iterator[Example]:
     read = open_set(name, data=data, split="train")
     held_out = _paragraphs_of_dev(data) if name == "musique" else frozenset()
+    steps = _steps(_folder(data)) if name == "musique" else {}
     corpus = {passage.id: passage for passage in read.corpus}
     for record in read.records:
         positives, negatives = (
             tuple(m for m in some if not held_out or _key(m.text) not in held_out)
-            for some in _marked(record, corpus, known=read.labels == "sentences")
+            for some in _marked(record, corpus, known=read.labels == "sentences", steps=steps.get(record.id, {}))
         )
         if name == "entailmentbank":  # single sentences: put them together into passages
             positives, negatives = _gathered((*positives, *negatives), draw)
@@ -146,9 +147,12 @@ def _from_set(name: str, data: Path | None, draw: random.Random) -> Iterator[Exa
 
 
 def _marked(
-    record: Record, corpus: Mapping[str, Passage], *, known: bool
+    record: Record, corpus: Mapping[str, Passage], *, known: bool, steps: Mapping[int, Sequence[str]]
 ) -> tuple[tuple[Marked, ...], tuple[Marked, ...]]:
-    """The passages that help, with their marks, and those that do not."""
+    """The passages that help, with their marks, and those that do not.
+
+    ``steps`` has, by the passage's place, what it answers on the way to the answer.
+    """
     spans: dict[str, list[Stretch]] = {}
     for span in record.relevant:
         spans.setdefault(span.passage_id, []).append((span.start, span.end))
@@ -159,14 +163,14 @@ def _marked(
             spans.setdefault(id_, [])
     positives: list[Marked] = []
     negatives: list[Marked] = []
-    for passage in passages:
+    for place, passage in enumerate(passages):
         if passage.id not in spans:
             negatives.append(Marked(passage.text, passage.title))
             continue
         support = tuple(merge(spans[passage.id]))
         sure = known and bool(support)  # a judgement alone does not say which sentences help
         if not known:
-            support = tuple(with_answer(passage.text, record.answers))
+            support = tuple(with_answer(passage.text, steps.get(place, record.answers)))
             sure = bool(support)
         positives.append(Marked(passage.text, passage.title, support, True, sure))
     return tuple(positives), tuple(negatives)
@@ -248,9 +252,24 @@ def _paragraphs_of_dev(data: Path | None) -> frozenset[str]:
     return frozenset(_key(passage.text) for record in read.records for passage in record.passages)
 
 
+def _steps(folder: Path) -> dict[str, dict[int, list[str]]]:
+    """What each paragraph of MuSiQue answers on the way to the answer, by question and the paragraph's place.
+
+    Files that do not say so give none: their sentences are marked by the answer alone.
+    """
+    found: dict[str, dict[int, list[str]]] = {}
+    packed = folder / "musique" / "train.jsonl.gz"
+    for row in _lines(packed if packed.is_file() else packed.with_suffix("")):
+        for step in row.get("question_decomposition") or ():
+            place, answer = (step.get(key) for key in ("paragraph_support_idx", "answer"))
+            if isinstance(place, int) and answer:
+                found.setdefault(str(row.get("id")), {}).setdefault(place, []).append(str(answer))
+    return found
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
             for line in file:
                 yield json.loads(line)
     except (OSError, ValueError, EOFError) as error:

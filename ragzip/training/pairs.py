@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 IGNORED = -1.0
-_QUESTION, _TITLE = 64, 32  # tokens of them that are read, of 320; fewer where the pair is shorter
+_QUESTION, _TITLE = 96, 32  # tokens of them that are read, of 320; fewer where the pair is shorter
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Pair:
 
 
 Group = tuple[Pair, ...]
-"""Pairs of one question; the first one is relevant, the others are not."""
+"""Pairs of one question; the first one is relevant, or none is, and the others are not."""
 
 
 def make_groups(
     examples: Sequence[Example], tokenizer: Tokenizer, *, negatives: int, max_tokens: int, seed: int
 ) -> list[Group]:
-    """One group for every passage that helps.
+    """One group for every passage that helps, and one for a question that nothing helps.
 
     Args:
         examples: With negatives.
@@ -61,16 +61,19 @@ def make_groups(
 
 
 def drawn(examples: Sequence[Example], *, negatives: int, seed: int) -> list[tuple[str, list[Marked]]]:
-    """The questions and passages of ``make_groups``, as text: the one that helps first."""
+    """The questions and passages of ``make_groups``, as text: the one that helps first, where there is one."""
     return _drawn(examples, negatives, random.Random(f"{seed} groups"))  # noqa: S311 - no secret
 
 
 def _drawn(examples: Sequence[Example], negatives: int, draw: random.Random) -> list[tuple[str, list[Marked]]]:
     chosen: list[tuple[str, list[Marked]]] = []
     for example in examples:
-        for positive in example.positives:
-            others = draw.sample(example.negatives, min(negatives, len(example.negatives)))
-            chosen.append((example.question, [positive, *others]))
+        firsts = [[positive] for positive in example.positives] or [[]]
+        for first in firsts:
+            wanted = negatives + 1 - len(first)
+            others = draw.sample(example.negatives, min(wanted, len(example.negatives)))
+            if first or others:
+                chosen.append((example.question, [*first, *others]))
     return chosen
 
 
@@ -98,7 +101,7 @@ def _pairs(flat: Sequence[tuple[str, Marked, bool]], tokenizer: Tokenizer, max_t
             )
         ids, places, numbers = arrays[marked.text]
         title = titled[f"{marked.title}:"][: min(_TITLE, max_tokens // 10)] if marked.title and with_title else []
-        head = [cls, *asked[question][: min(_QUESTION, max_tokens // 5)], sep, *title]
+        head = [cls, *asked[question][: min(_QUESTION, max_tokens * 3 // 10)], sep, *title]
         room = max_tokens - len(head) - 1
         body = ids[:room]
         labels = np.zeros(len(body), dtype=np.float32)

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ragzip.errors import UsageError
+from ragzip.compressors._options import check_number
+from ragzip.errors import ConfigError, ModelError, UsageError
 from ragzip.models import EMBEDDER, load_encoder
 from ragzip.models.tuned import save_tuned
 from ragzip.training.baselines import of_groups
-from ragzip.training.encoders import check_trainer, hold_out, longest, named, new_head, numbers, trainable
+from ragzip.training.encoders import check_trainer, hold_out, longest, named, numbers
 from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, fingerprint, read_examples
+from ragzip.training.joint import Joint, evaluate
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.negatives import mine
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
-from ragzip.training.pairs import IGNORED, Group, Pair, by_length, drawn, make_groups, plan, stack
+from ragzip.training.pairs import Group, drawn, make_groups, plan
+from ragzip.training.provence_card import AGAIN, write
+from ragzip.training.second_looks import second_looks
+from ragzip.training.starts import start_digest
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_CHUNK = (512, 12)  # pairs that share a forward pass, on a GPU and on a processor
 _DEFAULT_MOST = (
     "squad=7000",
     "fever_rationale=4500",
@@ -61,6 +65,13 @@ class ProvenceTraining:
         seed: For every draw.
         dtype: Number format of the forward and backward passes.
         device: Where to train.
+        again: Share of the questions with one passage that helps that are asked again, together with a sentence of
+            it, when nothing else helps. Questions with several such passages are always asked again, after a
+            sentence of each. 0 asks none again.
+        start: Weights of an earlier training from the same base, to go on from: a folder, or the name of shipped ones,
+            such as ``provence-minilm-l6``. None starts with fresh heads. Held-out examples are new to them only
+            where they were trained with the same sets, ``most``, ``held_out`` and ``seed``.
+        start_sha256: Checksum of their file, which then must have it; the card fills it in.
     """
 
     base: str = EMBEDDER
@@ -80,40 +91,57 @@ class ProvenceTraining:
     seed: int = 0
     dtype: str = "auto"
     device: str = "auto"
+    again: float = 0.1
+    start: str | None = None
+    start_sha256: str | None = None
 
     def __post_init__(self) -> None:
         check_trainer(self)
+        check_number("again", self.again, low=0.0, high=1.0)
+        if self.start == "":
+            raise ConfigError("start", "must name trained weights", hint="Leave it out to start with fresh heads.")
+        if self.start_sha256 is not None and self.start is None:
+            raise ConfigError("start_sha256", "is the checksum of weights that start does not name")
 
     def run(
         self, out: Path, *, data: Path | None = None, resume: bool = True, on_event: OnEvent | None = None
     ) -> TrainingReport:
         """Trains, and leaves ``config.json``, ``model.safetensors`` and a model card in ``out``."""
-        from ragzip.training.provence_card import write
-
+        if self.start is not None and self.start_sha256 is None:
+            known = start_digest(self.start, base=self.base, out=out)
+            return replace(self, start_sha256=known).run(out, data=data, resume=resume, on_event=on_event)
+        if self.start is not None and start_digest(self.start, base=self.base, out=out) != self.start_sha256:
+            raise ModelError(
+                f"the weights in {self.start} are not those with the checksum {self.start_sha256}",
+                hint="Give the folder of those that training is to go on from, or leave start_sha256 out.",
+            )
         examples = self.examples(data, on_event)
-        kept, held = self.groups(*examples)
+        kept, held, later = self.groups(*examples)
         model = Joint.start(self)
         order = plan([sum(len(pair.ids) for pair in group) for group in kept], self.batch, self.steps, self.seed)
         settings = LoopSettings(
             steps=len(order), lr=self.lr, eval_every=self.eval_every, patience=self.patience, checkpoint_every=250
         )
-        untrained = evaluate(model, held)
+        untrained = self._metrics(model, held, later)
         if on_event:
             on_event(TrainingEvent("eval", 0, len(order), None, untrained, "before training"))
         result = train(
             named(model.backbone, keep=model.keep, rank=model.rank),
             lambda step: model.loss([kept[i] for i in order[step]], self.rank_weight),
-            lambda: evaluate(model, held),
+            lambda: self._metrics(model, held, later),
             settings,
             out,
             config={**trainer_config(self), "data": fingerprint(examples[0])},
             best="score",
-            save=partial(self._save, out),
+            save=partial(self._save, out, 2 if later else 1),
             resume=resume,
             on_event=on_event,
         )
-        others = of_groups(drawn(examples[1], negatives=self.negatives, seed=self.seed), self.base, self.seed)
-        write(out, self, result, untrained, len(kept), len(held), examples=examples[0], baselines=others)
+        asked = [examples[1], *([self._later(examples[1])] if later else [])]
+        shown = [drawn(some, negatives=self.negatives, seed=self.seed) for some in asked]
+        others = [of_groups(some, self.base, self.seed) for some in shown]
+        groups = (len(kept), len(held), len(later))
+        write(out, self, result, untrained, groups, examples=examples[0], baselines=others)
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)
 
     def examples(self, data: Path | None, on_event: OnEvent | None = None) -> tuple[list[Example], list[Example]]:
@@ -139,8 +167,11 @@ class ProvenceTraining:
             )
         return kept, held
 
-    def groups(self, kept: Sequence[Example], held: Sequence[Example]) -> tuple[list[Group], list[Group]]:
-        """Groups to train on, those of sets that are repeated with other negatives each time, and held-out ones."""
+    def groups(self, kept: Sequence[Example], held: Sequence[Example]) -> tuple[list[Group], list[Group], list[Group]]:
+        """Groups to train on, those of sets that are repeated with other negatives each time, and held-out ones.
+
+        The last ones are those of held-out questions that are asked again.
+        """
         from ragzip.models import load_tokenizer
 
         make = partial(
@@ -150,117 +181,29 @@ class ProvenceTraining:
             max_tokens=longest(self.base, self.max_tokens),
         )
         repeats = numbers("repeat", self.repeat)
-        groups = make(kept, seed=self.seed)
-        for again in range(1, max(repeats.values(), default=1)):
-            some = [example for example in kept if repeats.get(example.set_name, 1) > again]
-            groups += make(some, seed=self.seed + 1000 * again)
-        return groups, make(held, seed=self.seed)
+        groups: list[Group] = []
+        for turn in range(max(repeats.values(), default=1)):
+            seed = self.seed + 1000 * turn
+            some = [example for example in kept if turn == 0 or repeats.get(example.set_name, 1) > turn]
+            groups += make(some, seed=seed)
+            if self.again:
+                groups += make(second_looks(some, share=self.again, seed=seed), seed=seed)
+        return groups, make(held, seed=self.seed), make(self._later(held), seed=self.seed)
 
-    def _save(self, out: Path, tensors: Mapping[str, Tensor]) -> None:
+    def _later(self, held: Sequence[Example]) -> list[Example]:
+        """The questions that are asked again, and that something helps then."""
+        return second_looks(held, share=0.0, seed=self.seed) if self.again else []
+
+    def _metrics(self, model: Joint, held: Sequence[Group], later: Sequence[Group]) -> dict[str, float]:
+        found = evaluate(model, held)
+        return {**found, AGAIN: evaluate(model, later)["passage"]} if later else found
+
+    def _save(self, out: Path, hops: int, tensors: Mapping[str, Tensor]) -> None:
         save_tuned(
-            out, architecture="provence", base=self.base, max_tokens=longest(self.base, self.window), tensors=tensors
+            out,
+            architecture="provence",
+            base=self.base,
+            max_tokens=longest(self.base, self.window),
+            tensors=tensors,
+            hops=hops,
         )
-
-
-class Joint:
-    """The encoder with its two heads while it is trained."""
-
-    def __init__(self, backbone: Any, keep: Any, rank: Any, device: str) -> None:
-        self.backbone, self.keep, self.rank, self.device = backbone, keep, rank, device
-
-    @classmethod
-    def start(cls, settings: ProvenceTraining) -> Joint:
-        """The base with fresh heads."""
-        backbone, device = trainable(settings.base, dtype=settings.dtype, device=settings.device)
-        width, like = backbone.config.hidden_size, backbone.dtype
-        keep, rank = (new_head(width, seed=settings.seed + n, like=like, device=device) for n in range(2))
-        return cls(backbone, keep, rank, device)
-
-    def logits(self, pairs: Sequence[Pair]) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Keep logits ``[n_tokens]`` and labels of each pair, padding included, and relevance logits ``[n_pairs]``."""
-        import torch
-
-        keep: dict[int, Tensor] = {}
-        labels: dict[int, Tensor] = {}
-        rank: dict[int, Tensor] = {}
-        for rows in by_length(pairs, _CHUNK[self.device == "cpu"]):
-            batch = stack([pairs[i] for i in rows], self.device)
-            hidden = self.backbone(
-                input_ids=batch["ids"], attention_mask=batch["mask"], token_type_ids=batch["types"]
-            ).last_hidden_state
-            found, ranks = self.keep(hidden).squeeze(-1).float(), self.rank(hidden[:, 0]).squeeze(-1).float()
-            for place, row in enumerate(rows):
-                keep[row], labels[row], rank[row] = found[place], batch["labels"][place], ranks[place]
-        order = range(len(pairs))
-        return [keep[i] for i in order], [labels[i] for i in order], torch.stack([rank[i] for i in order])
-
-    def loss(self, groups: Sequence[Group], rank_weight: float) -> Tensor:
-        """Mean loss of some groups."""
-        import torch
-        from torch.nn import functional
-
-        pairs = [pair for group in groups for pair in group]
-        keep, labels, rank = self.logits(pairs)
-        each = []
-        for logits, wanted in zip(keep, labels, strict=True):
-            known = wanted != IGNORED
-            if bool(known.any()):
-                each.append(functional.binary_cross_entropy_with_logits(logits[known], wanted[known]))
-        marked = torch.stack(each).mean() if each else rank.sum() * 0.0
-        relevant = torch.tensor([float(pair.relevant) for pair in pairs], device=self.device)
-        by_itself = functional.binary_cross_entropy_with_logits(rank, relevant)
-        among, start = [], 0
-        for group in groups:
-            among.append(
-                functional.cross_entropy(rank[start : start + len(group)], rank.new_zeros((), dtype=torch.long))
-            )
-            start += len(group)
-        return marked + rank_weight * (by_itself + torch.stack(among).mean())
-
-
-def evaluate(model: Joint, groups: Sequence[Group], size: int = 16) -> dict[str, float]:
-    """How well held-out groups are judged.
-
-    Returns:
-        ``sentence``: how often the sentence with the highest mean score is one that helps, over passages that hold
-        both kinds; ``passage``: how often the passage that helps is first in its group; ``margin``: mean score of
-        tokens that help minus that of others; ``score``: mean of the first two.
-    """
-    import numpy as np
-    import torch
-
-    order = sorted(range(len(groups)), key=lambda i: sum(len(pair.ids) for pair in groups[i]))
-    hits: list[float] = []
-    firsts: list[float] = []
-    inside: list[float] = []
-    outside: list[float] = []
-    for start in range(0, len(order), size):
-        some = [groups[i] for i in order[start : start + size]]
-        with torch.inference_mode():
-            keep, _, rank = model.logits([pair for group in some for pair in group])
-        ranks, row = rank.cpu().numpy(), 0
-        for group in some:
-            if len(group) > 1:
-                firsts.append(float(ranks[row] > ranks[row + 1 : row + len(group)].max()))
-            for place, pair in enumerate(group):
-                part = keep[row + place].sigmoid().cpu().numpy()[: len(pair.ids)]
-                known = pair.labels != IGNORED
-                inside += part[known & (pair.labels > 0)].tolist()
-                outside += part[known & (pair.labels == 0)].tolist()
-                numbers_ = pair.sentences[known]
-                if pair.relevant and known.any() and 0 < pair.labels[known].mean() < 1 and len(set(numbers_)) > 1:
-                    sums = np.bincount(numbers_, weights=part[known])
-                    best = int((sums / np.maximum(np.bincount(numbers_), 1)).argmax())
-                    hits.append(float(pair.labels[known][numbers_ == best].mean() > 0.5))
-            row += len(group)
-    sentence, passage = _mean(hits), _mean(firsts)
-    return {
-        "score": (sentence + passage) / 2,
-        "sentence": sentence,
-        "passage": passage,
-        "margin": _mean(inside) - _mean(outside),
-    }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ragzip.training.card import Card, Results
-from ragzip.training.cards import write_result
+from ragzip.training.card import Card, Results, write_card
+from ragzip.training.cards import card_of, results_of
 from ragzip.training.loop import LoopResult
 
 if TYPE_CHECKING:
     from ragzip.training.examples import Example
     from ragzip.training.provence import ProvenceTraining
+
+AGAIN = "again"  # the metric of questions that are asked again: the share whose passage that helps is first
+_STEPS = "A passage that helps only together with another one (the second step of a question of two steps) is"
+_ALONE = f"{_STEPS} judged by itself and found less often."
+_TWICE = (
+    f"{_STEPS} found in the second look, where the first one found the right sentence; third and fourth steps are "
+    "found less often."
+)
+_ASKED = (
+    "For the second look, questions are asked again together with a sentence that helps, or at times one that does "
+    "not: what helps then are the other passages that help, or none where there was only one. Sentences of MuSiQue are "
+    "marked where they answer one of the question's steps."
+)
 
 
 def write(
@@ -20,11 +34,10 @@ def write(
     settings: ProvenceTraining,
     result: LoopResult,
     untrained: Mapping[str, float],
-    kept: int,
-    held: int,
+    groups: tuple[int, int, int],
     *,
     examples: Sequence[Example] | None = None,
-    baselines: Mapping[str, Mapping[str, float]] | None = None,
+    baselines: Sequence[Mapping[str, Mapping[str, float]]] = (),
     data: Path | None = None,
     more: Sequence[Results] = (),
 ) -> Card:
@@ -35,10 +48,9 @@ def write(
         settings: What they were trained with.
         result: How training ended; its metrics are those on held-out groups.
         untrained: The same metrics before training.
-        kept: Groups that were trained on.
-        held: Groups that were held out.
+        groups: How many were trained on, how many held out, and how many of these that are asked again.
         examples: What was trained on, for the numbers by set; None reads the sets once more, without mining.
-        baselines: The same metrics of other methods, by name.
+        baselines: The same metrics of other methods, by name: on held-out groups, and on those that are asked again.
         data: Where they are read then; see ``data_dir``.
         more: Results on other data, such as development sets beside baselines.
 
@@ -55,15 +67,25 @@ def write(
         most = numbers("most", settings.most)
         found = read_examples(settings.sets, data=data, seed=settings.seed, most=most)
         _, examples = hold_out(found, settings.held_out, settings.seed)
-    return write_result(
-        out,
+    kept, held, later = groups
+    first, *second = baselines or ({},)
+    metrics = {name: value for name, value in result.metrics.items() if name != AGAIN}
+    card = card_of(
         settings,
-        result,
+        replace(result, metrics=metrics),
         untrained=untrained,
         examples=examples,
         held=held,
-        baselines=baselines,
+        baselines=first,
         what=f"{held:,} groups that were held out of {kept + held:,}: a question with a passage that helps and "
         f"{settings.negatives} that do not",
-        more=more,
     )
+    limits, labels, tables = f"{card.limits} {_ALONE}", card.labels, list(card.results)
+    if later:
+        limits, labels = f"{card.limits} {_TWICE}", f"{labels} {_ASKED}"
+        names = [row.name for row in card.results[0].rows[:2]]
+        rows = dict(zip(names, (result.metrics, untrained), strict=True)) | dict(*second)
+        what = f"{later:,} groups of held-out questions that are asked again, with a sentence beside the question"
+        shares = {name: {"passage": values.get(AGAIN, values.get("passage", 0.0))} for name, values in rows.items()}
+        tables.append(results_of(what, shares))
+    return write_card(out, replace(card, labels=labels, limits=limits, results=(*tables, *more)))

@@ -32,12 +32,15 @@ CONTEXT = context_of(Query("hills of Rome"), (TEA, ROME, FOX))
 
 
 class Knowing:
-    """A pruner that gives each word what a table says, and each passage its best word."""
+    """A pruner that gives each word what a table says, and each passage its best word; it reads once."""
+
+    hops = 1
 
     def __init__(self, **table: float) -> None:
         self.table, self.calls = table, []
 
-    def judge(self, question, given_texts, titles):
+    def judge(self, question, given_texts, titles, *, found=""):
+        assert not found
         self.calls.append((question, list(given_texts), list(titles)))
         found = []
         for text in given_texts:
@@ -65,6 +68,39 @@ def knowing(monkeypatch):
 def kept(compressor, context=CONTEXT):
     (after,) = compressor.bind(COUNTER).compress([context])
     return [segment.text for segment in after.segments]
+
+
+class Following(Knowing):
+    """It reads twice, and knows tea once it has read of Rome."""
+
+    hops = 2
+
+    def room(self, question):
+        return 50
+
+    def judge(self, question, given_texts, titles, *, found=""):
+        table, self.table = self.table, {"tea": 0.9, "comes": 0.9} if found else self.table
+        try:
+            return super().judge(f"{question} {found}".strip(), given_texts, titles)
+        finally:
+            self.table = table
+
+
+@pytest.mark.parametrize("order", ["original", "relevance"])
+def test_a_second_look_keeps_what_the_first_one_makes_known(monkeypatch, order):
+    made = Following(rome=0.9, hills=0.8)
+    monkeypatch.setattr("ragzip.models.load_pruner", lambda name, **options: made)
+    rome = ["Rome has seven hills. The hills of Rome are old."]
+    assert kept(Provence(hops=1, order=order)) == rome
+    assert [question for question, *_ in made.calls] == ["hills of Rome"]
+    made.calls.clear()
+    found = kept(Provence(order=order))
+    assert sorted(found) == sorted(["Tea comes from China.", *rome])
+    assert [question for question, *_ in made.calls] == ["hills of Rome", "hills of Rome Rome: Rome has seven hills."]
+    assert made.calls[1][2] == ["Tea", ""]  # the titles of the passages that are read again
+    made.calls.clear()
+    kept(Provence(hops=3, order=order))
+    assert len(made.calls) == 3
 
 
 def test_a_sentence_scores_the_mean_of_its_tokens(knowing):
@@ -188,6 +224,9 @@ def test_what_is_forced_stays(knowing):
         ({"threshold": float("nan")}, "threshold"),
         ({"model": ""}, "model"),
         ({"order": "score"}, "order"),
+        ({"hops": 0}, "hops"),
+        ({"hops": 2.0}, "hops"),
+        ({"hops": True}, "hops"),
         ({"top_k": 0}, "top_k"),
         ({"dtype": "int4"}, "dtype"),
         ({"device": "abacus"}, "device"),

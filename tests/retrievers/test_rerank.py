@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,9 +40,15 @@ class Relevances:
     def __init__(self):
         self.calls, self.loaded = [], []
 
-    def judge(self, question, texts, titles):
-        self.calls.append((question, list(texts), list(titles)))
-        return [Judged(None, None, float(text)) for text in texts]
+    def room(self, question):
+        return 20
+
+    def judge(self, question, texts, titles, *, found=""):
+        self.calls.append((question + found, list(texts), list(titles)))
+        says = [float(text.split()[0]) for text in texts]
+        keep = [np.full(len(text), said, dtype=np.float32) for text, said in zip(texts, says, strict=True)]
+        offsets = [np.asarray([(i, i + 1) for i in range(len(text))]) for text in texts]
+        return [Judged(o, k, said) for o, k, said in zip(offsets, keep, says, strict=True)]
 
 
 @pytest.fixture
@@ -85,6 +92,19 @@ def test_a_question_is_one_batch_of_its_own(model):
     assert model.loaded[0] == ("some/model", {"dtype": "fp32", "device": "cpu"})
 
 
+def test_another_look_reads_the_best_sentence_beside_the_question(model):
+    texts = [f"{score} of one sentence" for score in ("0.1", "0.9", "0.5")]
+    found = [Passage(name.lower(), text, name) for name, text in zip("ABC", texts, strict=True)]
+    reranker = Rerank(Fixed(x=found), hops=3)
+    (got,) = reranker.retrieve([Query("x")])
+    assert [p.id for p in got] == ["b", "c", "a"]
+    assert model.calls == [
+        ("x", texts, ["A", "B", "C"]),
+        (f"xB: {texts[1]}", [texts[0], texts[2]], ["A", "C"]),
+        (f"xC: {texts[2]}", texts[:2], ["A", "B"]),
+    ]
+
+
 def test_an_empty_question_changes_nothing_and_loads_nothing(model):
     found = [Passage("a", "0.1", score=3.0), Passage("b", "0.9", score=2.0)]
     reranker = Rerank(Fixed(**{" ": found}))
@@ -115,6 +135,8 @@ def test_config_round_trip_and_pickle():
         ({"model": ""}, "model"),
         ({"depth": 0}, "depth"),
         ({"top_k": 1.5}, "top_k"),
+        ({"hops": 0}, "hops"),
+        ({"hops": True}, "hops"),
         ({"dtype": "int4"}, "dtype"),
         ({"device": "abacus"}, "device"),
     ],

@@ -93,6 +93,10 @@ def write(folder: Path) -> Path:
             "answer": "Count Albason",
             "answer_aliases": [],
             "answerable": True,
+            "question_decomposition": [
+                {"id": 1, "question": "Where was Alba Bell born?", "answer": "Alba", "paragraph_support_idx": 0},
+                {"id": 2, "question": "Who founded #1?", "answer": "Count Albason", "paragraph_support_idx": 1},
+            ],
             "paragraphs": [
                 {"idx": i, "title": t, "paragraph_text": p, "is_supporting": s}
                 for i, (t, p, s) in enumerate(paragraphs)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
 import numpy as np
 import pytest
+import torch
 
-from ragzip.errors import ConfigError, UsageError
+from ragzip.errors import ConfigError, ModelError, UsageError
 from ragzip.models import load_pruner
+from ragzip.models.tuned import save_tuned
 from ragzip.training.card import Results, Row, check_card, read_card
+from ragzip.training.joint import Joint, evaluate
 from ragzip.training.loop import LoopResult
 from ragzip.training.options import make_trainer, trainer_config
 from ragzip.training.pairs import IGNORED
-from ragzip.training.provence import Joint, ProvenceTraining, evaluate
+from ragzip.training.provence import ProvenceTraining
 from ragzip.training.provence_card import write
+from ragzip.training.starts import went_on
 
 SETS = ("squad", "hotpotqa", "squad_sentences")
 
@@ -66,8 +71,8 @@ def test_the_saved_folder_gives_the_scores_of_the_model_in_memory(trained, small
         last.run(tmp_path, data=small_data)
     pruner = load_pruner(str(tmp_path), dtype="fp32", device="cpu")
     kept, _ = last.examples(small_data)
-    groups, _ = last.groups(kept[:4], [])
-    for example, group in zip(kept, groups, strict=False):
+    groups, *_ = last.groups(kept[:4], [])
+    for example, group in zip(kept[:4], groups, strict=False):
         pair, positive = group[0], example.positives[0]
         keep, _, rank = models[0].logits([pair])
         with_title = len(pair.ids) - pair.second - 1 > int((pair.sentences >= 0).sum())
@@ -117,14 +122,18 @@ def test_the_card(trained, small_data):
         ("squad_sentences", "train", "CC-BY-SA-4.0"),
     }
     assert sum(source.rows for source in card.data) == len(kept)
-    (table,) = card.results
+    table, again = card.results
     assert re.match(r"\d+ groups that were held out of \d+: .* 2 that do not", table.data)
-    assert table.metrics == tuple(report.metrics)
-    assert [row.role for row in table.rows[:2]] == ["trained", "untrained"]
-    assert {row.role for row in table.rows[2:]} == {"baseline"}
-    assert table.rows[0].values == tuple(report.metrics.values())
-    assert card.labels
-    assert card.limits
+    assert {**dict(zip(table.metrics, table.rows[0].values, strict=True)), "again": again.rows[0].values[0]} == (
+        report.metrics
+    )
+    for found in card.results:
+        assert [row.role for row in found.rows[:2]] == ["trained", "untrained"]
+        assert [row.role for row in found.rows[2:]] == ["baseline"] * 3
+    assert all(0 <= row.values[0] <= 1 for row in again.rows)
+    assert "asked again" in again.data
+    assert "second look" in card.labels
+    assert "second look" in card.limits
     assert set(card.sha256) == {"model.safetensors"}
 
 
@@ -133,7 +142,7 @@ def test_a_card_with_more_results_and_counts_that_are_read_again(trained, small_
     before = read_card(out)
     more = Results("hotpotqa dev", ("f1",), (Row("provence", "trained", (0.5,)), Row("bm25", "baseline", (0.6,))))
     result = LoopResult(report.steps, report.seconds, report.metrics, report.stopped)
-    card = write(out, trainer, result, {"score": 0.1}, 90, 10, data=small_data, more=[more])
+    card = write(out, trainer, result, {"score": 0.1}, (90, 10, 0), data=small_data, more=[more])
     assert card.results[0].data.startswith("10 groups that were held out of 100:")
     assert card.results[1] == more
     assert any("does not beat bm25" in loss for loss in card.results[1].losses())
@@ -147,18 +156,107 @@ def test_held_out_examples_help_nobody_else(trained, small_data):
     assert len(held) == 6
     texts = {m.text for e in held for m in e.positives}
     assert not texts & {m.text for e in kept for m in (*e.positives, *e.negatives)}
-    groups, held_groups = trainer.groups(kept, held)
+    plain = dataclasses.replace(trainer, again=0.0)
+    groups, held_groups, later = plain.groups(kept, held)
     twice = sum(len(e.positives) * (2 if e.set_name == "hotpotqa" else 1) for e in kept)
     assert len(groups) == twice
     assert len(held_groups) == sum(len(e.positives) for e in held)
+    assert later == []
+
+
+def test_questions_are_asked_again(trained, small_data):
+    trainer, out, report, *_ = trained
+    kept, held = trainer.examples(small_data)
+    plain = dataclasses.replace(trainer, again=0.0)
+    first, *_ = plain.groups(kept, held)
+    groups, held_groups, later = trainer.groups(kept, held)
+    assert len(groups) > len(first)
+    assert len(held_groups) == sum(len(e.positives) for e in held)
+    assert any(not group[0].relevant for group in groups)  # nothing is left that helps
+    assert later
+    assert all(group[0].relevant for group in later)
+    assert 0 <= report.metrics["again"] <= 1
+    assert load_pruner(str(out), dtype="fp32", device="cpu").hops == 2
+
+
+def test_groups_without_a_passage_that_helps_have_a_loss(trained, small_data):
+    trainer, *_ = trained
+    kept, held = trainer.examples(small_data)
+    groups, *_ = trainer.groups(kept, held)
+    model = Joint.start(trainer)
+    nothing = [group for group in groups if not group[0].relevant][:3]
+    loss = model.loss(nothing, 0.5)
+    loss.backward()
+    assert loss.item() > 0
+    assert model.rank.weight.grad.abs().sum() > 0
+
+
+def test_training_goes_on_from_trained_weights(trained, small_data, tmp_path):
+    trainer, out, report, *_ = trained
+    more = dataclasses.replace(trainer, start=str(out), steps=3, lr=1e-9)
+    events = []
+    again = more.run(tmp_path, data=small_data, on_event=events.append)
+    before = next(event.metrics for event in events if event.kind == "eval")
+    assert before["margin"] == pytest.approx(report.metrics["margin"], abs=5e-3)  # saved in half precision
+    assert again.metrics["margin"] == pytest.approx(before["margin"], abs=1e-3)
+    card = read_card(tmp_path)
+    assert card.config["start"] == str(out)
+    digest = read_card(out).sha256["model.safetensors"]
+    assert card.config["start_sha256"] == digest
+    assert f"SHA-256 `{digest}`" in card.about
+    assert "60 steps behind them, without the examples that are held out here." in card.about
+    assert card.results[0].rows[1].name == "the weights it went on from"
+
+
+def test_what_the_card_says_of_the_start(trained, tmp_path):
+    trainer, out, *_ = trained
+    config = trainer_config(trainer)
+    for changed in ({"seed": 2}, {"held_out": 7}, {"most": ["squad=3"]}, {"sets": ["squad", "qed"]}):
+        assert "may not have been new to them" in went_on(str(out), "d", {**config, **changed})
+    assert "on other sets" in went_on(str(out), "d", {**config, "sets": ["qed"]})
+    assert "without the examples" in went_on(str(out), "d", {**config, "steps": 9, "again": 0.0})
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((out / name).read_bytes())
+    assert "is not known" in went_on(str(tmp_path), "d", config)
+
+
+def test_a_start_that_cannot_be_is_refused_before_anything_is_read(trained, tmp_path, tiny_encoder_path):
+    trainer, out, *_ = trained
+    nowhere = tmp_path / "no data"
+
+    def refused(error, match, into=tmp_path, **options):
+        with pytest.raises(error, match=match):
+            dataclasses.replace(trainer, **options).run(into, data=nowhere)
+
+    refused(ModelError, "nothing/there", start="nothing/there")
+    refused(ModelError, "no weights of ragzip", start=tiny_encoder_path)
+    refused(ModelError, "not a provence from", start=str(out), base="all-minilm-l6-v2")
+    refused(ModelError, "checksum", start=str(out), start_sha256="0" * 64)
+    refused(UsageError, "another --out|weights to go on from", into=out, start=str(out))
+    save_tuned(
+        tmp_path / "other",
+        architecture="dual_encoder",
+        base=tiny_encoder_path,
+        max_tokens=64,
+        tensors={"heads.a.weight": torch.zeros(1, 4)},
+    )
+    refused(ModelError, "a dual_encoder from", start=str(tmp_path / "other"))
+
+
+def test_a_training_that_asks_nothing_again_reads_once(trained, small_data, tmp_path):
+    trainer, *_ = trained
+    report = dataclasses.replace(trainer, again=0.0, steps=2).run(tmp_path, data=small_data)
+    assert "again" not in report.metrics
+    card = read_card(tmp_path)
+    assert len(card.results) == 1
+    assert "second look" not in card.labels + card.limits
+    assert load_pruner(str(tmp_path), dtype="fp32", device="cpu").hops == 1
 
 
 def test_metrics_of_a_model_that_knows_and_of_one_that_does_not(trained, small_data):
-    import torch
-
     trainer, *_ = trained
     kept, held = trainer.examples(small_data)
-    _, groups = trainer.groups(kept, held)
+    _, groups, _ = trainer.groups(kept, held)
 
     class Knows:
         device, sign = "cpu", 1.0
@@ -188,6 +286,10 @@ def test_metrics_of_a_model_that_knows_and_of_one_that_does_not(trained, small_d
         ({"most": ("squad",)}, "most"),
         ({"repeat": ("squad=x",)}, "repeat"),
         ({"negatives": 0}, "negatives"),
+        ({"again": -0.1}, "again"),
+        ({"again": 1.5}, "again"),
+        ({"start": ""}, "start"),
+        ({"start_sha256": "0" * 64}, "start_sha256"),
         ({"max_tokens": 8}, "max_tokens"),
         ({"window": 8}, "window"),
         ({"batch": 0}, "batch"),
