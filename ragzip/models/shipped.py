@@ -73,7 +73,7 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 method="provence",
                 base=EMBEDDER,
                 licence="CC-BY-SA-4.0",
-                sha256="3d45c97d53080f1aaa7feb64ead9c56bc336cca7a73f05adc4c1eda305c876ac",
+                sha256="f9fbf4ec411b6afdc7d1c43cc4ff31797b422a6a894b7c9f69c168e44a047004",
             ),
             ShippedSpec(
                 name=LLMLINGUA2,
