@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "rerank"
 SETS = ("hotpotqa_pooled500", "cranfield", "scifact_retrieval", "dbpedia_small")
 STEPS = ("hotpotqa_pooled500",)  # sets with questions of several steps: also with a second look
-DEPTH, LIMIT, SEED = 50, 100, 0
+DEPTH, LIMIT, SEED = 50, 200, 0
 METRICS = ("ndcg@10", "recall@5", "mrr", "retrieve_seconds")
 
 
@@ -30,7 +30,6 @@ def run() -> dict[str, Any]:
     from ragzip.pipelines import Pipeline
     from ragzip.retrievers.bm25 import BM25
     from ragzip.retrievers.dense import Dense
-    from ragzip.retrievers.fusion import Fusion
     from ragzip.retrievers.rerank import Rerank
 
     results: dict[str, Any] = {}
@@ -43,7 +42,6 @@ def run() -> dict[str, Any]:
         dense = Dense(index=str(index), top_k=20)
         rerank = Rerank(dense, depth=DEPTH)
         retrievers = {"bm25": BM25(index=str(index), top_k=20), "dense": dense, "rerank": rerank}
-        retrievers["fusion of dense and rerank"] = Fusion((dense, rerank), depth=DEPTH, top_k=20)
         if name in STEPS:
             retrievers["rerank, second look"] = Rerank(dense, depth=DEPTH, hops=2)
         rows = [Row(n, Pipeline(Echo(), r), baseline="dense") for n, r in retrievers.items()]
@@ -69,8 +67,7 @@ def render(record: dict[str, Any]) -> str:
     lines = [
         f"`{record['command']}`, {record['when']}, " + ", ".join(f"{k} {v}" for k, v in record["environment"].items()),
         "",
-        f"Up to {LIMIT} questions a set, drawn with seed {SEED}. `rerank` orders the first {DEPTH} passages of `dense`;"
-        " `fusion` adds up the reciprocal ranks of both."
+        f"Up to {LIMIT} questions a set, drawn with seed {SEED}. `rerank` orders the first {DEPTH} passages of `dense`."
         " In brackets the 95 % interval; `+` and `-`: different from `dense` (paired randomisation test, Holm over the"
         " rows of the set).",
         "",
