@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 from ragzip.errors import ConfigError
 from ragzip.protocols import Counter
@@ -16,7 +17,7 @@ def check_share(name: str, value: float | None) -> None:
 
 def check_count(name: str, value: int | None, *, least: int = 0) -> None:
     """A whole number from ``least`` on, or None."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+    if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
         raise ConfigError(name, f"must be a whole number, not {value!r}")
     if value is not None and value < least:
         raise ConfigError(name, f"must be at least {least}, not {value!r}")

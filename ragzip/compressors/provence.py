@@ -51,10 +51,10 @@ class Provence(SentenceScorer):
         top_k: Passages kept, the most relevant, and those with what must be kept by force; None keeps all.
         dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
-        hops: How often the passages are read; from the second time on, the ten that have most words in common with
-            the question and what was found. None is as often as the model was
-            trained for: once, or twice for weights of ``ragzip train provence`` as they are made now, ragzip's own
-            among them. It ends earlier where no sentence reaches 0.1 and where the question is so long (about 80
+        hops: How often passages are read; from the second time on, the ten of other documents that have most words in
+            common with the question and what was found. None is as often as the model was trained for: twice for
+            ragzip's own weights and those of ``ragzip train provence`` from questions that several passages help,
+            else once. It ends earlier where no sentence reaches 0.1, and where the question is so long (about 56
             tokens) that a sentence has no room beside it.
     """
 

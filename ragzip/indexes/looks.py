@@ -29,7 +29,7 @@ AGAIN = 10
 """Passages that are read again, at most: looks after the first one cost the same for any number of passages."""
 
 _TITLE = 80  # characters of a title: it must not take the room of the sentence
-_ROOM = 12  # tokens: where the question leaves fewer, another look would read little but the question again
+_ROOM = 40  # tokens: where the question leaves fewer, another look would read little but the question again
 _WORD = re.compile(r"\w")
 
 

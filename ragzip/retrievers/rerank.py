@@ -27,8 +27,7 @@ class Rerank:
     The model is that of the compressor ``provence`` (https://arxiv.org/abs/2501.16214), which judges a passage in the
     same pass in which it marks its sentences. All passages of a question are read together, those of another question
     apart, so that a ranking does not depend on what else is asked. Long passages are read in windows, of which the
-    most relevant counts. An empty question leaves passages, order and scores as
-    they were found.
+    most relevant counts. An empty question leaves passages, order and scores as they were found.
 
     Attributes:
         retriever: Whose passages are ordered.

@@ -47,6 +47,7 @@ def _body(card: Card) -> str:
     batch = card.config.get("batch")
     drawn = f"{card.steps:,} batches of {batch} were drawn from these."
     drawn = drawn if isinstance(batch, int) and sources else ""
+    given = " from the weights it went on from" if card.config.get("start") else ""
     minutes = f" in {card.seconds / 60:,.0f} minutes" if card.seconds else ""
     where = "".join(f", {key} {value}" for key, value in card.environment.items())
     return (
@@ -67,7 +68,8 @@ def _body(card: Card) -> str:
                 "## Make it again",
                 f"```\n{card.command}\n```",
                 f"{card.steps:,} steps{minutes}, seed {card.seed}{where}. The config stands at the head of this file: "
-                f"`ragzip train {card.method} FOLDER --out OTHER`, FOLDER being that of this file, trains it again.",
+                f"`ragzip train {card.method} FOLDER --out OTHER`, FOLDER being that of this file, trains it again"
+                f"{given}.",
                 "## Files",
                 _table(["file", "SHA-256"], [[name, f"`{value}`"] for name, value in card.sha256.items()]),
             ]

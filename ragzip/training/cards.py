@@ -40,10 +40,10 @@ _LICENCE = "CC-BY-SA-4.0"
 _SAYS: Mapping[str, tuple[str, str, str]] = {
     "provence": (
         "A cross-encoder that reads a question with a passage, marks the tokens that help to answer and judges the "
-        "passage. It prunes and reranks in one pass.",
-        "By people: sentences that annotators marked as needed, and sentences that hold the answer they gave, or that "
-        "of one of its steps. Passages that do not help are those that came with the question, or those of other "
-        "questions that the base encoder finds closest; passages that hold an answer are left out of these.",
+        "passage: it prunes and reranks.",
+        "By people: sentences that annotators marked as needed, and sentences that hold the answer they gave. "
+        "Passages that do not help are those that came with the question, or those of other questions that the base "
+        "encoder finds closest; passages that hold an answer are left out of these.",
         "English only, and mostly encyclopedic text.",
     ),
     "llmlingua2": (

@@ -20,7 +20,7 @@ from ragzip.training.loop import LoopSettings, train
 from ragzip.training.negatives import mine
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.pairs import Group, drawn, make_groups, plan
-from ragzip.training.provence_card import AGAIN, write
+from ragzip.training.provence_card import AGAIN, steps_of, write
 from ragzip.training.second_looks import second_looks
 from ragzip.training.starts import start_digest
 
@@ -133,14 +133,14 @@ class ProvenceTraining:
             out,
             config={**trainer_config(self), "data": fingerprint(examples[0])},
             best="score",
-            save=partial(self._save, out, 2 if later else 1),
+            save=partial(self._save, out, 2 if self.again and steps_of(examples[0]) else 1),
             resume=resume,
             on_event=on_event,
         )
         asked = [examples[1], *([self._later(examples[1])] if later else [])]
         shown = [drawn(some, negatives=self.negatives, seed=self.seed) for some in asked]
         others = [of_groups(some, self.base, self.seed) for some in shown]
-        groups = (len(kept), len(held), len(later))
+        groups = (len(held), len(later))
         write(out, self, result, untrained, groups, examples=examples[0], baselines=others)
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)
 

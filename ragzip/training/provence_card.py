@@ -19,14 +19,19 @@ AGAIN = "again"  # the metric of questions that are asked again: the share whose
 _STEPS = "A passage that helps only together with another one (the second step of a question of two steps) is"
 _ALONE = f"{_STEPS} judged by itself and found less often."
 _TWICE = (
-    f"{_STEPS} found in the second look, where the first one found the right sentence; third and fourth steps are "
-    "found less often."
+    f"{_STEPS} found more often in the second look, if the first one found the right sentence, and found less often "
+    "from the third step on."
 )
 _ASKED = (
     "For the second look, questions are asked again together with a sentence that helps, or at times one that does "
-    "not: what helps then are the other passages that help, or none where there was only one. Sentences of MuSiQue are "
-    "marked where they answer one of the question's steps."
+    "not: what helps then are the other passages that help, or none where there was only one."
 )
+_MUSIQUE = "Sentences of MuSiQue are marked where they answer one of the question's steps."
+
+
+def steps_of(examples: Sequence[Example]) -> bool:
+    """Whether there are questions that several passages help: only these teach what a second look can find."""
+    return any(len(example.positives) > 1 for example in examples)
 
 
 def write(
@@ -34,7 +39,7 @@ def write(
     settings: ProvenceTraining,
     result: LoopResult,
     untrained: Mapping[str, float],
-    groups: tuple[int, int, int],
+    groups: tuple[int, int],
     *,
     examples: Sequence[Example] | None = None,
     baselines: Sequence[Mapping[str, Mapping[str, float]]] = (),
@@ -48,7 +53,7 @@ def write(
         settings: What they were trained with.
         result: How training ended; its metrics are those on held-out groups.
         untrained: The same metrics before training.
-        groups: How many were trained on, how many held out, and how many of these that are asked again.
+        groups: How many were held out, and how many of held-out questions that are asked again.
         examples: What was trained on, for the numbers by set; None reads the sets once more, without mining.
         baselines: The same metrics of other methods, by name: on held-out groups, and on those that are asked again.
         data: Where they are read then; see ``data_dir``.
@@ -67,7 +72,7 @@ def write(
         most = numbers("most", settings.most)
         found = read_examples(settings.sets, data=data, seed=settings.seed, most=most)
         _, examples = hold_out(found, settings.held_out, settings.seed)
-    kept, held, later = groups
+    held, later = groups
     first, *second = baselines or ({},)
     metrics = {name: value for name, value in result.metrics.items() if name != AGAIN}
     card = card_of(
@@ -77,15 +82,17 @@ def write(
         examples=examples,
         held=held,
         baselines=first,
-        what=f"{held:,} groups that were held out of {kept + held:,}: a question with a passage that helps and "
-        f"{settings.negatives} that do not",
+        what=f"{held:,} held-out groups: a question with a passage that helps and {settings.negatives} that do not",
     )
-    limits, labels, tables = f"{card.limits} {_ALONE}", card.labels, list(card.results)
+    twice, tables = bool(settings.again) and steps_of(examples), list(card.results)
+    limits = f"{card.limits} {_TWICE if twice else _ALONE}"
+    more_labels = [_MUSIQUE] * ("musique" in settings.sets) + [_ASKED] * bool(settings.again)
     if later:
-        limits, labels = f"{card.limits} {_TWICE}", f"{labels} {_ASKED}"
         names = [row.name for row in card.results[0].rows[:2]]
         rows = dict(zip(names, (result.metrics, untrained), strict=True)) | dict(*second)
         what = f"{later:,} groups of held-out questions that are asked again, with a sentence beside the question"
         shares = {name: {"passage": values.get(AGAIN, values.get("passage", 0.0))} for name, values in rows.items()}
         tables.append(results_of(what, shares))
-    return write_card(out, replace(card, labels=labels, limits=limits, results=(*tables, *more)))
+    return write_card(
+        out, replace(card, labels=" ".join([card.labels, *more_labels]), limits=limits, results=(*tables, *more))
+    )

@@ -12,6 +12,7 @@ from ragzip.models.tuned import read_tuned_config
 from ragzip.training.card import hashes, read_card
 
 _SPLIT = ("sets", "most", "held_out", "seed")  # what decides which examples are held out
+_CLEAN = "without the examples that are held out here"
 
 
 def start_digest(start: str, *, base: str, out: Path) -> str:
@@ -51,10 +52,13 @@ def went_on(start: str, digest: str, config: Mapping[str, Any]) -> str:
     try:
         card = read_card(resolve(start))
     except ModelError:
-        return f"{said}. They have no card: it is not known whether they were trained on what is held out here."
+        card = None
+    if card is None or card.sha256.get("model.safetensors") != digest:
+        return f"{said}. Without their card it is not known whether they were trained on what is held out here."
     said += f"; they had {card.steps:,} steps behind them"
-    if all(card.config.get(name) == config.get(name) for name in _SPLIT):
-        return f"{said}, without the examples that are held out here."
-    if set(card.config.get("sets", ())).isdisjoint(config.get("sets", ())):
-        return f"{said}, on other sets."
+    earlier = card.config.get("start") is None or _CLEAN in card.about  # what they went on from themselves
+    if earlier and all(card.config.get(name) == config.get(name) for name in _SPLIT):
+        return f"{said}, {_CLEAN}."
+    if earlier and set(card.config.get("sets", ())).isdisjoint(config.get("sets", ())):
+        return f"{said}, on other sets, which may share questions with these."
     return f"{said}, and held out other examples: some of those held out here may not have been new to them."

@@ -99,6 +99,22 @@ def test_law_for_what_writes(law):
     law_of(make, law, examples=3, extractive=False)()
 
 
+def test_provence_reads_twice_and_finds_the_second_step():
+    assert Provence().load().hops == 2
+    found = (
+        Passage("film", "The Quiet Harbour is a film of 1971. It was directed by Ines Marchetti.", "The Quiet Harbour"),
+        Passage("tea", "Tea is grown in the hills. It is sold in small boxes.", "Tea"),
+        Passage("ines", "Ines Marchetti was born in Bruges. She liked long walks.", "Ines Marchetti"),
+        Passage("aiko", "Aiko Watanabe was born in Sapporo. She paints.", "Aiko Watanabe"),
+    )
+    context = context_of(Query("Where was the director of The Quiet Harbour born?"), found)
+    (after,) = Provence().compress([context])
+    text = " ".join(segment.text for segment in after.segments)
+    assert "directed by Ines Marchetti" in text
+    assert "born in Bruges" in text
+    assert "small boxes" not in text
+
+
 @given(PLANTED)
 @settings(max_examples=25)
 def test_provence_puts_the_sentence_that_answers_first(drawn):

@@ -13,7 +13,7 @@ import torch
 from ragzip.errors import ConfigError, ModelError, UsageError
 from ragzip.models import load_pruner
 from ragzip.models.tuned import save_tuned
-from ragzip.training.card import Results, Row, check_card, read_card
+from ragzip.training.card import Results, Row, check_card, read_card, write_card
 from ragzip.training.joint import Joint, evaluate
 from ragzip.training.loop import LoopResult
 from ragzip.training.options import make_trainer, trainer_config
@@ -123,7 +123,7 @@ def test_the_card(trained, small_data):
     }
     assert sum(source.rows for source in card.data) == len(kept)
     table, again = card.results
-    assert re.match(r"\d+ groups that were held out of \d+: .* 2 that do not", table.data)
+    assert re.match(r"\d+ held-out groups: .* 2 that do not", table.data)
     assert {**dict(zip(table.metrics, table.rows[0].values, strict=True)), "again": again.rows[0].values[0]} == (
         report.metrics
     )
@@ -142,8 +142,8 @@ def test_a_card_with_more_results_and_counts_that_are_read_again(trained, small_
     before = read_card(out)
     more = Results("hotpotqa dev", ("f1",), (Row("provence", "trained", (0.5,)), Row("bm25", "baseline", (0.6,))))
     result = LoopResult(report.steps, report.seconds, report.metrics, report.stopped)
-    card = write(out, trainer, result, {"score": 0.1}, (90, 10, 0), data=small_data, more=[more])
-    assert card.results[0].data.startswith("10 groups that were held out of 100:")
+    card = write(out, trainer, result, {"score": 0.1}, (10, 0), data=small_data, more=[more])
+    assert card.results[0].data.startswith("10 held-out groups:")
     assert card.results[1] == more
     assert any("does not beat bm25" in loss for loss in card.results[1].losses())
     assert {s.name for s in card.data} == {s.name for s in before.data}
@@ -206,18 +206,26 @@ def test_training_goes_on_from_trained_weights(trained, small_data, tmp_path):
     assert f"SHA-256 `{digest}`" in card.about
     assert "60 steps behind them, without the examples that are held out here." in card.about
     assert card.results[0].rows[1].name == "the weights it went on from"
+    assert "trains it again from the weights it went on from." in (tmp_path / "README.md").read_text()
 
 
 def test_what_the_card_says_of_the_start(trained, tmp_path):
     trainer, out, *_ = trained
     config = trainer_config(trainer)
+    digest = read_card(out).sha256["model.safetensors"]
     for changed in ({"seed": 2}, {"held_out": 7}, {"most": ["squad=3"]}, {"sets": ["squad", "qed"]}):
-        assert "may not have been new to them" in went_on(str(out), "d", {**config, **changed})
-    assert "on other sets" in went_on(str(out), "d", {**config, "sets": ["qed"]})
-    assert "without the examples" in went_on(str(out), "d", {**config, "steps": 9, "again": 0.0})
+        assert "may not have been new to them" in went_on(str(out), digest, {**config, **changed})
+    assert "on other sets" in went_on(str(out), digest, {**config, "sets": ["qed"]})
+    assert "without the examples" in went_on(str(out), digest, {**config, "steps": 9, "again": 0.0})
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((out / name).read_bytes())
-    assert "is not known" in went_on(str(tmp_path), "d", config)
+    assert "is not known" in went_on(str(tmp_path), digest, config)
+    assert "is not known" in went_on(str(out), "0" * 64, config)  # the card of other weights
+    chained = dataclasses.replace(read_card(out), config={**config, "start": "x", "start_sha256": "d"})
+    write_card(tmp_path, chained)
+    assert "may not have been new" in went_on(str(tmp_path), digest, config)
+    write_card(tmp_path, dataclasses.replace(chained, about="From x, without the examples that are held out here."))
+    assert "steps behind them, without the examples" in went_on(str(tmp_path), digest, config)
 
 
 def test_a_start_that_cannot_be_is_refused_before_anything_is_read(trained, tmp_path, tiny_encoder_path):
@@ -250,6 +258,7 @@ def test_a_training_that_asks_nothing_again_reads_once(trained, small_data, tmp_
     card = read_card(tmp_path)
     assert len(card.results) == 1
     assert "second look" not in card.labels + card.limits
+    assert "trains it again." in (tmp_path / "README.md").read_text()
     assert load_pruner(str(tmp_path), dtype="fp32", device="cpu").hops == 1
 
 
