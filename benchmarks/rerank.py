@@ -14,7 +14,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "rerank"
 SETS = ("hotpotqa_pooled500", "cranfield", "scifact_retrieval", "dbpedia_small")
-STEPS = ("hotpotqa_pooled500",)  # sets with questions of several steps: also with a second look
 DEPTH, LIMIT, SEED = 50, 200, 0
 METRICS = ("ndcg@10", "recall@5", "mrr", "retrieve_seconds")
 
@@ -28,6 +27,7 @@ def run() -> dict[str, Any]:
     from ragzip.indexes import build
     from ragzip.ingest import Document
     from ragzip.pipelines import Pipeline
+    from ragzip.protocols import Retriever
     from ragzip.retrievers.bm25 import BM25
     from ragzip.retrievers.dense import Dense
     from ragzip.retrievers.rerank import Rerank
@@ -40,10 +40,9 @@ def run() -> dict[str, Any]:
             documents = (Document(p.id, p.text, p.title, {"id": p.id}) for p in data.corpus)
             build(documents, index, sync=True)
         dense = Dense(index=str(index), top_k=20)
-        rerank = Rerank(dense, depth=DEPTH)
-        retrievers = {"bm25": BM25(index=str(index), top_k=20), "dense": dense, "rerank": rerank}
-        if name in STEPS:
-            retrievers["rerank, second look"] = Rerank(dense, depth=DEPTH, hops=2)
+        retrievers: dict[str, Retriever] = {"bm25": BM25(index=str(index), top_k=20), "dense": dense}
+        retrievers["rerank"] = Rerank(dense, depth=DEPTH)
+        retrievers["rerank, one look"] = Rerank(dense, depth=DEPTH, hops=1)
         rows = [Row(n, Pipeline(Echo(), r), baseline="dense") for n, r in retrievers.items()]
         found = evaluate(
             rows, data, RUNS / name / "run", Settings(LIMIT, SEED, metrics=METRICS, generate=False, baseline="dense")

@@ -39,7 +39,7 @@ class Rerank:
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
         hops: How often passages are read: from the second time on, for questions of several steps, the question
             together with the best sentence found before, and the ten passages that have most words in common with
-            both. The highest relevance counts.
+            both. The highest relevance counts. None is as often as the model was trained for, as in ``provence``.
     """
 
     retriever: Retriever
@@ -48,7 +48,7 @@ class Rerank:
     top_k: int = 20
     dtype: Dtype = "auto"
     device: str = "auto"
-    hops: int = 1
+    hops: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.retriever, Retriever):
@@ -57,7 +57,8 @@ class Rerank:
             raise ConfigError("model", f"must be the name or folder of a model, not {self.model!r}")
         at_least("depth", self.depth, 1)
         at_least("top_k", self.top_k, 1)
-        at_least("hops", self.hops, 1)
+        if self.hops is not None:
+            at_least("hops", self.hops, 1)
         check_options(self.dtype, self.device)
 
     def load(self) -> Pruner:
@@ -82,8 +83,10 @@ class Rerank:
     def _order(self, query: Query, passages: Sequence[Passage]) -> list[Passage]:
         if not passages or not query.text.strip():
             return list(passages)
-        given = [looks.Read(p.text, p.title, tuple(sentences(p.text)) if self.hops > 1 else (), p.id) for p in passages]
-        judged = looks.judge(self._model(), query.text, given, hops=self.hops)
+        model = self._model()
+        hops = model.hops if self.hops is None else self.hops
+        given = [looks.Read(p.text, p.title, tuple(sentences(p.text)) if hops > 1 else (), p.id) for p in passages]
+        judged = looks.judge(model, query.text, given, hops=hops)
         scored = [replace(p, score=one.relevance) for p, one in zip(passages, judged, strict=True)]
         return sorted(scored, key=lambda passage: -(passage.score or 0.0))
 

@@ -35,7 +35,9 @@ class Fixed:
 
 
 class Relevances:
-    """A pruner for which a passage is as relevant as its text says."""
+    """A pruner for which a passage is as relevant as its text says; it reads once."""
+
+    hops = 1
 
     def __init__(self):
         self.calls, self.loaded = [], []
@@ -95,7 +97,10 @@ def test_a_question_is_one_batch_of_its_own(model):
 def test_another_look_reads_the_best_sentence_beside_the_question(model):
     texts = [f"{score} of one sentence" for score in ("0.1", "0.9", "0.5")]
     found = [Passage(name.lower(), text, name) for name, text in zip("ABC", texts, strict=True)]
-    reranker = Rerank(Fixed(x=found), hops=3)
+    reranker = Rerank(Fixed(x=found))
+    model.hops = 3
+    assert len(Rerank(Fixed(x=found), hops=1).retrieve([Query("x")])[0]) == 3
+    model.calls.clear()
     (got,) = reranker.retrieve([Query("x")])
     assert [p.id for p in got] == ["b", "c", "a"]
     assert model.calls == [
