@@ -29,7 +29,7 @@ AGAIN = 10
 """Passages that are read again, at most: looks after the first one cost the same for any number of passages."""
 
 _TITLE = 80  # characters of a title: it must not take the room of the sentence
-_ROOM = 40  # tokens: where the question leaves fewer, another look would read little but the question again
+_ROOM = 0.4  # of the tokens before the passage: with fewer left, another look would read the question and little more
 _WORD = re.compile(r"\w")
 
 
@@ -75,7 +75,7 @@ def judge(pruner: Pruner, question: str, given: Sequence[Read], *, hops: int | N
 
     found = pruner.judge(question, [one.text for one in given], [one.title for one in given])
     more_looks = (pruner.hops if hops is None else hops) - 1
-    if more_looks and pruner.room(question) < _ROOM:
+    if more_looks and pruner.room(question) < _ROOM * pruner.room(""):
         return found
     followed: set[str] = set()
     for _ in range(more_looks):

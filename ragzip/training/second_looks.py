@@ -31,7 +31,8 @@ def second_looks(examples: Sequence[Example], *, share: float, seed: int) -> lis
         if len(example.positives) > 1:
             found += _followed(example, draw)
         elif draw.random() < share and example.negatives:
-            found += [replace(one, positives=()) for one in _after(example, example.positives[0], draw)]
+            known = [one for marked in example.positives for one in _after(example, marked, draw)]
+            found += [replace(one, positives=()) for one in known]
     return found
 
 

@@ -12,10 +12,12 @@ from ragzip.compressors.llmlingua2 import LLMLingua2
 from ragzip.compressors.provence import Provence, means
 from ragzip.compressors.recomp_abstractive import RecompAbstractive
 from ragzip.compressors.recomp_extractive import RecompExtractive
+from ragzip.indexes.looks import Read, judge
 from ragzip.models import default_counter
 from ragzip.models.shipped import SHIPPED
 from ragzip.retrievers.rerank import Rerank
 from ragzip.testing import CompressorContract
+from ragzip.text import sentences
 from ragzip.types import Passage, Query, context_of
 
 pytestmark = pytest.mark.models
@@ -99,20 +101,26 @@ def test_law_for_what_writes(law):
     law_of(make, law, examples=3, extractive=False)()
 
 
-def test_provence_reads_twice_and_finds_the_second_step():
+def test_provence_reads_twice_and_is_surer_of_the_second_step():
     assert Provence().load().hops == 2
+    film = "The Quiet Harbour is a 1971 drama film directed by Ines Marchetti and starring Peter Okafor. It was long."
+    ines = "Ines Marchetti (born 4 May 1932 in Bruges) was a Belgian film director and screenwriter. She liked walks."
     found = (
-        Passage("film", "The Quiet Harbour is a film of 1971. It was directed by Ines Marchetti.", "The Quiet Harbour"),
+        Passage("film", film, "The Quiet Harbour"),
         Passage("tea", "Tea is grown in the hills. It is sold in small boxes.", "Tea"),
-        Passage("ines", "Ines Marchetti was born in Bruges. She liked long walks.", "Ines Marchetti"),
+        Passage("ines", ines, "Ines Marchetti"),
         Passage("aiko", "Aiko Watanabe was born in Sapporo. She paints.", "Aiko Watanabe"),
     )
-    context = context_of(Query("Where was the director of The Quiet Harbour born?"), found)
-    (after,) = Provence().compress([context])
+    query = Query("Where was the director of The Quiet Harbour born?")
+    (after,) = Provence().compress([context_of(query, found)])
     text = " ".join(segment.text for segment in after.segments)
     assert "directed by Ines Marchetti" in text
-    assert "born in Bruges" in text
+    assert "4 May 1932 in Bruges" in text
     assert "small boxes" not in text
+    given_ = [Read(p.text, p.title, tuple(sentences(p.text)), p.id) for p in found]
+    once, twice = (judge(Provence().load(), query.text, given_, hops=hops)[2] for hops in (1, 2))
+    assert twice.relevance > once.relevance + 0.01
+    assert twice.keep.mean() > once.keep.mean() + 0.01
 
 
 @given(PLANTED)
@@ -257,7 +265,7 @@ class Given:
 def test_reranking_is_the_same_pass():
     question = "How many hills has Rome?"
     passages = [Passage("tea", "Tea is grown in Assam."), Passage("rome", "Rome has seven hills.", "Rome")]
-    (found,) = Rerank(Given(passages)).retrieve([Query(question)])
+    (found,) = Rerank(Given(passages), hops=1).retrieve([Query(question)])
     judged = Provence().load().judge(question, [p.text for p in passages], [p.title for p in passages])
     assert [passage.id for passage in found] == ["rome", "tea"]
     assert [passage.score for passage in found] == [judged[1].relevance, judged[0].relevance]
