@@ -52,6 +52,11 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "recomp_abstractive": "ragzip.compressors.recomp_abstractive:RecompAbstractive",
         "summary": "ragzip.compressors.summary:Summary",
         "gate": "ragzip.compressors.gate:Gate",
+        "xrag": "ragzip.compressors.xrag:XRAG",
+        "comp_llm": "ragzip.compressors.comp_llm:CompLLM",
+        "icae": "ragzip.compressors.icae:ICAE",
+        "refrag": "ragzip.compressors.refrag:REFRAG",
+        "text_then_soft": "ragzip.compressors.text_then_soft:TextThenSoft",
         "budget": "ragzip.compressors.budget:Budget",
         "stack": "ragzip.protocols._compressor:Stack",
     },
@@ -71,6 +76,10 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "llmlingua2": "ragzip.training.llmlingua2:LLMLingua2Training",
         "recomp_extractive": "ragzip.training.recomp_extractive:RecompExtractiveTraining",
         "recomp_abstractive": "ragzip.training.recomp_abstractive:RecompAbstractiveTraining",
+        "xrag": "ragzip.training.xrag:XRAGTraining",
+        "comp_llm": "ragzip.training.comp_llm:CompLLMTraining",
+        "icae": "ragzip.training.icae:ICAETraining",
+        "refrag": "ragzip.training.refrag:REFRAGTraining",
     },
 }
 

@@ -18,12 +18,14 @@ SEPARATOR = "\n\n"
 def lay_out(context: Context[S_co], *, titles: bool = True) -> tuple[str | S_co, ...]:
     """The context's segments with titles and separators between them, as pieces of a prompt.
 
-    A title is printed once for neighbouring segments of one passage. Segments without text or rows are left out.
+    A title is printed once for neighbouring segments of one passage, and nothing at all where one of the two is soft:
+    rows and text of one passage are read on. Segments without text or rows are left out.
     Where passage ids repeat, the first passage counts, as in ``Context.passage``.
     """
     by_id = {passage.id: passage.title for passage in reversed(context.passages)} if titles else {}
     pieces: list[str | S_co] = []
     last_passage: str | None = None
+    last: Segment | None = None
     for segment in context.segments:
         if isinstance(segment, TextSegment) and not segment.text.strip():
             continue
@@ -31,11 +33,13 @@ def lay_out(context: Context[S_co], *, titles: bool = True) -> tuple[str | S_co,
             continue
         passage_id = segment.sources[0].passage_id if segment.sources else None
         title = by_id.get(passage_id, "") if passage_id is not None and passage_id != last_passage else ""
-        lead = (SEPARATOR if pieces else "") + (title + "\n" if title else "")
+        same = passage_id is not None and passage_id == last_passage
+        on = same and (isinstance(segment, SoftSegment) or isinstance(last, SoftSegment))
+        lead = (SEPARATOR if pieces and not on else "") + (title + "\n" if title else "")
         if lead:
             pieces.append(lead)
         pieces.append(segment)
-        last_passage = passage_id
+        last_passage, last = passage_id, segment
     return tuple(pieces)
 
 

@@ -5,11 +5,15 @@ A new method is tested by being named in the registry; it needs an entry here, a
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import re
+import shutil
+import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,10 +21,12 @@ import numpy as np
 
 from ragzip.compressors.bm25_sentences import BM25Sentences
 from ragzip.compressors.budget import Budget
+from ragzip.compressors.comp_llm import CompLLM
 from ragzip.compressors.coverage import Coverage
 from ragzip.compressors.dedupe import Dedupe
 from ragzip.compressors.exit import EXIT
 from ragzip.compressors.gate import Gate
+from ragzip.compressors.icae import ICAE
 from ragzip.compressors.identity import Identity
 from ragzip.compressors.llmlingua import LLMLingua
 from ragzip.compressors.llmlingua2 import LLMLingua2
@@ -29,17 +35,22 @@ from ragzip.compressors.provence import Provence
 from ragzip.compressors.random_sentences import RandomSentences
 from ragzip.compressors.recomp_abstractive import RecompAbstractive
 from ragzip.compressors.recomp_extractive import RecompExtractive
+from ragzip.compressors.refrag import REFRAG
 from ragzip.compressors.reorder import Reorder
 from ragzip.compressors.selective_context import SelectiveContext
 from ragzip.compressors.semantic_drop import SemanticDrop
 from ragzip.compressors.sentence_filter import SentenceFilter
 from ragzip.compressors.structured import Structured
 from ragzip.compressors.summary import Summary
+from ragzip.compressors.text_then_soft import TextThenSoft
 from ragzip.compressors.top_k import TopK
 from ragzip.compressors.truncate import Truncate
+from ragzip.compressors.xrag import XRAG
 from ragzip.models.pruner import Judged
 from ragzip.models.token_classifier import TokenScores
 from ragzip.protocols import Compressor, Stack
+from ragzip.testing.models import tiny_causal_lm, tiny_encoder
+from ragzip.testing.soft import tiny_soft
 from ragzip.tokens import TokenCounter
 from ragzip.types import Generation
 
@@ -127,12 +138,41 @@ COMPRESSORS: dict[str, list[Callable[[], Compressor[Any, Any]]]] = {
         lambda: Gate(threshold=0.6, force_keep=("titles", "numbers"), force_pattern="漢"),
         lambda: Gate(by="perplexity", threshold=0.1),
     ],
+    "xrag": [lambda: XRAG(soft_model("xrag"), dtype="fp32")],
+    "comp_llm": [
+        lambda: CompLLM(soft_model("comp_llm"), dtype="fp32"),
+        lambda: CompLLM(soft_model("comp_llm"), dtype="fp32", rate=2),
+    ],
+    "icae": [lambda: ICAE(soft_model("icae"), dtype="fp32")],
+    "refrag": [
+        lambda: REFRAG(soft_model("refrag"), dtype="fp32"),
+        lambda: REFRAG(soft_model("refrag"), dtype="fp32", expand=0.5, policy="provence"),
+        lambda: REFRAG(soft_model("refrag"), dtype="fp32", policy="perplexity", budget=12),
+        lambda: REFRAG(soft_model("refrag"), dtype="fp32", expand=1.0, policy="trained", budget=20),
+    ],
+    "text_then_soft": [
+        lambda: TextThenSoft(XRAG(soft_model("xrag"), dtype="fp32"), budget=12),
+        lambda: TextThenSoft(CompLLM(soft_model("comp_llm"), dtype="fp32"), text=1),
+    ],
     "budget": [lambda: Budget(12), lambda: Budget(0)],
     "stack": [Stack, lambda: Stack((Dedupe(), SentenceFilter(keep=0.6), Reorder()), min_tokens=3)],
 }
 
 ABSTRACTIVE = frozenset({"recomp_abstractive", "summary"})
 """Those that write new text: it is not what their spans say."""
+
+
+SOFT = frozenset({"xrag", "comp_llm", "icae", "refrag", "text_then_soft"})
+"""Those whose output holds rows of input embeddings."""
+
+
+@cache
+def soft_model(architecture: str) -> str:
+    """A folder of random weights over tiny models, made once in a process."""
+    root = Path(tempfile.mkdtemp(prefix="ragzip-soft-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    encoder = tiny_encoder(root / "encoder") if architecture in ("xrag", "refrag") else ""
+    return str(tiny_soft(root / architecture, architecture, base=tiny_causal_lm(root / "lm"), encoder=encoder))
 
 
 class HashedWords:

@@ -114,7 +114,7 @@ class Layout:
             whole = [(self.units[units[0]].start, self.units[units[-1]].end)]
             part: Segment | None = segment
             if isinstance(segment, TextSegment) and stretches != whole:
-                part = _take(segment, stretches, self.passages, self._fine)
+                part = take(segment, stretches, self.passages, self._fine)
             if part is not None:
                 segments.append(part)
         return Context(self.context.query, tuple(segments), self.context.passages)
@@ -155,14 +155,14 @@ def _break(text: str, start: int, stop: int) -> int:
     return near if near > start else stop
 
 
-def _take(
+def take(
     segment: TextSegment, stretches: Sequence[Stretch], passages: Mapping[str, Passage], fine: bool
 ) -> TextSegment | None:
     """The segment with only these stretches of its text; None where nothing is left."""
-    return _taken(segment, stretches, _pieces(segment, passages), passages, fine)
+    return take_from(segment, stretches, _pieces(segment, passages), passages, fine)
 
 
-def _taken(
+def take_from(
     segment: TextSegment,
     stretches: Sequence[Stretch],
     pieces: list[tuple[int, Span]] | None,

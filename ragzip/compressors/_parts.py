@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from typing import Literal, cast
 
-from ragzip.compressors._layout import _pieces, _take, _taken
+from ragzip.compressors._layout import _pieces, take, take_from
 from ragzip.compressors._structures import is_json, json_literal, json_prose, structures
 from ragzip.errors import ConfigError
 from ragzip.protocols import Counter
@@ -83,7 +83,7 @@ def take_apart(context: Context[TextSegment]) -> list[Part]:
                 place = (start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip()))
             else:
                 place = (start, end)
-            taken = _taken(segment, [place], pieces, passages, fine=False) if piece.strip() else None
+            taken = take_from(segment, [place], pieces, passages, fine=False) if piece.strip() else None
             if taken is not None:
                 parts.append(Part(owner, taken, kinds[start, end]))
     return parts
@@ -206,7 +206,7 @@ class Answer:
         kept = merge(self.kept.get((index, 0), []))
         if kept == [(0, len(part.segment.text))]:
             return part.segment
-        return _take(part.segment, kept, passages, fine=False) if kept else None
+        return take(part.segment, kept, passages, fine=False) if kept else None
 
     def _value(self, index: int, number: int, value: str) -> str:
         written = self.written.get((index, number))

@@ -63,7 +63,7 @@ class CausalLM:
         return found.clone()
 
 
-def load_causal_lm(name: str, *, dtype: str = "auto", device: str = "auto") -> CausalLM:
+def load_causal_lm(name: str, *, dtype: str = "auto", device: str = "auto", own: bool = False) -> CausalLM:
     """A language model, loaded once for each process, dtype and device.
 
     Args:
@@ -71,6 +71,7 @@ def load_causal_lm(name: str, *, dtype: str = "auto", device: str = "auto") -> C
             (see ``ragzip.models.lora``), or a hub id.
         dtype: "auto", "fp32", "bf16" or "fp16".
         device: "auto", "cpu", "cuda", "cuda:N", "mps" or "xpu".
+        own: A copy of the caller's own, whose weights it may change: loaded now and shared with nobody.
 
     Raises:
         ModelError: It is not here, damaged, or no causal language model.
@@ -99,6 +100,8 @@ def load_causal_lm(name: str, *, dtype: str = "auto", device: str = "auto") -> C
             folder=folder,
         )
 
+    if own:
+        return load()
     found: CausalLM = kept(("causal_lm", canonical(name), *state(*files), str(number), device), load)
     return found
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,9 @@ from ragzip.models.weights import ADAPTER_CONFIG, is_adapter, weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of Llama-like models: what ragzip's own adapters change."""
 
 _MOST_CONFIG = 1_000_000
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
@@ -177,26 +180,40 @@ def merge(model: Any, folder: Path) -> None:
         ModelError: Tensors that are missing, that no module takes, or of the wrong shape, by name. Nothing is changed
             then.
     """
+    merge_tensors(model, read_adapter(folder), _tensors(folder), str(folder))
+
+
+def merge_tensors(model: Any, adapter: Adapter, tensors: Mapping[str, Tensor], where: str) -> None:
+    """``merge`` of tensors that are here already.
+
+    Args:
+        model: The base, as ``transformers`` opened it.
+        adapter: What its config says.
+        tensors: By the names that ``peft`` gives them.
+        where: Where they come from, for errors.
+
+    Raises:
+        ModelError: As ``merge`` does.
+    """
     import torch
 
-    adapter, tensors = read_adapter(folder), _tensors(folder)
     modules = dict(model.named_modules())
     linear = {name: module for name, module in modules.items() if isinstance(module, torch.nn.Linear)}
-    expected = _expected(folder, adapter, modules, linear, model.get_output_embeddings())
+    expected = _expected(where, adapter, modules, linear, model.get_output_embeddings())
     wanted = {_PREFIX + name + end for name in expected for end in (_A, _B)}
     missing, unexpected = sorted(wanted - tensors.keys()), sorted(tensors.keys() - wanted)
     if missing or unexpected:
         parts = [f"lack {_some(missing)}"] * bool(missing) + [f"hold {_some(unexpected)}"] * bool(unexpected)
-        raise ModelError(f"the adapter weights in {folder} {' and '.join(parts)}", hint=_TOGETHER)
+        raise ModelError(f"the adapter weights in {where} {' and '.join(parts)}", hint=_TOGETHER)
     with torch.no_grad():
         pairs = {name: (tensors[_PREFIX + name + _A], tensors[_PREFIX + name + _B]) for name in expected}
         for name, (a, b) in pairs.items():
             out, into = linear[name].weight.shape
             if a.shape != (adapter.rank, into) or b.shape != (out, adapter.rank):
                 shapes = f"{list(b.shape)} x {list(a.shape)} for {[out, into]} of rank {adapter.rank}"
-                raise ModelError(f"the adapter weights in {folder} do not fit {name}: {shapes}", hint=_TOGETHER)
+                raise ModelError(f"the adapter weights in {where} do not fit {name}: {shapes}", hint=_TOGETHER)
             if not bool(torch.isfinite(a).all() and torch.isfinite(b).all()):
-                raise ModelError(f"the adapter weights in {folder} are not finite: {name}", hint=_TOGETHER)
+                raise ModelError(f"the adapter weights in {where} are not finite: {name}", hint=_TOGETHER)
         for name, (a, b) in pairs.items():
             old = linear[name].weight
             delta = b.to(old.device, torch.float32) @ a.to(old.device, torch.float32)
@@ -206,7 +223,7 @@ def merge(model: Any, folder: Path) -> None:
 
 
 def _expected(
-    folder: Path, adapter: Adapter, modules: Iterable[str], linear: dict[str, Any], output: Any
+    where: str, adapter: Adapter, modules: Iterable[str], linear: dict[str, Any], output: Any
 ) -> dict[str, None]:
     """Names of the modules that the config wants adapted, in the model's order."""
     if adapter.targets is None:
@@ -217,12 +234,12 @@ def _expected(
         hits = [target for target in adapter.targets if name == target or name.endswith(f".{target}")]
         lonely -= set(hits)
         if hits and name not in linear:
-            raise ModelError(f"the adapter {folder} adapts {name}, which is no linear layer", hint="Not supported.")
+            raise ModelError(f"the adapter {where} adapts {name}, which is no linear layer", hint="Not supported.")
         if hits:
             found[name] = None
     if lonely:
         raise ModelError(
-            f"the adapter {folder} adapts {_some(sorted(lonely))}, which its base does not have", hint=_TOGETHER
+            f"the adapter {where} adapts {_some(sorted(lonely))}, which its base does not have", hint=_TOGETHER
         )
     return found
 

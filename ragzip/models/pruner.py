@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from ragzip.models.locate import canonical, resolve
 from ragzip.models.published_pruners import open_published
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
 from ragzip.models.token_windows import batches, windows
-from ragzip.models.tokenizer import TextTokenizer, encode_batch, well_formed
+from ragzip.models.tokenizer import TextTokenizer, well_formed
 from ragzip.models.tuned import open_tuned, read_tuned_config
 from ragzip.models.weights import weight_files
 
@@ -135,21 +134,10 @@ class Pruner:
         """Ids and offsets of each text; text that names a control token is text."""
         import numpy as np
 
-        out = []
-        encodings = encode_batch(self._text.tokenizer, texts, special=False, offsets=True)
-        for text, encoding in zip(texts, encodings, strict=True):
-            pieces, shifts = [encoding], [0]
-            if not self._text.control.isdisjoint(encoding.ids):
-                parts = self._text.split(text)
-                pieces = encode_batch(self._text.tokenizer, parts, special=False, offsets=True)
-                shifts = list(accumulate(map(len, parts[:-1]), initial=0))
-            ids = [np.asarray(piece.ids, dtype=np.int64) for piece in pieces]
-            places = [
-                np.asarray(piece.offsets, dtype=np.int64).reshape(-1, 2) + shift
-                for piece, shift in zip(pieces, shifts, strict=True)
-            ]
-            out.append((np.concatenate(ids), np.concatenate(places)))
-        return out
+        return [
+            (np.asarray(ids, dtype=np.int64), np.asarray(places, dtype=np.int64).reshape(-1, 2))
+            for ids, places in self._text.encode_places(texts)
+        ]
 
     def _parts(self, question: str, found: str) -> list[list[int]]:
         """The question's ids, in parts that leave most of the window to the passage."""

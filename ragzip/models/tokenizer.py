@@ -122,6 +122,21 @@ class TextTokenizer:
                 ids[i] = [token for part in encoded for token in part.ids]
         return ids
 
+    def encode_places(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """As ``encode``, each with the first character of every token and one past its last."""
+        found = []
+        encodings = encode_batch(self.tokenizer, texts, special=False, offsets=True)
+        for text, encoding in zip(texts, encodings, strict=True):
+            pieces, shifts = [encoding], [0]
+            if not self.control.isdisjoint(encoding.ids):
+                parts = self.split(text)
+                pieces = encode_batch(self.tokenizer, parts, special=False, offsets=True)
+                shifts = list(itertools.accumulate(map(len, parts[:-1]), initial=0))
+            ids = [token for piece in pieces for token in piece.ids]
+            both = zip(pieces, shifts, strict=True)
+            found.append((ids, [(a + shift, b + shift) for piece, shift in both for a, b in piece.offsets]))
+        return found
+
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text on its own."""
         return [len(ids) for ids in self.encode(texts)]

@@ -121,7 +121,7 @@ def check_stack(compressor: Compressor[Any, Any], generator: Generator[Any]) -> 
         problem += f"{name_of(parts[last_soft])!r} produces soft segments."
         hint = "Use a local generator ('huggingface') for soft compression, or text compressors before this one."
         raise StackError("generator", problem + "\n" + table(parts, -1), hint=hint)
-    model = getattr(generator, "model", "")
+    model = getattr(generator, "space", "") or getattr(generator, "model", "")
     if space and SOFT in current and model and space != model:
         problem = f"the model is {model!r}, but compressors[{last_soft}] {name_of(parts[last_soft])!r} "
         problem += f"writes embeddings of {space!r}."

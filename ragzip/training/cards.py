@@ -131,7 +131,7 @@ def card_of(
         seed=int(config["seed"]),
         seconds=round(result.seconds, 1),
         results=(table, *more),
-        environment=_environment(),
+        environment=environment(),
     )
 
 
@@ -147,7 +147,8 @@ def results_of(what: str, found: Mapping[str, Mapping[str, float]]) -> Results:
     return Results(what, metrics, rows)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Versions and hardware, for a card."""
     import torch
     import transformers
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,7 +134,7 @@ def rate(step: int, settings: LoopSettings) -> float:
 
 def train(
     named: Sequence[tuple[str, Any]],
-    loss_of: Callable[[int], Tensor],
+    loss_of: Callable[[int], Tensor | Iterable[Tensor]],
     evaluate: Callable[[], Mapping[str, float]],
     settings: LoopSettings,
     out: Path,
@@ -149,8 +149,9 @@ def train(
 
     Args:
         named: Parameters with their names; their values are changed in place.
-        loss_of: The loss of a step's batch; the batch must depend on nothing but the step, so that a resumed run
-            is the same run.
+        loss_of: The loss of a step's batch, or the parts that add up to it, one after the other, each of which is
+            propagated back before the next one is asked for; the batch must depend on nothing but the step, so that a
+            resumed run is the same run.
         evaluate: Metrics on data that is held out.
         settings: How to step.
         out: Where checkpoints go.
@@ -183,9 +184,7 @@ def train(
                 run.checkpoint()
             if not patient or run.step >= settings.steps:
                 break
-            loss: Any = loss_of(run.step)
-            loss.backward()
-            value = float(loss.detach())
+            value = _backward(loss_of(run.step))
             norm = run.update()
             odd = 0 if math.isfinite(value) and math.isfinite(norm) else odd + 1
             if odd >= 20:
@@ -197,6 +196,15 @@ def train(
         raise
     stopped = "all steps done" if run.step >= settings.steps else "no better for a while"
     return LoopResult(run.step, run.seconds, run.best, stopped)
+
+
+def _backward(losses: Any) -> float:
+    """Propagates a loss, or its parts, back to the parameters; its value."""
+    total = 0.0
+    for loss in [losses] if hasattr(losses, "backward") else losses:
+        loss.backward()
+        total += float(loss.detach())
+    return total
 
 
 class _Run:

@@ -9,17 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ragzip.compressors._writer import Writer, tidy
 from ragzip.compressors.recomp_abstractive import NOTHING, SURE, said
 from ragzip.errors import ModelError
 from ragzip.models import EMBEDDER, GENERATOR, load_causal_lm, unload
+from ragzip.models.lora import TARGETS
 from ragzip.training._summary_data import SETS, Pair, make_pairs
 from ragzip.training.baselines import of_summaries, summary_scores
 from ragzip.training.encoders import check_trainer, hold_out, numbers
 from ragzip.training.examples import fingerprint, read_examples
 from ragzip.training.loop import LoopSettings, train
+from ragzip.training.low_rank import LowRank
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.pairs import plan
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
     from ragzip.models import CausalLM
 
-_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _WRITTEN = 96  # most tokens of what is written; targets have at most 80
 _DEFAULT_MOST = ("squad=2500", "squadshifts=2500")
 
@@ -179,49 +180,12 @@ class RecompAbstractiveTraining:
             "r": self.rank,
             "lora_alpha": self.alpha,
             "lora_dropout": 0.0,
-            "target_modules": list(_TARGETS),
+            "target_modules": list(TARGETS),
             "bias": "none",
             "use_rslora": False,
             "inference_mode": True,
         }
         (out / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
-
-
-class LowRank:
-    """Low-rank matrices beside the linear layers of a frozen model, while they are trained (arXiv 2106.09685)."""
-
-    def __init__(self, lm: CausalLM, rank: int, alpha: int, seed: int) -> None:
-        import torch
-
-        generator = torch.Generator().manual_seed(seed)
-        self._named: list[tuple[str, Any]] = []
-        self._hooks = []
-        for name, module in lm.model.named_modules():
-            if not isinstance(module, torch.nn.Linear) or name.rpartition(".")[2] not in _TARGETS:
-                continue
-            down = torch.randn(rank, module.in_features, generator=generator) / math.sqrt(module.in_features)
-            a = torch.nn.Parameter(down.to(module.weight))
-            b = torch.nn.Parameter(torch.zeros(module.out_features, rank).to(module.weight))
-            key = f"base_model.model.{name}"
-            self._named += [(f"{key}.lora_A.weight", a), (f"{key}.lora_B.weight", b)]
-            self._hooks.append(module.register_forward_hook(partial(_add, a, b, alpha / rank)))
-        if not self._named:
-            raise ModelError(f"{lm.name} has none of the layers {', '.join(_TARGETS)}", hint="Use a Llama-like model.")
-
-    def named(self) -> list[tuple[str, Any]]:
-        """The matrices, as ``peft`` names them."""
-        return self._named
-
-    def remove(self) -> None:
-        """Leaves the model as it was."""
-        for hook in self._hooks:
-            hook.remove()
-
-
-def _add(a: Any, b: Any, scale: float, _: Any, given: tuple[Any, ...], out: Any) -> Any:
-    from torch.nn.functional import linear
-
-    return out + linear(linear(given[0], a), b) * scale
 
 
 def loss(lm: CausalLM, prompts: Sequence[Prompt]) -> Tensor:

@@ -54,6 +54,7 @@ def losses(monkeypatch, request):
         return None
     stand_in = HashedLosses()
     monkeypatch.setattr("ragzip.compressors.gate.load_perplexity", lambda name, **options: stand_in)
+    monkeypatch.setattr("ragzip.compressors._expansion.load_perplexity", lambda name, **options: stand_in)
     return stand_in
 
 

@@ -1,0 +1,37 @@
+"""What ``comp_llm`` and ``icae`` share: the generator, with an adapter, reads segments and writes fewer rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ragzip.compressors._options import check_count
+from ragzip.compressors._soft import PassageEncoder
+from ragzip.models.concepts import ConceptEncoder, load_concepts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SegmentEncoder(PassageEncoder):
+    """Rows of the segments of each text.
+
+    Attributes:
+        rate: Text tokens for one row.
+    """
+
+    rate: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("rate", self.rate, least=1)
+
+    def load(self) -> ConceptEncoder:
+        """The encoder, loaded now unless it is already."""
+        return load_concepts(self.model, self.architecture, dtype=self.dtype, device=self.device)
+
+    def rows(self, texts: Sequence[str], titles: Sequence[str]) -> Sequence[Tensor]:
+        """A row for every ``rate`` tokens of each segment; titles stay text in the prompt, and are not read."""
+        return self.load().rows(texts, self.rate)

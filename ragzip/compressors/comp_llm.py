@@ -1,0 +1,29 @@
+"""CompLLM: short segments, each compressed alone, so that the cost is linear and what was read once is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ragzip.compressors._concepts import SegmentEncoder
+
+
+@dataclass(frozen=True)
+class CompLLM(SegmentEncoder):
+    """Every segment of at most 20 tokens becomes a few concept embeddings that the generator reads as tokens.
+
+    After CompLLM (https://arxiv.org/abs/2509.19228): the generator itself, with a low-rank adapter and a linear layer,
+    reads a segment and, behind it, as many copies of one row as concept embeddings are wanted; the generator that
+    answers never changes. Segments do not see each other: the cost is linear in the context, and a segment that was
+    read before, in whatever document and for whatever question, is not read again. ``readout: mean`` at training takes
+    means of hidden states instead (https://arxiv.org/abs/2510.20797). It keeps more of the words than ``xrag`` and
+    ``refrag`` do, for more rows; ``icae`` reads whole passages at once.
+
+    Attributes:
+        model: Weights made by ``ragzip train comp_llm``: a folder, or a hub id.
+        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
+        rate: Text tokens for one row: one of those that were trained.
+    """
+
+    architecture: ClassVar[str] = "comp_llm"

@@ -1,0 +1,158 @@
+"""REFRAG: chunks become one row each, and a policy says which of them stay text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+
+from ragzip.compressors._expansion import chosen
+from ragzip.compressors._layout import Layout, take
+from ragzip.compressors._options import check_count, counter_of
+from ragzip.compressors._soft import check_rows, check_soft
+from ragzip.errors import ConfigError
+from ragzip.models import Dtype
+from ragzip.models.chunks import ARCHITECTURE, ChunkEncoder, load_chunks
+from ragzip.models.soft_folder import space_of
+from ragzip.protocols import Compressor, Counter, runtime_field
+from ragzip.types import Context, Segment, SoftSegment, TextSegment
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Policy = Literal["similarity", "provence", "perplexity", "trained"]
+
+
+@dataclass(frozen=True)
+class REFRAG(Compressor[TextSegment, Segment]):
+    """Compress, sense, expand: chunks of 16 tokens become rows, but for those that are worth their tokens.
+
+    After REFRAG (https://arxiv.org/abs/2509.01092), with a generator that never changes: a light encoder reads each
+    chunk, and a linear layer makes its vector a row. What a policy picks stays text, at its place between the rows.
+    Between rows and text of one passage nothing is put. ``similarity`` is the cosine of the encoder's vectors to the
+    question's; ``provence`` the keep probability of the chunk's tokens; ``perplexity`` how much less the question
+    surprises the generator behind the chunk; ``trained`` asks the policy that was trained with the weights. Beside
+    ``text_then_soft``, which keeps whole passages as text, it chooses within passages.
+
+    Attributes:
+        model: Weights made by ``ragzip train refrag``: a folder, or a hub id.
+        expand: Share of a context's chunks that stay text, 0 to 1; 1 leaves everything as it is.
+        policy: What picks them.
+        budget: Most tokens of the context, or None; chunks expand while it is met, and where even the rows are too
+            many, the ones that the policy likes least are dropped.
+        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
+    """
+
+    architecture: ClassVar[str] = ARCHITECTURE
+
+    model: str = ""
+    expand: float = 0.25
+    policy: Policy = "similarity"
+    budget: int | None = None
+    dtype: Dtype = "auto"
+    device: str = "auto"
+    counter: Counter | None = runtime_field()
+
+    def __post_init__(self) -> None:
+        check_soft(self.model, self.dtype, self.device, ARCHITECTURE)
+        if isinstance(self.expand, bool) or not 0 <= self.expand <= 1:
+            raise ConfigError("expand", f"must be from 0 to 1, not {self.expand!r}")
+        if self.policy not in get_args(Policy):
+            raise ConfigError("policy", f"must be one of {', '.join(get_args(Policy))}, not {self.policy!r}")
+        check_count("budget", self.budget)
+
+    @property
+    def space(self) -> str:
+        """Whose input embeddings the rows are, or "" where the weights are not here."""
+        return space_of(self.model, ARCHITECTURE)
+
+    def load(self) -> ChunkEncoder:
+        """The encoder, loaded now unless it is already."""
+        return load_chunks(self.model, dtype=self.dtype, device=self.device)
+
+    def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[Segment]]:
+        """Each context as rows and text."""
+        return [self._compress(context) for context in contexts]
+
+    def _compress(self, context: Context[TextSegment]) -> Context[Segment]:
+        if self.expand == 1 and self.budget is None:
+            return Context(context.query, context.segments, context.passages)
+        encoder = self.load()
+        layout = Layout(context, cut=encoder.cut)
+        units = [unit for unit in range(len(layout.units)) if layout.text(unit).strip()]
+        if not units:
+            return Context(context.query, (), context.passages)
+        vectors = encoder.vectors([layout.text(unit) for unit in units])
+        rows = check_rows([encoder.project(vectors)], self.model)[0]
+        ranked = [units[i] for i in chosen(self, encoder, layout, units, vectors)]
+        mixed = _Mixed(layout, dict(zip(units, rows, strict=True)), encoder.space)
+        most = math.floor(self.expand * len(units) + 1e-9)
+        if self.budget is None:
+            return mixed.build(units, set(ranked[:most]))
+        counter, limit = counter_of(self.counter), self.budget
+
+        def small(kept: Sequence[int], text: int) -> bool:
+            return counter.context(mixed.build(kept, set(ranked[:text]))) <= limit
+
+        count = _most(len(ranked), lambda n: small(ranked[:n], 0))
+        kept = ranked[:count]
+        if count < len(ranked):
+            return mixed.build(kept, set())
+        return mixed.build(kept, set(ranked[: _most(most, lambda n: small(kept, n))]))
+
+
+@dataclass(frozen=True)
+class _Mixed:
+    """A context whose chunks are text or rows, as one says."""
+
+    layout: Layout
+    rows: dict[int, Tensor]
+    space: str
+    _pieces: dict[int, TextSegment | None] = field(default_factory=dict)
+
+    def build(self, kept: Sequence[int], text: set[int]) -> Context[Segment]:
+        """The context with these chunks, those of ``text`` as text and the others as rows; neighbours are joined."""
+        import torch
+
+        context = self.layout.context
+        segments: list[Segment] = []
+        for run in _runs(sorted(kept), self.layout, text):
+            place = self.layout.units[run[0]]
+            whole = (place.start, self.layout.units[run[-1]].end)
+            source = context.segments[place.segment]
+            piece = take(source, [whole], self.layout.passages, True) if isinstance(source, TextSegment) else None
+            if piece is None:
+                continue
+            if run[0] in text:
+                segments.append(piece)
+            else:
+                rows = torch.stack([self.rows[unit] for unit in run])
+                segments.append(SoftSegment(rows, self.space, piece.sources))
+        return Context(context.query, tuple(segments), context.passages)
+
+
+def _runs(kept: Sequence[int], layout: Layout, text: set[int]) -> list[list[int]]:
+    """Neighbouring chunks of one segment that are of one kind."""
+    found: list[list[int]] = []
+    for unit in kept:
+        before = found[-1][-1] if found else -2
+        same = before == unit - 1 and layout.units[before].segment == layout.units[unit].segment
+        if same and (before in text) == (unit in text):
+            found[-1].append(unit)
+        else:
+            found.append([unit])
+    return found
+
+
+def _most(high: int, fits: object) -> int:
+    """The greatest number up to ``high`` that fits; 0 where none does. What fits is taken to fit for less, too."""
+    low = 0
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(middle):  # type: ignore[operator]
+            low = middle
+        else:
+            high = middle - 1
+    return low

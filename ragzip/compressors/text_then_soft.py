@@ -1,0 +1,88 @@
+"""The best passages stay text, the rest become soft, under one budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ragzip.compressors._groups import best_first, runs, segment_scores
+from ragzip.compressors._options import check_count, counter_of
+from ragzip.errors import ConfigError
+from ragzip.protocols import Compressor, Counter, runtime_field
+from ragzip.types import Context, Segment, TextSegment
+
+
+@dataclass(frozen=True)
+class TextThenSoft(Compressor[TextSegment, Segment]):
+    """Spends tokens where the retriever is surest: passages as text from the best one on, the others as soft segments.
+
+    All passages become soft first. Then, from the best one down, each is text again as long as the whole context stays
+    within the budget. Where even the soft context is too large, the poorest passages are dropped; where nothing fits,
+    nothing is left. Passages keep their places. Without scores, the order they are in counts as best first. Beside
+    ``refrag``, which chooses chunks within passages, it moves whole passages, and works with any soft compressor.
+
+    Attributes:
+        soft: Makes the rest soft: ``xrag``, ``comp_llm`` or ``icae``, say.
+        budget: Most tokens of the context as laid out, or None for no limit; always met.
+        text: Most passages that stay text, or None for as many as the budget allows. Give this or a budget.
+        counter: Whose tokens are counted; the generator's within a pipeline.
+    """
+
+    soft: Compressor[TextSegment, Segment]
+    budget: int | None = None
+    text: int | None = None
+    counter: Counter | None = runtime_field()
+
+    def __post_init__(self) -> None:
+        check_count("budget", self.budget)
+        check_count("text", self.text)
+        if self.budget is None and self.text is None:
+            raise ConfigError("budget", "is missing", hint="Give budget (tokens) or text (passages).")
+
+    @property
+    def space(self) -> str:
+        """Whose input embeddings the soft segments are, as far as the compressor within says so."""
+        return str(getattr(self.soft, "space", ""))
+
+    def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[Segment]]:
+        """Each context with its best passages as text."""
+        if self.budget == 0:
+            return [Context(context.query, (), context.passages) for context in contexts]
+        blocks = [runs(context) for context in contexts]
+        parts = [
+            Context(context.query, tuple(context.segments[i] for i in block), context.passages)
+            for context, some in zip(contexts, blocks, strict=True)
+            for block in some
+        ]
+        soft = iter(self.soft.compress(parts))
+        return [
+            self._mixed(context, some, [next(soft).segments for _ in some])
+            for context, some in zip(contexts, blocks, strict=True)
+        ]
+
+    def _mixed(
+        self, context: Context[TextSegment], blocks: list[list[int]], soft: list[tuple[Segment, ...]]
+    ) -> Context[Segment]:
+        scores = segment_scores(context)
+        ranked = best_first([scores[block[0]] for block in blocks])
+        counter = counter_of(self.counter)
+
+        def build(kept: Sequence[int], text: set[int]) -> Context[Segment]:
+            segments: list[Segment] = []
+            for number in sorted(kept):
+                segments += [context.segments[i] for i in blocks[number]] if number in text else soft[number]
+            return Context(context.query, tuple(segments), context.passages)
+
+        def fits(kept: Sequence[int], text: set[int]) -> bool:
+            return self.budget is None or counter.context(build(kept, text)) <= self.budget
+
+        kept = list(ranked)
+        while kept and not fits(kept, set()):
+            kept.pop()
+        text: set[int] = set()
+        for number in kept:
+            if self.text is not None and len(text) >= self.text:
+                break
+            if fits(kept, {*text, number}):
+                text.add(number)
+        return build(kept, text)

@@ -1,0 +1,42 @@
+"""xRAG: one token for a passage, made from the vector by which it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ragzip.compressors._relevance import led
+from ragzip.compressors._soft import PassageEncoder
+from ragzip.models.bridge import ARCHITECTURE, Bridge, load_bridge
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class XRAG(PassageEncoder):
+    """Each passage becomes one row: its retrieval embedding, through a small perceptron, as if it were a word.
+
+    After xRAG (https://arxiv.org/abs/2405.13792): the retriever's vector is taken for another modality, and a bridge
+    of two layers turns it into the input space of a generator that never changes. A passage longer than what the
+    encoder reads at once is cut at ends of sentences, and becomes a row a piece. Unlike the published code it works for
+    any encoder and generator that a bridge was trained for, and in batches. Far smaller than ``comp_llm`` and ``icae``,
+    and it keeps the gist of a passage, not its words: names and numbers are lost first.
+
+    Attributes:
+        model: A bridge made by ``ragzip train xrag``: a folder, or a hub id.
+        dtype: Of the encoder: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or
+            ``fp16``.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
+    """
+
+    architecture: ClassVar[str] = ARCHITECTURE
+
+    def load(self) -> Bridge:
+        """The bridge and its encoder, loaded now unless they are already."""
+        return load_bridge(self.model, dtype=self.dtype, device=self.device)
+
+    def rows(self, texts: Sequence[str], titles: Sequence[str]) -> Sequence[Tensor]:
+        """A row for each piece of a text, which is read behind its title as in an index."""
+        return self.load().rows([led(text, title) for text, title in zip(texts, titles, strict=True)])

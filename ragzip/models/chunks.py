@@ -1,0 +1,216 @@
+"""Chunks of a text -> one row of a generator's input embeddings each: REFRAG's light encoder, projection and policy."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragzip.errors import ModelError
+from ragzip.models.loading import open_model
+from ragzip.models.locate import canonical, resolve
+from ragzip.models.pooling import read_recipe
+from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
+from ragzip.models.soft_folder import open_soft, option
+from ragzip.models.token_windows import batches, special_ids
+from ragzip.models.tokenizer import TextTokenizer, encode_batch, read_tokenizer, text_tokenizer, tokenizer_file
+from ragzip.models.weights import weight_files
+from ragzip.text import Stretch
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from torch import Tensor
+
+ARCHITECTURE = "refrag"
+BACKBONE = "backbone."
+FEATURES = 3
+"""Plain numbers that the policy reads beside the vectors of question and chunk: their cosine, the chunk's place in its
+context (0 to 1), and the rank of its cosine (0 to 1)."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkEncoder:
+    """A loaded encoder of chunks.
+
+    Attributes:
+        name: As it was asked for.
+        space: Whose input embeddings the rows are.
+        dimensions: Width of a row.
+        chunk: Most tokens of the generator in a chunk.
+        device: Where it runs.
+        folder: Its files.
+    """
+
+    name: str
+    space: str
+    dimensions: int
+    chunk: int
+    device: str
+    folder: Path
+    _backbone: Any = field(repr=False)
+    _tokenizer: Tokenizer = field(repr=False)
+    _text: TextTokenizer = field(repr=False)
+    _projection: tuple[Any, Any] = field(repr=False)
+    _policy: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def trained_policy(self) -> bool:
+        """Whether the folder holds a policy."""
+        return bool(self._policy)
+
+    def cut(self, text: str) -> list[Stretch]:
+        """Where the chunks of a text stand, in characters; together they cover it."""
+        return cut(self._text, text, self.chunk)
+
+    def vectors(self, texts: Sequence[str]) -> Tensor:
+        """``[n, encoder dimensions]``, float32: means of the encoder's last hidden states."""
+        import torch
+
+        ids = [encoding.ids for encoding in encode_batch(self._tokenizer, list(texts), special=True)]
+        out = torch.zeros(len(ids), int(self._backbone.config.hidden_size))
+        with torch.inference_mode():
+            for batch in batches([len(row) for row in ids], self.device.partition(":")[0]):
+                out[batch] = pooled(self._backbone, [ids[i] for i in batch], self.device).float().cpu()
+        return out
+
+    def project(self, vectors: Tensor) -> Tensor:
+        """Rows of chunks: ``[n, encoder dimensions]`` -> ``[n, dimensions]``, float32."""
+        import torch
+
+        with torch.inference_mode():
+            return torch.nn.functional.linear(vectors, *self._projection)
+
+    def wish(self, question: Tensor, chunks: Tensor) -> Tensor:
+        """What the trained policy thinks of each chunk as text rather than a row, as a logit.
+
+        Args:
+            question: ``[encoder dimensions]``.
+            chunks: ``[n, encoder dimensions]``, all of one context, in order.
+
+        Raises:
+            ModelError: The folder holds no policy.
+        """
+        import torch
+
+        if not self._policy:
+            raise ModelError(f"{self.folder} has no trained policy", hint="Use policy: similarity, or train one.")
+        with torch.inference_mode():
+            return preferences(self._policy, question, chunks)
+
+
+def cut(tokenizer: TextTokenizer, text: str, size: int) -> list[Stretch]:
+    """Stretches of characters with at most ``size`` tokens each, which cover the text.
+
+    A character of several tokens goes to the chunk in which it begins.
+    """
+    ((ids, places),) = tokenizer.encode_places([text])
+    starts = [0] if ids and text else []
+    starts += [places[i][0] for i in range(size, len(ids), size) if places[i][0] > 0]
+    edges = [*dict.fromkeys(starts), len(text)]
+    return [(a, b) for a, b in itertools.pairwise(edges) if a < b]
+
+
+def pooled(backbone: Any, rows: Sequence[Sequence[int]], device: str) -> Tensor:
+    """Means of the last hidden states of rows of token ids: ``[n, d]``, differentiable."""
+    import torch
+
+    width = max(max(map(len, rows)), 1)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[number, : max(len(row), 1)] = 1
+    ids, mask = ids.to(device), mask.to(device)
+    hidden = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+    shares = (mask / mask.sum(1, keepdim=True)).to(hidden.dtype)
+    return torch.bmm(shares.unsqueeze(1), hidden).squeeze(1)
+
+
+def preferences(policy: Mapping[str, Any], question: Tensor, chunks: Tensor) -> Tensor:
+    """Logits of a policy, differentiable: two layers over question, chunk, their product and three numbers."""
+    import torch
+    from torch.nn.functional import cosine_similarity, linear
+
+    if not len(chunks):
+        return torch.zeros(0)
+    asked = torch.nn.functional.normalize(question, dim=-1).expand(len(chunks), -1)
+    read = torch.nn.functional.normalize(chunks, dim=-1)
+    close = cosine_similarity(asked, read)
+    last = max(len(chunks) - 1, 1)
+    place = torch.arange(len(chunks), dtype=close.dtype) / last
+    rank = close.argsort(descending=True, stable=True).argsort().to(close.dtype) / last
+    given = torch.cat([asked * read * asked.shape[1] ** 0.5, torch.stack([close, place, rank], dim=1)], dim=1)
+    hidden = torch.tanh(linear(given, policy["policy.0.weight"], policy["policy.0.bias"]))
+    return linear(hidden, policy["policy.2.weight"], policy["policy.2.bias"]).squeeze(1)
+
+
+def load_chunks(name: str, *, dtype: str = "auto", device: str = "auto") -> ChunkEncoder:
+    """An encoder of chunks, loaded once for each process, dtype and device.
+
+    Args:
+        name: A name of shipped weights, a folder, or a hub id.
+        dtype: Of the encoder: "auto", "fp32", "bf16" or "fp16"; projection and policy compute in fp32.
+        device: "auto", "cpu", "cuda", "cuda:N", "mps" or "xpu".
+
+    Raises:
+        ModelError: It is not here, damaged, or was trained with another generator or encoder.
+        ConfigError: A dtype or device that does not exist.
+    """
+    check_options(dtype, device)
+    folder = resolve(name)
+    device = choose_device(device)
+    number = choose_dtype(dtype, device)
+    files = (*weight_files(folder), folder / "config.json")
+
+    def load() -> ChunkEncoder:
+        found = open_soft(name, ARCHITECTURE)
+        recipe = read_recipe(resolve(option(found.config, "encoder", str, folder)))
+        backbone = open_model("AutoModel", recipe.folder, dtype=number, device=device, may_lack="pooler")
+        own = backbone.state_dict()
+        changed = {k.removeprefix(BACKBONE): v for k, v in found.tensors.items() if k.startswith(BACKBONE)}
+        wrong = sorted(k for k, v in changed.items() if k not in own or own[k].shape != v.shape)
+        if wrong:
+            raise ModelError(
+                f"{BACKBONE}{wrong[0]} in {folder} does not fit its encoder",
+                hint="Config, weights and encoder do not belong together.",
+            )
+        backbone.load_state_dict({**own, **{k: v.to(number) for k, v in changed.items()}})
+        width = int(backbone.config.hidden_size)
+        tokenizer = read_tokenizer(tokenizer_file(recipe.folder))
+        before, after = special_ids(tokenizer)
+        tokenizer.enable_truncation(max(recipe.max_tokens, len(before) + len(after) + 1))
+        return ChunkEncoder(
+            name=name,
+            space=found.space,
+            dimensions=found.dimensions,
+            chunk=max(option(found.config, "chunk", int, folder), 1),
+            device=device,
+            folder=folder,
+            _backbone=backbone,
+            _tokenizer=tokenizer,
+            _text=text_tokenizer(str(found.config["base"])),
+            _projection=(
+                found.take("projection.weight", found.dimensions, width),
+                found.take("projection.bias", found.dimensions),
+            ),
+            _policy=_policy(found, width),
+        )
+
+    encoder: ChunkEncoder = kept(("chunks", canonical(name), *state(*files), str(number), device), load)
+    return encoder
+
+
+def _policy(found: Any, width: int) -> dict[str, Any]:
+    """The tensors of a policy, checked; none where there is none."""
+    bias = found.tensors.get("policy.0.bias")
+    if bias is None:
+        return {}
+    hidden = len(bias)
+    return {
+        "policy.0.weight": found.take("policy.0.weight", hidden, width + FEATURES),
+        "policy.0.bias": found.take("policy.0.bias", hidden),
+        "policy.2.weight": found.take("policy.2.weight", 1, hidden),
+        "policy.2.bias": found.take("policy.2.bias", 1),
+    }

@@ -1,0 +1,269 @@
+"""Tokens -> fewer rows of the same model's input embeddings: the encoders of CompLLM and ICAE.
+
+A segment of tokens is read by the generator's own architecture with a low-rank adapter. What it knows of the segment
+is read out behind it, from appended rows ("tokens"), or as means of its last hidden states over groups of as many
+tokens as the rate ("mean"). Segments are read alone, so the cost is linear in the context, and what comes out of one
+hangs on its tokens only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from ragzip.errors import ConfigError, ModelError
+from ragzip.models.causal_lm import CausalLM, load_causal_lm
+from ragzip.models.locate import canonical, resolve
+from ragzip.models.lora import Adapter, merge_tensors
+from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
+from ragzip.models.soft_folder import open_soft, option
+from ragzip.models.token_windows import batches
+from ragzip.models.tokenizer import TextTokenizer, text_tokenizer
+from ragzip.models.weights import weight_files
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Readout = Literal["tokens", "mean"]
+_REMEMBERED = 4096  # segments whose rows are kept: 50 MB at rate 4 and 576 dimensions
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How segments are read, and rows read out.
+
+    Attributes:
+        segment: Most tokens of a segment.
+        rates: Text tokens for one row: those that were trained.
+        readout: From appended rows, or as means of hidden states.
+        slots: Rows of the table that is appended; 1 appends the same one every time, as CompLLM does.
+        residual: Whether a row begins as the mean embedding of the tokens it stands for, to which what is read out
+            is added; without it, only that.
+    """
+
+    segment: int
+    rates: tuple[int, ...]
+    readout: Readout
+    slots: int
+    residual: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What is trained beside the adapter.
+
+    Attributes:
+        appended: ``[slots, d]``: rows that stand behind a segment.
+        weight: ``[d, d]`` of the linear layer behind the last hidden states.
+        bias: ``[d]``.
+    """
+
+    appended: Any
+    weight: Any
+    bias: Any
+
+
+def read_out(model: Any, parts: Parts, recipe: Recipe, segments: Sequence[Sequence[int]], rate: int) -> list[Tensor]:
+    """The rows of segments, differentiable: for training as well as for use.
+
+    Args:
+        model: The ``transformers`` model with its adapter.
+        parts: See there.
+        recipe: See there.
+        segments: Token ids each, none empty.
+        rate: Text tokens for one row.
+
+    Returns:
+        ``[ceil(n_tokens / rate), d]`` of each segment.
+    """
+    import torch
+    from torch.nn.functional import linear
+
+    embedding = model.get_input_embeddings()
+    counts = [rows_of(len(segment), rate) for segment in segments]
+    more = counts if recipe.readout == "tokens" else [0] * len(counts)
+    width = max(len(segment) + extra for segment, extra in zip(segments, more, strict=True))
+    ids = torch.zeros(len(segments), width, dtype=torch.long)
+    for row, segment in enumerate(segments):
+        ids[row, : len(segment)] = torch.tensor(segment)
+    tokens = embedding(ids.to(embedding.weight.device))
+    inputs = tokens
+    if recipe.readout == "tokens":
+        inputs = tokens.clone()
+        for row, (segment, count) in enumerate(zip(segments, counts, strict=True)):
+            place = torch.arange(count) % len(parts.appended)
+            inputs[row, len(segment) : len(segment) + count] = parts.appended[place].to(inputs.dtype)
+    # padding stands behind, where causal attention does not look
+    hidden = model.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
+    found = []
+    for row, (segment, count) in enumerate(zip(segments, counts, strict=True)):
+        if recipe.readout == "tokens":
+            state_ = hidden[row, len(segment) : len(segment) + count]
+        else:
+            state_ = _means(hidden[row, : len(segment)], rate)
+        out = linear(state_, parts.weight.to(state_.dtype), parts.bias.to(state_.dtype))
+        found.append(out + _means(tokens[row, : len(segment)], rate) if recipe.residual else out)
+    return found
+
+
+def rows_of(tokens: int, rate: int) -> int:
+    """How many rows stand for so many tokens."""
+    return -(-tokens // rate)
+
+
+def _means(rows: Tensor, rate: int) -> Tensor:
+    """Means of ``rate`` rows each, the last of what is left: ``[n, d]`` -> ``[ceil(n / rate), d]``."""
+    import torch
+
+    whole = len(rows) // rate * rate
+    found = [rows[:whole].view(-1, rate, rows.shape[1]).mean(1)] if whole else []
+    found += [rows[whole:].mean(0, keepdim=True)] if whole < len(rows) else []
+    return torch.cat(found)
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptEncoder:
+    """A loaded encoder of segments.
+
+    Attributes:
+        name: As it was asked for.
+        space: Whose input embeddings the rows are.
+        dimensions: Width of a row.
+        recipe: How it reads.
+        device: Where it runs.
+        folder: Its files.
+    """
+
+    name: str
+    space: str
+    dimensions: int
+    recipe: Recipe
+    device: str
+    folder: Path
+    _lm: CausalLM = field(repr=False)
+    _text: TextTokenizer = field(repr=False)
+    _parts: Parts = field(repr=False)
+    _known: OrderedDict[tuple[int, tuple[int, ...]], Tensor] = field(default_factory=OrderedDict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def segments(self, text: str) -> list[tuple[int, ...]]:
+        """Token ids of the segments of a text, in order."""
+        (ids,) = self._text.encode([text])
+        size = self.recipe.segment
+        return [tuple(ids[start : start + size]) for start in range(0, len(ids), size)]
+
+    def rows(self, texts: Sequence[str], rate: int) -> list[Tensor]:
+        """``[n, dimensions]`` of each text, float32, on the processor; no segment is read twice.
+
+        Raises:
+            ConfigError: A rate that was not trained.
+        """
+        import torch
+
+        if rate not in self.recipe.rates:
+            known = ", ".join(map(str, self.recipe.rates))
+            raise ConfigError("rate", f"{rate} was not trained for {self.name!r}", hint=f"It has: {known}.")
+        wanted = [self.segments(text) for text in texts]
+        found = self._encode(list(dict.fromkeys(segment for some in wanted for segment in some)), rate)
+        empty = torch.zeros(0, self.dimensions)
+        return [torch.cat([found[segment] for segment in some]) if some else empty for some in wanted]
+
+    def _encode(self, segments: Sequence[tuple[int, ...]], rate: int) -> dict[tuple[int, ...], Tensor]:
+        import torch
+
+        with self._lock:
+            found = {s: self._known[rate, s] for s in segments if (rate, s) in self._known}
+        todo = [segment for segment in segments if segment not in found]
+        with self._lm.lock, torch.inference_mode():
+            for batch in batches([len(segment) for segment in todo], self.device.partition(":")[0]):
+                rows = read_out(self._lm.model, self._parts, self.recipe, [todo[i] for i in batch], rate)
+                found.update({todo[i]: made.float().cpu() for i, made in zip(batch, rows, strict=True)})
+        with self._lock:
+            for segment in segments:
+                self._known[rate, segment] = found[segment]
+                self._known.move_to_end((rate, segment))
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return found
+
+
+def load_concepts(name: str, architecture: str, *, dtype: str = "auto", device: str = "auto") -> ConceptEncoder:
+    """An encoder of segments, loaded once for each process, dtype and device.
+
+    The generator is loaded a second time, with the adapter merged into it.
+
+    Args:
+        name: A name of shipped weights, a folder, or a hub id.
+        architecture: ``comp_llm`` or ``icae``.
+        dtype: "auto", "fp32", "bf16" or "fp16".
+        device: "auto", "cpu", "cuda", "cuda:N", "mps" or "xpu".
+
+    Raises:
+        ModelError: It is not here, damaged, or was trained for another generator.
+        ConfigError: A dtype or device that does not exist.
+    """
+    check_options(dtype, device)
+    folder = resolve(name)
+    device = choose_device(device)
+    files = (*weight_files(folder), folder / "config.json")
+
+    def load() -> ConceptEncoder:
+        found = open_soft(name, architecture)
+        base = str(found.config["base"])
+        recipe = read_recipe(found.config, folder)
+        lm = load_causal_lm(base, dtype=dtype, device=device, own=True)
+        if lm.dimensions != found.dimensions:
+            raise ModelError(
+                f"{folder} writes rows of {found.dimensions} columns, but {base!r} reads {lm.dimensions}",
+                hint="Train for this generator.",
+            )
+        d = lm.dimensions
+        rank = option(found.config, "rank", int, folder)
+        adapter = Adapter(base, rank, option(found.config, "alpha", int, folder) / rank, None)
+        names = option(found.config, "targets", tuple, folder)
+        adapter = Adapter(base, rank, adapter.scale, tuple(str(name) for name in names))
+        low_rank = {key: value for key, value in found.tensors.items() if ".lora_" in key}
+        merge_tensors(lm.model, adapter, low_rank, str(folder))
+        to = {"device": device, "dtype": lm.model.dtype}
+        return ConceptEncoder(
+            name=name,
+            space=found.space,
+            dimensions=d,
+            recipe=recipe,
+            device=device,
+            folder=folder,
+            _lm=lm,
+            _text=text_tokenizer(base),
+            _parts=Parts(
+                found.take("appended", recipe.slots, d).to(**to),
+                found.take("head.weight", d, d).to(**to),
+                found.take("head.bias", d).to(**to),
+            ),
+        )
+
+    key = ("concepts", architecture, canonical(name), *state(*files), str(choose_dtype(dtype, device)), device)
+    encoder: ConceptEncoder = kept(key, load)
+    return encoder
+
+
+def read_recipe(config: Any, folder: Path) -> Recipe:
+    """The recipe in a folder's config.
+
+    Raises:
+        ModelError: A value that cannot be.
+    """
+    recipe = Recipe(
+        segment=option(config, "segment", int, folder),
+        rates=option(config, "rates", tuple, folder),
+        readout=option(config, "readout", str, folder),
+        slots=option(config, "slots", int, folder),
+        residual=option(config, "residual", bool, folder),
+    )
+    sound = recipe.segment >= 1 and recipe.slots >= 1 and recipe.rates and recipe.readout in get_args(Readout)
+    if not sound or not all(type(rate) is int and rate >= 1 for rate in recipe.rates):
+        raise ModelError(f"{folder / 'config.json'} holds a recipe that cannot be: {recipe}", hint="Train it again.")
+    return recipe

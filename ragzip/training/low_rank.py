@@ -1,0 +1,61 @@
+"""Low-rank matrices beside the linear layers of a frozen model, while they are trained (arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ragzip.errors import ModelError
+from ragzip.models.lora import TARGETS
+
+if TYPE_CHECKING:
+    from ragzip.models import CausalLM
+
+
+class LowRank:
+    """Matrices of a rank for each target; they count from the start on, unless they are switched off."""
+
+    def __init__(self, lm: CausalLM, rank: int, alpha: int, seed: int) -> None:
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        self._named: list[tuple[str, Any]] = []
+        self._hooks = []
+        self._on = True
+        for name, module in lm.model.named_modules():
+            if not isinstance(module, torch.nn.Linear) or name.rpartition(".")[2] not in TARGETS:
+                continue
+            down = torch.randn(rank, module.in_features, generator=generator) / math.sqrt(module.in_features)
+            a = torch.nn.Parameter(down.to(module.weight))
+            b = torch.nn.Parameter(torch.zeros(module.out_features, rank).to(module.weight))
+            key = f"base_model.model.{name}"
+            self._named += [(f"{key}.lora_A.weight", a), (f"{key}.lora_B.weight", b)]
+            self._hooks.append(module.register_forward_hook(partial(self._add, a, b, alpha / rank)))
+        if not self._named:
+            raise ModelError(f"{lm.name} has none of the layers {', '.join(TARGETS)}", hint="Use a Llama-like model.")
+
+    def named(self) -> list[tuple[str, Any]]:
+        """The matrices, as ``peft`` names them."""
+        return self._named
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Within it the model is the frozen one."""
+        before, self._on = self._on, False
+        try:
+            yield
+        finally:
+            self._on = before
+
+    def remove(self) -> None:
+        """Leaves the model as it was."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _add(self, a: Any, b: Any, scale: float, _: Any, given: tuple[Any, ...], out: Any) -> Any:
+        from torch.nn.functional import linear
+
+        return out + linear(linear(given[0], a), b) * scale if self._on else out

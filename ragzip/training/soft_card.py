@@ -1,0 +1,88 @@
+"""Model cards of soft compressors: against the text, against no context, and against themselves before training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ragzip.registry import name_of
+from ragzip.training.card import Card, DataSource, Results, Role, Row, write_card
+from ragzip.training.cards import LICENCES, environment
+from ragzip.training.options import Trainer, trainer_config
+from ragzip.training.soft_data import SoftData
+from ragzip.training.soft_loop import SoftOutcome
+
+_LICENCE = "CC-BY-SA-4.0"
+_TEXTS: Mapping[str, str] = {"lm_corpus": "CC-BY-SA-3.0 and public domain", **LICENCES}
+
+_ABOUT: Mapping[str, str] = {
+    "xrag": "A bridge of two layers from the retrieval embedding of a passage to one row of input embeddings of a "
+    "frozen generator.",
+    "comp_llm": "A low-rank adapter with a linear layer, by which a generator reads short segments and writes fewer "
+    "rows of its own input embeddings; the generator that reads these is the frozen one.",
+    "icae": "A low-rank adapter with learned slots, by which a generator reads a passage and writes fewer rows of its "
+    "own input embeddings; the generator that reads these is the frozen one.",
+    "refrag": "A light encoder with a projection, by which a chunk of tokens becomes one row of input embeddings of a "
+    "frozen generator.",
+}
+_LABELS = (
+    "First, texts are told again from their rows, the loss being that of the text. Then questions are answered: the "
+    "loss is that of the reference answer, with the divergence from what the same frozen generator says when it reads "
+    "the passages as text, or the distance of its hidden states, as the config says. Passages that do not help stand "
+    "beside those that do."
+)
+_LIMITS = "English only. For this generator alone: other files under its name are refused."
+
+
+def write_soft_card(out: Path, trainer: Trainer, outcome: SoftOutcome, data: SoftData, *, more: str = "") -> Card:
+    """Writes the card beside the weights.
+
+    Args:
+        out: With the weights.
+        trainer: Whose options were used.
+        outcome: How training ended.
+        data: What was trained on and held out.
+        more: What else there is to say of the weights.
+
+    Raises:
+        ModelError: The card cannot be written.
+    """
+    config: dict[str, Any] = trainer_config(trainer)
+    method = name_of(trainer)
+    counts: dict[str, int] = {}
+    for source in (*(t.source for t in data.tellings), *(a.source for a in data.askings)):
+        counts[source] = counts.get(source, 0) + 1
+    metrics = tuple(outcome.untrained)
+    nothing = dict.fromkeys(metrics)
+    rows: list[tuple[str, Role, Mapping[str, float | None]]] = [
+        (method, "trained", outcome.result.metrics),
+        ("before training", "untrained", outcome.untrained),
+        ("no passages", "baseline", {**nothing, "answer": outcome.closed, "gain": 0.0}),
+        ("the passages as text", "reference", {**nothing, "answer": outcome.text, "gain": 1.0}),
+    ]
+    held = f"{len(data.held_askings):,} questions and {len(data.held_tellings):,} texts that were held out of training"
+    table = Results(
+        held, metrics, tuple(Row(name, role, tuple(values.get(m) for m in metrics)) for name, role, values in rows)
+    )
+    return write_card(
+        out,
+        Card(
+            name=method,
+            method=method,
+            about=f"{_ABOUT[method]} {more}".strip(),
+            licence=_LICENCE,
+            base_model=str(config["base"]),
+            data=tuple(DataSource(s, "train", n, _TEXTS.get(s, "unknown")) for s, n in counts.items()),
+            labels=_LABELS,
+            limits=_LIMITS,
+            command=f"ragzip train {method} CONFIG.yaml --out FOLDER",
+            config=config,
+            steps=outcome.result.steps,
+            seed=int(config["seed"]),
+            seconds=round(outcome.result.seconds, 1),
+            results=(table,),
+            tags=("context-compression", "soft-compression", "retrieval-augmented-generation"),
+            environment=environment(),
+        ),
+    )

@@ -1,0 +1,381 @@
+"""One training for all soft compressors: texts told again, then questions answered as with the text at hand.
+
+The generator is frozen, and is its own teacher: where it reads the rows, it is to answer as it does reading the text.
+Gradients reach what writes the rows, and nothing else; that the generator's parameters are the same bits after as
+before is checked.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ragzip.errors import ModelError
+from ragzip.training.loop import LoopResult, LoopSettings, train
+from ragzip.training.options import OnEvent, TrainingEvent, trainer_config
+from ragzip.training.soft_data import Asking, SoftData, Telling
+from ragzip.training.soft_prompts import SAME, TELL, Framed, Frames, Reader
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ragzip.models import CausalLM
+
+_POSITIONS = {"cpu": 1200}  # of one forward pass: on a processor, batches save little
+_POSITIONS_ELSEWHERE = 24_000
+_LEAST = 0.01  # nats a token that the text must add, for a share of it to mean anything
+
+
+class RowWriter(Protocol):
+    """What is trained: it writes rows for texts."""
+
+    @property
+    def rates(self) -> tuple[int, ...]:
+        """The rates it is trained at; ``(0,)`` where it has none."""
+        ...
+
+    def named(self) -> list[tuple[str, Any]]:
+        """Its parameters, by the names under which they are saved."""
+        ...
+
+    def counts(self, texts: Sequence[tuple[str, str]], rate: int) -> list[int]:
+        """How many rows each text, given with its title, will have: at least one."""
+        ...
+
+    def rows(self, texts: Sequence[tuple[str, str]], rate: int) -> list[Tensor]:
+        """``[count, d]`` of each text, differentiable."""
+        ...
+
+    def frozen(self) -> Any:
+        """A context manager within which the generator is itself, without any adapter."""
+        ...
+
+
+@dataclass(frozen=True)
+class SoftPlan:
+    """How training goes on.
+
+    Attributes:
+        batch: Examples in a step.
+        telling: Share of the steps, from the first one on, in which texts are told again; after these, questions.
+        gist: Whether texts are asked for by their meaning rather than word for word.
+        passages: Most passages of a question.
+        nll: Weight of the loss of the reference answer.
+        kl: Weight of the divergence from the teacher's distribution.
+        hidden: Weight of the distance from the teacher's hidden states, layer by layer.
+        eval_rates: Rates that held-out data are read at.
+        curriculum: Characters of the first texts that are told again; they grow to their full length over the steps
+            in which texts are told. 0 gives them in full length from the beginning.
+    """
+
+    batch: int
+    telling: float
+    gist: bool
+    passages: int
+    nll: float
+    kl: float
+    hidden: float
+    eval_rates: tuple[int, ...]
+    curriculum: int = 0
+
+
+@dataclass(frozen=True)
+class SoftOutcome:
+    """What training came to.
+
+    Attributes:
+        result: How it ended.
+        untrained: Metrics before it.
+        closed: Likelihood of a held-out answer's token without any passage.
+        text: With the passages as text.
+    """
+
+    result: LoopResult
+    untrained: Mapping[str, float]
+    closed: float
+    text: float
+
+
+class _Run:
+    """Losses of steps and metrics of held-out data, for one generator and one writer."""
+
+    def __init__(self, lm: CausalLM, writer: RowWriter, data: SoftData, plan: SoftPlan, steps: int, seed: int) -> None:
+        self.lm, self.writer, self.data, self.plan, self.steps, self.seed = lm, writer, data, plan, steps, seed
+        self.frames = Frames(lm)
+        most = _POSITIONS.get(lm.device.partition(":")[0], _POSITIONS_ELSEWHERE)
+        sample = [self.frames.telling(Telling("a", ""), 1, request) for request in (*TELL, *SAME)]
+        one = Asking("a", "a", (("", "a"),), (), "")
+        other = Asking("Why?", "b", (("t", "b"),), (), "")
+        asked = [self.frames.asking(a, a.positives, rows) for a in (one, other) for rows in ([1], None)]
+        asked += [self.frames.asking(a, (), []) for a in (one, other)]
+        with writer.frozen():
+            self.tell, self.ask = Reader(lm, sample, most=most), Reader(lm, asked, most=most)
+        self._floor: tuple[list[float], list[float]] | None = None
+
+    def losses(self, step: int) -> Iterator[Tensor]:
+        """The parts of a step's loss."""
+        draw = random.Random(f"{self.seed} step {step}")  # noqa: S311 - no secret
+        rate = draw.choice(self.writer.rates)
+        telling = step < self.plan.telling * self.steps or not self.data.askings
+        if telling and self.data.tellings:
+            some = _cycle(self.data.tellings, step, self.plan.batch, self.seed)
+            yield from self._tellings([self._cut(telling, step) for telling in some], rate, draw)
+        else:
+            yield from self._askings(_cycle(self.data.askings, step, self.plan.batch, self.seed), rate, draw)
+
+    def _cut(self, telling: Telling, step: int) -> Telling:
+        """As much of a text as the curriculum allows at this step, up to the end of a word."""
+        if not self.plan.curriculum:
+            return telling
+        done = step / max(self.plan.telling * self.steps, 1.0)
+        size = max(round(len(telling.text) * min(2 * done, 1.0)), self.plan.curriculum)
+        head = telling.text[:size]
+        cut = len(telling.text) > size and head.rfind(" ")
+        return Telling(head[:cut] if cut and cut > 0 else head, telling.source)
+
+    def _tellings(self, some: Sequence[Telling], rate: int, draw: random.Random) -> Iterator[Tensor]:
+        import torch
+
+        texts = [("", telling.text) for telling in some]
+        counts = self.writer.counts(texts, rate)
+        ways = SAME if self.plan.gist else TELL
+        framed = [self.frames.telling(t, n, draw.choice(ways)) for t, n in zip(some, counts, strict=True)]
+        total = sum(len(prompt.answer) for prompt in framed)
+        for batch in self.tell.batches(framed, [[n] for n in counts]):
+            rows = self.writer.rows([texts[i] for i in batch], rate)
+            with self.writer.frozen():
+                read = self.tell.read([framed[i] for i in batch], [[row] for row in rows])
+            parts = [_nll(logits, framed[i]) for i, (logits, _) in zip(batch, read, strict=True)]
+            yield torch.stack(parts).sum() / total
+
+    def _askings(self, some: Sequence[Asking], rate: int, draw: random.Random) -> Iterator[Tensor]:
+        import torch
+
+        plan = self.plan
+        shown = [self._shown(asking, draw) for asking in some]
+        counts = [self.writer.counts(passages, rate) for passages in shown]
+        framed = [self.frames.asking(a, p, n) for a, p, n in zip(some, shown, counts, strict=True)]
+        teach = [self.frames.asking(a, p, None) for a, p in zip(some, shown, strict=True)]
+        total = sum(len(prompt.answer) for prompt in framed)
+        hidden = plan.hidden > 0
+        for batch in self.ask.batches(teach, [[] for _ in teach]):
+            flat = [passage for i in batch for passage in shown[i]]
+            rows = iter(self.writer.rows(flat, rate))
+            given = [[next(rows) for _ in shown[i]] for i in batch]
+            with self.writer.frozen():
+                taught: Sequence[Any] = [None] * len(batch)
+                if plan.kl or hidden:
+                    with torch.no_grad():
+                        taught = self.ask.read([teach[i] for i in batch], [[] for _ in batch], hidden=hidden)
+                read = self.ask.read([framed[i] for i in batch], given, hidden=hidden)
+            parts = []
+            for i, (logits, layers), teacher in zip(batch, read, taught, strict=True):
+                loss = plan.nll * _nll(logits, framed[i])
+                if plan.kl:
+                    loss = loss + plan.kl * _kl(logits, teacher[0])
+                if hidden:
+                    loss = loss + plan.hidden * len(logits) * _distance(layers, teacher[1])
+                parts.append(loss)
+            yield torch.stack(parts).sum() / total
+
+    def _shown(self, asking: Asking, draw: random.Random) -> list[tuple[str, str]]:
+        """Passages of a question, those that help among others that do not."""
+        size = draw.randint(min(len(asking.positives), self.plan.passages), self.plan.passages)
+        helping = list(asking.positives[: self.plan.passages])
+        others = list(asking.negatives)
+        draw.shuffle(others)
+        found = [*helping, *others[: max(size - len(helping), 0)]]
+        draw.shuffle(found)
+        return found
+
+    def evaluate(self) -> dict[str, float]:
+        """Metrics of held-out data.
+
+        Returns:
+            ``gain``: how much of what the text adds to the log-likelihood of answers the rows add, 0 where it adds
+            nothing; ``right``: share of the tokens of held-out texts that come first when they are told again from
+            rows; ``answer``: likelihood of an answer's token, geometric mean. With several rates those of the middle
+            one, and of each, ``gain@4``.
+        """
+        import torch
+
+        closed, text = self.floor()
+        metrics: dict[str, float] = {}
+        gains, rights, answers = [], [], []
+        helps = _mean(closed) - _mean(text)
+        with torch.inference_mode():
+            for rate in self.plan.eval_rates:
+                losses = self._answered(rate)
+                gain = (_mean(closed) - _mean(losses)) / helps if helps > _LEAST else 0.0
+                right = self._right(rate)
+                gains.append(gain)
+                rights.append(right)
+                answers.append(math.exp(-_mean(losses)))
+                if len(self.plan.eval_rates) > 1:
+                    metrics |= {f"gain@{rate}": gain, f"right@{rate}": right}
+        middle = len(gains) // 2
+        return {"gain": gains[middle], "right": rights[middle], "answer": answers[middle], **metrics}
+
+    def floor(self) -> tuple[list[float], list[float]]:
+        """Losses of held-out answers, per token, without passages and with them as text; read once."""
+        import torch
+
+        if self._floor is None:
+            with torch.inference_mode(), self.writer.frozen():
+                held = self.data.held_askings
+                shown = [self._held(number) for number in range(len(held))]
+                bare = [self.frames.asking(a, (), []) for a in held]
+                full = [self.frames.asking(a, p, None) for a, p in zip(held, shown, strict=True)]
+                self._floor = (self._of(bare), self._of(full))
+        return self._floor
+
+    def _of(self, framed: Sequence[Framed]) -> list[float]:
+        found = [0.0] * len(framed)
+        for batch in self.ask.batches(framed, [[] for _ in framed]):
+            read = self.ask.read([framed[i] for i in batch], [[] for _ in batch])
+            for i, (logits, _) in zip(batch, read, strict=True):
+                found[i] = float(_nll(logits, framed[i])) / len(framed[i].answer)
+        return found
+
+    def _held(self, number: int) -> list[tuple[str, str]]:
+        draw = random.Random(f"{self.seed} held {number}")  # noqa: S311 - no secret
+        return self._shown(self.data.held_askings[number], draw)
+
+    def _answered(self, rate: int) -> list[float]:
+        held = self.data.held_askings
+        shown = [self._held(number) for number in range(len(held))]
+        counts = [self.writer.counts(passages, rate) for passages in shown]
+        framed = [self.frames.asking(a, p, n) for a, p, n in zip(held, shown, counts, strict=True)]
+        found = [0.0] * len(held)
+        for batch in self.ask.batches(framed, counts):
+            rows = iter(self.writer.rows([passage for i in batch for passage in shown[i]], rate))
+            given = [[next(rows) for _ in shown[i]] for i in batch]
+            with self.writer.frozen():
+                read = self.ask.read([framed[i] for i in batch], given)
+            for i, (logits, _) in zip(batch, read, strict=True):
+                found[i] = float(_nll(logits, framed[i])) / len(framed[i].answer)
+        return found
+
+    def _right(self, rate: int) -> float:
+        held = self.data.held_tellings
+        texts = [("", telling.text) for telling in held]
+        counts = self.writer.counts(texts, rate)
+        request = (SAME if self.plan.gist else TELL)[0]
+        framed = [self.frames.telling(t, n, request) for t, n in zip(held, counts, strict=True)]
+        right = total = 0
+        for batch in self.tell.batches(framed, [[n] for n in counts]):
+            rows = self.writer.rows([texts[i] for i in batch], rate)
+            with self.writer.frozen():
+                read = self.tell.read([framed[i] for i in batch], [[row] for row in rows])
+            for i, (logits, _) in zip(batch, read, strict=True):
+                right += sum(a == b for a, b in zip(logits.argmax(-1).tolist(), framed[i].answer, strict=True))
+                total += len(framed[i].answer)
+        return right / max(total, 1)
+
+
+def train_soft(
+    trainer: Any,
+    lm: CausalLM,
+    writer: RowWriter,
+    data: SoftData,
+    plan: SoftPlan,
+    settings: LoopSettings,
+    out: Path,
+    *,
+    save: Callable[[Mapping[str, Tensor]], None],
+    resume: bool,
+    on_event: OnEvent | None,
+) -> SoftOutcome:
+    """Trains a writer, and leaves the best of it saved.
+
+    Raises:
+        ModelError: No data to train on or to hold out; or the generator's parameters changed.
+    """
+    if not (data.tellings or data.askings) or not data.held_askings or not data.held_tellings:
+        raise ModelError("there are not enough examples to train on and to hold out", hint="Lower held_out.")
+    before = checksum(lm.model)
+    run = _Run(lm, writer, data, plan, settings.steps, trainer.seed)
+    untrained = run.evaluate()
+    closed, text = (math.exp(-_mean(losses)) for losses in run.floor())
+    if on_event:
+        note = f"before training; without passages {closed:.3f}, with their text {text:.3f}"
+        on_event(TrainingEvent("eval", 0, settings.steps, None, untrained, note))
+    result = train(
+        writer.named(),
+        run.losses,
+        run.evaluate,
+        settings,
+        out,
+        config={**trainer_config(trainer), "data": data.fingerprint},
+        best="answer" if plan.telling < 1 else "right",
+        save=save,
+        resume=resume,
+        on_event=on_event,
+    )
+    if checksum(lm.model) != before:
+        raise ModelError("the generator's parameters changed while a compressor was trained", hint="Report this.")
+    return SoftOutcome(result, untrained, closed, text)
+
+
+def checksum(model: Any) -> str:
+    """SHA-256 over the bits of all parameters of a model."""
+    import hashlib
+
+    import torch
+
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _cycle(items: Sequence[Any], step: int, batch: int, seed: int) -> list[Any]:
+    """A step's share of the items, in an order of its own for each pass over them."""
+    found = []
+    for place in range(step * batch, (step + 1) * batch):
+        turn, number = divmod(place, len(items))
+        order = random.Random(f"{seed} pass {turn}")  # noqa: S311 - no secret
+        found.append(items[_permuted(number, len(items), order)])
+    return found
+
+
+def _permuted(number: int, size: int, draw: random.Random) -> int:
+    """One place of a permutation that is not written out: a step by a number that has no divisor in common."""
+    start, stride = draw.randrange(size), draw.randrange(1, size + 1)
+    while math.gcd(stride, size) != 1:
+        stride = stride % size + 1
+    return (start + number * stride) % size
+
+
+def _nll(logits: Tensor, prompt: Framed) -> Tensor:
+    import torch
+
+    wanted = torch.tensor(prompt.answer, device=logits.device)
+    return torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
+
+
+def _kl(logits: Tensor, teacher: Tensor) -> Tensor:
+    """How far the distribution is from the teacher's, summed over tokens, in nats."""
+    from torch.nn.functional import kl_div, log_softmax
+
+    return kl_div(log_softmax(logits, -1), log_softmax(teacher, -1), reduction="sum", log_target=True)
+
+
+def _distance(layers: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Smooth L1 between hidden states, in units of the teacher's standard deviation, the mean over layers."""
+    import torch
+
+    parts = []
+    for mine, theirs in zip(layers, teacher, strict=True):
+        scale = theirs.float().std().clamp_min(1e-6)
+        parts.append(torch.nn.functional.smooth_l1_loss(mine.float() / scale, theirs.float() / scale))
+    return torch.stack(parts).mean()
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(len(values), 1)

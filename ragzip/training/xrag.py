@@ -1,0 +1,110 @@
+"""Training of ``xrag``: a bridge from retrieval embeddings to the input space of a frozen generator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragzip.compressors._options import check_count
+from ragzip.compressors._relevance import led
+from ragzip.models import EMBEDDER, load_encoder
+from ragzip.models.bridge import ARCHITECTURE, LAYERS, perceptron, pieces
+from ragzip.models.soft_folder import save_soft
+from ragzip.training.soft_options import SoftTraining
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ragzip.models import CausalLM, Encoder
+
+
+@dataclass(frozen=True)
+class XRAGTraining(SoftTraining):
+    """Paraphrase, then context-aware tuning with self-distillation, after xRAG (https://arxiv.org/abs/2405.13792).
+
+    Only the bridge is trained: the encoder is that of the index, and stays. As in the paper a text is asked for by its
+    meaning and answers weigh 1 beside 2 for the divergence from the same generator reading the text.
+
+    Attributes:
+        encoder: Whose vectors the bridge reads: that of the index.
+        width: Of the hidden layer; 0 is that of the generator.
+        passages: Most passages of a question, each of which is one row.
+        lr: Highest learning rate.
+    """
+
+    encoder: str = EMBEDDER
+    width: int = 0
+    passages: int = 5
+    lr: float = 2e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("width", self.width)
+
+    @property
+    def gist(self) -> bool:
+        """A vector does not hold the words."""
+        return True
+
+    def writer(self, lm: CausalLM) -> BridgeWriter:
+        """A new bridge, whose rows begin as large as word embeddings are, around their mean."""
+        encoder = load_encoder(self.encoder, dtype=self.dtype, device=self.device)
+        return BridgeWriter(lm, encoder, self.width or lm.dimensions, self.seed)
+
+    def save(self, out: Path, lm: CausalLM, tensors: Mapping[str, Tensor]) -> None:
+        """Two layers."""
+        encoder = load_encoder(self.encoder, dtype=self.dtype, device=self.device)
+        save_soft(
+            out,
+            architecture=ARCHITECTURE,
+            base=self.base,
+            dimensions=lm.dimensions,
+            tensors=tensors,
+            encoder=self.encoder,
+            piece=encoder.room,
+        )
+
+
+class BridgeWriter:
+    """A bridge that is trained."""
+
+    rates = (0,)
+
+    def __init__(self, lm: CausalLM, encoder: Encoder, width: int, seed: int) -> None:
+        import torch
+
+        draw = torch.Generator().manual_seed(seed)
+        words = lm.model.get_input_embeddings().weight.detach().float().cpu()
+        first = torch.randn(width, encoder.dimensions, generator=draw)
+        second = torch.randn(lm.dimensions, width, generator=draw) * (words.std() / (0.6 * width**0.5))
+        values = (first, torch.zeros(width), second, words.mean(0))
+        self._parameters = [torch.nn.Parameter(value.to(lm.device)) for value in values]
+        self._encoder = encoder
+
+    def named(self) -> list[tuple[str, Any]]:
+        """The two layers."""
+        names = [f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")]
+        return list(zip(names, self._parameters, strict=True))
+
+    def counts(self, texts: Sequence[tuple[str, str]], rate: int) -> list[int]:
+        """One for each piece that the encoder reads at once."""
+        return [max(len(some), 1) for some in self._pieces(texts)]
+
+    def rows(self, texts: Sequence[tuple[str, str]], rate: int) -> list[Tensor]:
+        """The vectors of the pieces, through the bridge."""
+        import torch
+
+        parts = [some or [""] for some in self._pieces(texts)]
+        vectors = torch.from_numpy(self._encoder.encode([piece for some in parts for piece in some]))
+        rows = perceptron(vectors.to(self._parameters[0].device), *self._parameters)
+        return list(torch.split(rows, [len(some) for some in parts]))
+
+    def frozen(self) -> Any:
+        """Nothing stands on the generator."""
+        return nullcontext()
+
+    def _pieces(self, texts: Sequence[tuple[str, str]]) -> list[list[str]]:
+        return [pieces(self._encoder, led(text, title), self._encoder.room) for title, text in texts]

@@ -1,0 +1,184 @@
+"""Training of ``xrag``, ``comp_llm``, ``icae`` and ``refrag`` from a made-up data folder."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from ragzip import registry
+from ragzip.config import from_config
+from ragzip.errors import ConfigError, ModelError, UsageError
+from ragzip.models import load_causal_lm
+from ragzip.training.card import check_card
+from ragzip.training.options import make_trainer, trainer_config
+from ragzip.training.soft_data import read_soft
+from ragzip.training.soft_loop import checksum
+from ragzip.types import Passage, Query, SoftSegment, context_of
+
+METHODS = ("xrag", "comp_llm", "icae", "refrag")
+SHARED = {"sets": ("squad",), "texts": (), "held_out": 3, "passages": 2, "batch": 4, "steps": 16, "eval_every": 8}
+TEXT = "Alba is a town by the sea. It was founded by Count Albason. Many people like its old harbour."
+
+
+def toy(method, encoder, lm, **changes):
+    more = {"xrag": {"encoder": encoder, "width": 16}, "refrag": {"encoder": encoder, "layers": 1, "chunk": 6}}
+    adapters = {"rank": 4, "alpha": 8, "rates": (2, 4)}
+    options = {**SHARED, "lr": 1e-2, **more.get(method, adapters), "dtype": "fp32", "device": "cpu", "seed": 1}
+    return registry.get("training", method)(base=lm, **{**options, **changes})
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def trained(request, tmp_path_factory, tiny_encoder_path, tiny_lm_path, small_data):
+    """The method, its trainer, the folder, the report and what was told."""
+    out, events = tmp_path_factory.mktemp(request.param), []
+    trainer = toy(request.param, tiny_encoder_path, tiny_lm_path)
+    lm = load_causal_lm(tiny_lm_path, dtype="fp32", device="cpu")
+    before = checksum(lm.model)
+    report = trainer.run(out, data=small_data, on_event=events.append)
+    assert checksum(lm.model) == before
+    return SimpleNamespace(method=request.param, trainer=trainer, out=out, report=report, events=events, lm=lm)
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_it_learns(trained):
+    losses = [event.loss for event in trained.events if event.kind == "step"]
+    half = round(trained.trainer.telling * trained.trainer.steps)
+    assert len(losses) == trained.report.steps == trained.trainer.steps
+    assert np.mean(losses[half - 3 : half]) < np.mean(losses[:3])
+
+
+def test_the_same_config_gives_the_same_weights(trained, small_data, tmp_path):
+    again = trained.trainer.run(tmp_path, data=small_data)
+    assert weights(tmp_path) == weights(trained.out)
+    assert again.metrics == trained.report.metrics
+
+
+def test_an_interrupted_training_goes_on_to_the_same_end(trained, small_data, tmp_path):
+    def interrupt(event):
+        if event.kind == "step" and event.step == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained.trainer.run(tmp_path, data=small_data, on_event=interrupt)
+    steps = []
+    trained.trainer.run(
+        tmp_path, data=small_data, on_event=lambda e: steps.append(e.step) if e.kind == "step" else None
+    )
+    assert steps[0] == 11
+    assert weights(tmp_path) == weights(trained.out)
+
+
+def test_the_card_says_what_was_reached(trained):
+    card = check_card(trained.out)
+    assert card.method == trained.method
+    assert card.steps == trained.trainer.steps
+    (table,) = card.results
+    assert [row.role for row in table.rows] == ["trained", "untrained", "baseline", "reference"]
+    assert make_trainer(trained.method, dict(card.config)) == trained.trainer
+    assert {source.name for source in card.data} == {"squad"}
+
+
+def test_the_compressor_writes_what_the_trainer_wrote(trained, tiny_lm_path):
+    """The rows of the saved weights are those of the parameters they were saved from, but for half precision."""
+    more = {"rate": 4} if trained.method in ("comp_llm", "icae") else {}
+    if trained.method == "refrag":
+        more["expand"] = 0.0
+    made = from_config(
+        "compressor", {"type": trained.method, "model": str(trained.out), "dtype": "fp32", "device": "cpu", **more}
+    )
+    context = context_of(Query("Who?"), (Passage("p", TEXT, ""),))
+    (segment,) = made.compress([context])[0].segments
+    assert isinstance(segment, SoftSegment)
+    assert segment.space == tiny_lm_path
+    assert segment.sources == context.segments[0].sources
+    lm = load_causal_lm(tiny_lm_path, dtype="fp32", device="cpu", own=True)
+    writer = trained.trainer.writer(lm)
+    from safetensors.torch import load_file
+
+    saved = load_file(trained.out / "model.safetensors")
+    with torch.no_grad():
+        assert {name for name, _ in writer.named()} == set(saved)
+        for name, parameter in writer.named():
+            parameter.copy_(saved[name])
+        (rows,) = writer.rows([("", TEXT)], 4)
+    assert writer.counts([("", TEXT)], 4) == [len(rows)] == [len(segment.embeddings)]
+    torch.testing.assert_close(segment.embeddings, rows.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_writer_learns(trained, tiny_lm_path, small_data):
+    from ragzip.training.soft_loop import SoftPlan, _Run
+
+    lm = load_causal_lm(tiny_lm_path, dtype="fp32", device="cpu", own=True)
+    t = trained.trainer
+    data = read_soft(t.sets, t.texts, most=(), held_out=3, data=small_data, seed=1)
+    writer = t.writer(lm)
+    plan = SoftPlan(4, 0.5, t.gist, 2, 1.0, 1.0, 1.0, t.eval_rates, t.curriculum)
+    run = _Run(lm, writer, data, plan, 10, 1)
+    for step in (0, 9):  # a text told again, a question answered
+        for loss in run.losses(step):
+            loss.backward()
+    missing = [name for name, p in writer.named() if p.grad is None or not bool(p.grad.isfinite().all())]
+    assert not missing
+    own = {id(parameter) for _, parameter in writer.named()}
+    assert all(p.grad is None for p in lm.model.parameters() if id(p) not in own)
+
+
+def test_losses_depend_on_the_step_alone(trained, tiny_lm_path, small_data):
+    from ragzip.training.soft_loop import _cycle
+
+    items = list(range(7))
+    seen = [item for step in range(7) for item in _cycle(items, step, 2, seed=3)]
+    assert sorted(seen[:7]) == sorted(seen[7:]) == items
+    assert _cycle(items, 3, 2, seed=3) == _cycle(items, 3, 2, seed=3)
+
+
+def test_a_changed_generator_is_refused(trained, tmp_path, tiny_lm_path):
+    """The weights name the generator's files; others under its name are refused before anything is generated."""
+    import json
+    import shutil
+
+    from ragzip.testing.models import tiny_causal_lm
+
+    other = tiny_causal_lm(tmp_path / "other", seed=5)
+    folder = tmp_path / "weights"
+    shutil.copytree(trained.out, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["base"] = str(other)
+    (folder / "config.json").write_text(json.dumps(config))
+    made = from_config("compressor", {"type": trained.method, "model": str(folder)})
+    with pytest.raises(ModelError, match=r"was trained with .*other.* of checksum"):
+        made.compress([context_of(Query("Who?"), (Passage("p", TEXT),))])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_configs_round_trip(method, tiny_encoder_path, tiny_lm_path):
+    trainer = toy(method, tiny_encoder_path, tiny_lm_path, kl=0.5, telling=0.25)
+    assert make_trainer(method, trainer_config(trainer)) == trainer
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"telling": 1.5}, "telling"),
+        ({"texts": ("nothing",)}, "texts"),
+        ({"nll": 0.0, "kl": 0.0, "hidden": 0.0}, "nll"),
+        ({"passages": 0}, "passages"),
+    ],
+)
+def test_options_that_cannot_be_are_named(options, path):
+    with pytest.raises(ConfigError) as caught:
+        registry.get("training", "xrag")(**options)
+    assert caught.value.path == path
+
+
+def test_without_data_nothing_is_trained(tmp_path, tiny_encoder_path, tiny_lm_path, monkeypatch):
+    monkeypatch.delenv("RAGZIP_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError):
+        toy("xrag", tiny_encoder_path, tiny_lm_path).run(tmp_path / "out", data=tmp_path / "nowhere")
