@@ -175,7 +175,7 @@ class Step:
         tokens_in: Generator tokens of the context before.
         tokens_out: Generator tokens of the context after.
         seconds: This context's share of the step's wall time.
-        detail: The reason, where the status is not ``ok``.
+        detail: The reason, where the status is not ``ok``; else what the compressor noted, of its whole batch.
     """
 
     name: str

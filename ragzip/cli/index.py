@@ -27,6 +27,7 @@ class _DefaultGroup(typer.core.TyperGroup):
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         formatter.write_usage("ragzip index", "PATH... --index DIR [OPTIONS]")
         formatter.write_usage("ragzip index", "add | remove | info | verify ... --index DIR", prefix="       ")
+        formatter.write_usage("ragzip index", "compress DIR --with METHOD --model MODEL", prefix="       ")
 
 
 app = typer.Typer(
@@ -178,6 +179,24 @@ def info(
     pairs({key.replace("_", " "): "-" if value is None else value for key, value in shown.items()})
     for source in documents or ():
         typer.echo(source)
+
+
+@app.command("compress")
+def compress_(
+    index: Annotated[Path, typer.Argument(help="The index's folder.")],
+    with_: Annotated[str, typer.Option("--with", help="Soft compressor: xrag, comp_llm or icae.")],
+    model: Annotated[str, typer.Option("--model", help="Its weights.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="An option of it, as rate=4.")] = None,
+    precision: Annotated[str, typer.Option("--precision", help="float16 or int8.")] = "float16",
+    most_bytes: Annotated[
+        int | None, typer.Option("--most-bytes", min=1, help="Stop before the store is larger.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Compress the passages of an index into a store beside it; run again, it goes on, and takes what is new."""
+    from ragzip.cli.soft import fill_store
+
+    fill_store(index, with_, model, set_ or [], precision, most_bytes, as_json=json_)
 
 
 @app.command()

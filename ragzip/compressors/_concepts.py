@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ragzip.compressors._options import check_count
 from ragzip.compressors._soft import PassageEncoder
+from ragzip.indexes.soft_store import Unit
 from ragzip.models.concepts import ConceptEncoder, load_concepts
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ class SegmentEncoder(PassageEncoder):
         """The encoder, loaded now unless it is already."""
         return load_concepts(self.model, self.architecture, dtype=self.dtype, device=self.device)
 
-    def rows(self, texts: Sequence[str], titles: Sequence[str]) -> Sequence[Tensor]:
-        """A row for every ``rate`` tokens of each segment; titles stay text in the prompt, and are not read."""
-        return self.load().rows(texts, self.rate)
+    def units(self, texts: Sequence[str], titles: Sequence[str]) -> list[list[Unit]]:
+        """Segments as token ids; titles stay text in the prompt, and are not read."""
+        return [list(some) for some in self.load().segments(texts)]
+
+    def compute(self, units: Sequence[Unit]) -> Sequence[Tensor]:
+        """A row for every ``rate`` tokens of each segment."""
+        return self.load().rows([unit for unit in units if isinstance(unit, tuple)], self.rate)

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ragzip.compressors._groups import shown
 from ragzip.compressors._relevance import titles_of
+from ragzip.compressors._stored import encode
 from ragzip.errors import ConfigError, ModelError
-from ragzip.models import Dtype, check_options
-from ragzip.models.soft_folder import space_of
+from ragzip.indexes.soft_store import Setting, Unit
+from ragzip.models import Dtype, canonical, check_options, resolve
+from ragzip.models.identity import folder_fingerprint
+from ragzip.models.soft_folder import read_soft_config, space_of
 from ragzip.protocols import Compressor
 from ragzip.types import Context, Passage, Query, SoftSegment, TextSegment, context_of
 
@@ -21,10 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PassageEncoder(Compressor[TextSegment, SoftSegment]):
-    """A soft compressor to whom the question does not matter: each segment's rows hang on its text and title alone.
+    """A soft compressor to whom the question does not matter: rows hang on pieces of text, and can be stored.
 
     Attributes:
         model: Trained weights: a name, a folder made by ``ragzip train``, or a hub id.
+        store: A folder that ``ragzip index compress`` filled, or the index it was filled for: what is in it is not
+            computed again. "" computes everything.
         dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
@@ -32,6 +37,7 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
     architecture: ClassVar[str] = ""
 
     model: str = ""
+    store: str = ""
     dtype: Dtype = "auto"
     device: str = "auto"
 
@@ -44,16 +50,42 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
         return space_of(self.model, self.architecture)
 
     @abstractmethod
-    def rows(self, texts: Sequence[str], titles: Sequence[str]) -> Sequence[Tensor]:
-        """``[n, d_model]`` of each text, none of which is blank; no text's rows hang on another one."""
+    def units(self, texts: Sequence[str], titles: Sequence[str]) -> list[list[Unit]]:
+        """The pieces that each text is compressed in, none of which is blank."""
+
+    @abstractmethod
+    def compute(self, units: Sequence[Unit]) -> Sequence[Tensor]:
+        """``[n, d_model]`` of each piece; none hangs on another one."""
+
+    def setting(self) -> Setting:
+        """What stored rows must have been made with. Reads the weights' files and does not load them."""
+        folder = resolve(self.model)
+        config = read_soft_config(folder, self.architecture)
+        return Setting(
+            method=self.architecture,
+            model=self.model,
+            fingerprint=folder_fingerprint(folder),
+            space=canonical(str(config["base"])),
+            rate=int(getattr(self, "rate", 0)),
+            columns=int(config["dimensions"]),
+        )
 
     def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[SoftSegment]]:
         """Each context as rows, a soft segment for every text segment that shows anything."""
+        import torch
+
         wanted: dict[tuple[str, str], None] = {}
         keys = [list(zip((s.text for s in c.segments), titles_of(c), strict=True)) for c in contexts]
         for context, of_context in zip(contexts, keys, strict=True):
             wanted.update(dict.fromkeys(k for s, k in zip(context.segments, of_context, strict=True) if shown(s)))
-        found = dict(zip(wanted, self._checked([k[0] for k in wanted], [k[1] for k in wanted]), strict=True))
+        if not wanted:
+            return [Context(context.query, (), context.passages) for context in contexts]
+        pieces = self.units([text for text, _ in wanted], [title for _, title in wanted])
+        made = encode([unit for some in pieces for unit in some], self.compute, self.store, self.setting)
+        check_rows(list(made.values()), self.model)
+        found = {
+            key: torch.cat([made[unit] for unit in some]) for key, some in zip(wanted, pieces, strict=True) if some
+        }
         space = self.space
         return [
             Context(
@@ -69,21 +101,17 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
         ]
 
     def compress_passages(self, passages: Sequence[Passage]) -> Sequence[SoftSegment]:
-        """One segment a passage, for a store that is filled at index time; without rows where it has no text."""
+        """One segment a passage, as for any question; without rows where it has no text."""
         import torch
 
-        out = []
-        for passage in passages:
-            (context,) = self.compress([context_of(Query(""), (passage,))])
-            rows = [segment.embeddings for segment in context.segments]
-            found = rows[0] if rows else torch.zeros(0, 0)
-            out.append(SoftSegment(found, self.space, context_of(Query(""), (passage,)).segments[0].sources))
-        return out
-
-    def _checked(self, texts: Sequence[str], titles: Sequence[str]) -> Sequence[Tensor]:
-        if not texts:
-            return []
-        return check_rows(self.rows(texts, titles), self.model)
+        whole = [context_of(Query(""), (passage,)) for passage in passages]
+        found = []
+        for before, after in zip(whole, self.compress(whole), strict=True):
+            rows = [segment.embeddings for segment in after.segments]
+            found.append(
+                SoftSegment(torch.cat(rows) if rows else torch.zeros(0, 0), self.space, before.segments[0].sources)
+            )
+        return found
 
 
 def check_rows(rows: Sequence[Tensor], model: str) -> Sequence[Tensor]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ragzip.compressors._relevance import led
 from ragzip.compressors._soft import PassageEncoder
+from ragzip.indexes.soft_store import Unit
 from ragzip.models.bridge import ARCHITECTURE, Bridge, load_bridge
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class XRAG(PassageEncoder):
 
     Attributes:
         model: A bridge made by ``ragzip train xrag``: a folder, or a hub id.
+        store: A folder that ``ragzip index compress`` filled, or the index it was filled for: what is in it is not
+            computed again. "" computes everything.
         dtype: Of the encoder: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or
             ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
@@ -37,6 +40,11 @@ class XRAG(PassageEncoder):
         """The bridge and its encoder, loaded now unless they are already."""
         return load_bridge(self.model, dtype=self.dtype, device=self.device)
 
-    def rows(self, texts: Sequence[str], titles: Sequence[str]) -> Sequence[Tensor]:
-        """A row for each piece of a text, which is read behind its title as in an index."""
-        return self.load().rows([led(text, title) for text, title in zip(texts, titles, strict=True)])
+    def units(self, texts: Sequence[str], titles: Sequence[str]) -> list[list[Unit]]:
+        """Pieces that the encoder reads at once, each text behind its title as in an index."""
+        bridge = self.load()
+        return [list(bridge.pieces(led(text, title))) for text, title in zip(texts, titles, strict=True)]
+
+    def compute(self, units: Sequence[Unit]) -> Sequence[Tensor]:
+        """A row each."""
+        return [row[None] for row in self.load().rows([str(unit) for unit in units])]

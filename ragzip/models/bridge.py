@@ -54,13 +54,13 @@ class Bridge:
         with torch.inference_mode():
             return perceptron(torch.as_tensor(vectors), *self._layers)
 
-    def rows(self, texts: Sequence[str]) -> list[Tensor]:
-        """``[n_pieces, dimensions]`` of each text; no row hangs on another text, but for rounding."""
-        import torch
+    def pieces(self, text: str) -> list[str]:
+        """A text, cut at ends of sentences into as few parts as the encoder can read; none where it has no token."""
+        return pieces(self.encoder, text, self.piece)
 
-        cut = [pieces(self.encoder, text, self.piece) for text in texts]
-        rows = self.project(self.encoder.encode([piece for some in cut for piece in some]))
-        return [part.clone() for part in torch.split(rows, [len(some) for some in cut])]
+    def rows(self, pieces: Sequence[str]) -> Tensor:
+        """``[n, dimensions]``, a row for each piece; none hangs on another one, but for rounding."""
+        return self.project(self.encoder.encode(pieces)).clone()
 
 
 def pieces(encoder: Encoder, text: str, most: int) -> list[str]:

@@ -24,6 +24,7 @@ from ragzip.models.soft_folder import open_soft, option
 from ragzip.models.token_windows import batches
 from ragzip.models.tokenizer import TextTokenizer, text_tokenizer
 from ragzip.models.weights import weight_files
+from ragzip.text import sentences
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +44,7 @@ class Recipe:
         slots: Rows of the table that is appended; 1 appends the same one every time, as CompLLM does.
         residual: Whether a row begins as the mean embedding of the tokens it stands for, to which what is read out
             is added; without it, only that.
+        by_sentence: Whether segments end where sentences do, so that a sentence has the same ones wherever it stands.
     """
 
     segment: int
@@ -50,6 +52,7 @@ class Recipe:
     readout: Readout
     slots: int
     residual: bool
+    by_sentence: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,29 +87,41 @@ def read_out(model: Any, parts: Parts, recipe: Recipe, segments: Sequence[Sequen
     from torch.nn.functional import linear
 
     embedding = model.get_input_embeddings()
-    counts = [rows_of(len(segment), rate) for segment in segments]
-    more = counts if recipe.readout == "tokens" else [0] * len(counts)
-    width = max(len(segment) + extra for segment, extra in zip(segments, more, strict=True))
+    device = embedding.weight.device
+    lengths = torch.tensor([len(segment) for segment in segments])
+    counts = torch.div(lengths + rate - 1, rate, rounding_mode="floor")
+    extra = counts if recipe.readout == "tokens" else torch.zeros_like(counts)
+    width = int((lengths + extra).max())
     ids = torch.zeros(len(segments), width, dtype=torch.long)
-    for row, segment in enumerate(segments):
-        ids[row, : len(segment)] = torch.tensor(segment)
-    tokens = embedding(ids.to(embedding.weight.device))
+    own = torch.arange(width) < lengths[:, None]
+    ids[own] = torch.tensor([token for segment in segments for token in segment])
+    tokens = embedding(ids.to(device))
     inputs = tokens
+    behind = (torch.arange(width) >= lengths[:, None]) & (torch.arange(width) < (lengths + extra)[:, None])
     if recipe.readout == "tokens":
-        inputs = tokens.clone()
-        for row, (segment, count) in enumerate(zip(segments, counts, strict=True)):
-            place = torch.arange(count) % len(parts.appended)
-            inputs[row, len(segment) : len(segment) + count] = parts.appended[place].to(inputs.dtype)
+        places = torch.cat([torch.arange(count) for count in counts.tolist()]) % len(parts.appended)
+        slots = parts.appended[places.to(parts.appended.device)].to(tokens.dtype)
+        inputs = tokens.index_put(behind.to(device).nonzero(as_tuple=True), slots)
     # padding stands behind, where causal attention does not look
     hidden = model.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
-    found = []
-    for row, (segment, count) in enumerate(zip(segments, counts, strict=True)):
-        if recipe.readout == "tokens":
-            state_ = hidden[row, len(segment) : len(segment) + count]
-        else:
-            state_ = _means(hidden[row, : len(segment)], rate)
-        out = linear(state_, parts.weight.to(state_.dtype), parts.bias.to(state_.dtype))
-        found.append(out + _means(tokens[row, : len(segment)], rate) if recipe.residual else out)
+    # the row that each of a segment's tokens stands in
+    starts = torch.cumsum(counts, 0) - counts
+    groups = (starts[:, None] + torch.arange(width) // rate)[own].to(device)
+    own = own.to(device)
+    read = hidden[behind.to(device)] if recipe.readout == "tokens" else _means(hidden[own], groups)
+    out = linear(read, parts.weight.to(read.dtype), parts.bias.to(read.dtype))
+    out = out + _means(tokens[own], groups) if recipe.residual else out
+    return list(torch.split(out, counts.tolist()))
+
+
+def cut(tokenizer: TextTokenizer, texts: Sequence[str], recipe: Recipe) -> list[list[tuple[int, ...]]]:
+    """Token ids of the segments of each text, in order."""
+    parts = [[text[a:b] for a, b in sentences(text)] if recipe.by_sentence else [text] for text in texts]
+    encoded = iter(tokenizer.encode([part for some in parts for part in some]))
+    size, found = recipe.segment, []
+    for some in parts:
+        rows = [next(encoded) for _ in some]
+        found.append([tuple(ids[start : start + size]) for ids in rows for start in range(0, len(ids), size)])
     return found
 
 
@@ -115,14 +130,13 @@ def rows_of(tokens: int, rate: int) -> int:
     return -(-tokens // rate)
 
 
-def _means(rows: Tensor, rate: int) -> Tensor:
-    """Means of ``rate`` rows each, the last of what is left: ``[n, d]`` -> ``[ceil(n / rate), d]``."""
+def _means(rows: Tensor, groups: Tensor) -> Tensor:
+    """Means of the rows of each group, numbered from 0: ``[n, d]``, ``[n]`` -> ``[groups, d]``."""
     import torch
 
-    whole = len(rows) // rate * rate
-    found = [rows[:whole].view(-1, rate, rows.shape[1]).mean(1)] if whole else []
-    found += [rows[whole:].mean(0, keepdim=True)] if whole < len(rows) else []
-    return torch.cat(found)
+    size = int(groups.max()) + 1
+    sums = torch.zeros(size, rows.shape[1], dtype=rows.dtype, device=rows.device).index_add(0, groups, rows)
+    return sums / torch.bincount(groups, minlength=size)[:, None].to(rows.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,27 +164,21 @@ class ConceptEncoder:
     _known: OrderedDict[tuple[int, tuple[int, ...]], Tensor] = field(default_factory=OrderedDict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def segments(self, text: str) -> list[tuple[int, ...]]:
-        """Token ids of the segments of a text, in order."""
-        (ids,) = self._text.encode([text])
-        size = self.recipe.segment
-        return [tuple(ids[start : start + size]) for start in range(0, len(ids), size)]
+    def segments(self, texts: Sequence[str]) -> list[list[tuple[int, ...]]]:
+        """Token ids of the segments of each text, in order."""
+        return cut(self._text, texts, self.recipe)
 
-    def rows(self, texts: Sequence[str], rate: int) -> list[Tensor]:
-        """``[n, dimensions]`` of each text, float32, on the processor; no segment is read twice.
+    def rows(self, segments: Sequence[tuple[int, ...]], rate: int) -> list[Tensor]:
+        """``[n, dimensions]`` of each segment, float32, on the processor; what was read before is not read again.
 
         Raises:
             ConfigError: A rate that was not trained.
         """
-        import torch
-
         if rate not in self.recipe.rates:
             known = ", ".join(map(str, self.recipe.rates))
             raise ConfigError("rate", f"{rate} was not trained for {self.name!r}", hint=f"It has: {known}.")
-        wanted = [self.segments(text) for text in texts]
-        found = self._encode(list(dict.fromkeys(segment for some in wanted for segment in some)), rate)
-        empty = torch.zeros(0, self.dimensions)
-        return [torch.cat([found[segment] for segment in some]) if some else empty for some in wanted]
+        found = self._encode(list(dict.fromkeys(segments)), rate)
+        return [found[segment] for segment in segments]
 
     def _encode(self, segments: Sequence[tuple[int, ...]], rate: int) -> dict[tuple[int, ...], Tensor]:
         import torch
@@ -262,6 +270,7 @@ def read_recipe(config: Any, folder: Path) -> Recipe:
         readout=option(config, "readout", str, folder),
         slots=option(config, "slots", int, folder),
         residual=option(config, "residual", bool, folder),
+        by_sentence=option(config, "by_sentence", bool, folder),
     )
     sound = recipe.segment >= 1 and recipe.slots >= 1 and recipe.rates and recipe.readout in get_args(Readout)
     if not sound or not all(type(rate) is int and rate >= 1 for rate in recipe.rates):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ragzip.errors import PromptTooLong
+from ragzip.errors import GenerationError, PromptTooLong
 from ragzip.models.causal_lm import CausalLM
 from ragzip.models.chat import EncodedPrompt
 from ragzip.models.stream import AnswerText
@@ -98,6 +99,11 @@ def _inputs(lm: CausalLM, prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]
         for row, found in enumerate(ids):
             tokens[row, width - len(found or ()) :] = torch.tensor(found, dtype=torch.long)
         return {"input_ids": tokens.to(lm.device), "attention_mask": mask.to(lm.device)}
+    if "inputs_embeds" not in inspect.signature(lm.model.forward).parameters:
+        raise GenerationError(
+            f"{lm.name!r} reads token ids only, not embeddings (its forward takes no inputs_embeds)",
+            hint="Use another generator, or no soft compressor.",
+        )
     rows = torch.zeros(len(prompts), width, lm.dimensions, dtype=lm.model.dtype, device=lm.device)
     for row, prompt in enumerate(prompts):
         pieces = [lm.embed(piece) if isinstance(piece, list) else piece for piece in prompt.pieces]

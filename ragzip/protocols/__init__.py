@@ -13,7 +13,7 @@ from ragzip.protocols._roles import (
     SupportsOffline,
     SupportsSpace,
 )
-from ragzip.protocols._run import Remembering, WordCounter, run_step
+from ragzip.protocols._run import Remembering, WordCounter, note, run_step
 
 __all__ = [
     "Compressor",
@@ -31,6 +31,7 @@ __all__ = [
     "SupportsOffline",
     "SupportsSpace",
     "WordCounter",
+    "note",
     "run_step",
     "runtime_field",
 ]

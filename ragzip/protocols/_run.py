@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 from ragzip.errors import ConfigError, ModelError, UsageError
@@ -59,6 +60,19 @@ class Remembering:
         return count
 
 
+_notes: ContextVar[list[str] | None] = ContextVar("ragzip_notes", default=None)
+
+
+def note(text: str) -> None:
+    """Said by a compressor while it works: it stands as ``detail`` in the account of the step it works for.
+
+    Outside of a stack nobody listens.
+    """
+    heard = _notes.get()
+    if heard is not None:
+        heard.append(text)
+
+
 class _TookTooLong(Exception):
     pass
 
@@ -108,8 +122,13 @@ def run_step(
     """
     name = name_of(compressor)
     active = [i for i, n in enumerate(counts) if n >= min_tokens and contexts[i].segments]
+    heard: list[str] = []
+    token = _notes.set(heard)
     start = time.perf_counter()
-    outcomes = dict(zip(active, _guarded(compressor, [contexts[i] for i in active], timeout), strict=True))
+    try:
+        outcomes = dict(zip(active, _guarded(compressor, [contexts[i] for i in active], timeout), strict=True))
+    finally:
+        _notes.reset(token)
     share = (time.perf_counter() - start) / max(len(active), 1)
     done: list[tuple[Context[Any], Step]] = []
     for i, before in enumerate(contexts):
@@ -122,6 +141,7 @@ def run_step(
         left = tokens
         if status is Status.OK:
             context, left, status, detail = _judge(before, context, tokens, counter)
+            detail = detail or "; ".join(dict.fromkeys(heard))
         done.append((context, Step(name, status, tokens, left, share, detail)))
     return done
 
@@ -188,7 +208,9 @@ def _call_until(compressor: Any, batch: list[Context[Any]], deadline: float) -> 
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, which raises it
             box.append((False, error))
 
-    thread = threading.Thread(target=work, daemon=True, name=f"ragzip-{name_of(compressor)}")
+    thread = threading.Thread(
+        target=copy_context().run, args=(work,), daemon=True, name=f"ragzip-{name_of(compressor)}"
+    )
     thread.start()
     thread.join(max(deadline - time.monotonic(), 0.0))
     if not box:

@@ -55,7 +55,7 @@ def tiny_soft(
         slots = 1 if architecture == "comp_llm" else 16
         shapes = {"appended": (slots, d), "head.weight": (d, d), "head.bias": (d,), **_low_rank(config)}
         extra = {"segment": 8 if architecture == "comp_llm" else 32, "rates": [2, 4], "readout": "tokens"}
-        extra |= {"slots": slots, "residual": architecture == "comp_llm"}
+        extra |= {"slots": slots, "residual": architecture == "comp_llm", "by_sentence": architecture == "comp_llm"}
         extra |= {"rank": _RANK, "alpha": 4, "targets": list(TARGETS)}
     save_soft(
         Path(folder),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from ragzip.compressors._options import check_count
 from ragzip.errors import ConfigError
-from ragzip.models.concepts import Parts, Readout, Recipe, read_out, rows_of
+from ragzip.models.concepts import Parts, Readout, Recipe, cut, read_out, rows_of
 from ragzip.models.lora import TARGETS
 from ragzip.models.soft_folder import save_soft
 from ragzip.training.low_rank import LowRank
@@ -39,6 +39,7 @@ class ConceptTraining(SoftTraining):
 
     architecture: ClassVar[str] = ""
     many_slots: ClassVar[bool] = False
+    by_sentence: ClassVar[bool] = True
 
     rates: tuple[int, ...] = (2, 4, 8)
     segment: int = 20
@@ -67,7 +68,7 @@ class ConceptTraining(SoftTraining):
     def recipe(self) -> Recipe:
         """How segments are read."""
         slots = rows_of(self.segment, min(self.rates)) if self.many_slots and self.readout == "tokens" else 1
-        return Recipe(self.segment, self.rates, self.readout, slots, self.residual)
+        return Recipe(self.segment, self.rates, self.readout, slots, self.residual, self.by_sentence)
 
     def writer(self, lm: CausalLM) -> ConceptWriter:
         """A new adapter with its slots and linear layer."""
@@ -91,6 +92,7 @@ class ConceptTraining(SoftTraining):
             readout=self.readout,
             slots=self.recipe.slots,
             residual=self.residual,
+            by_sentence=self.by_sentence,
             rank=self.rank,
             alpha=self.alpha,
             targets=list(TARGETS),
@@ -147,9 +149,7 @@ class ConceptWriter:
         self._adapter.remove()
 
     def _segments(self, texts: Sequence[tuple[str, str]]) -> list[list[tuple[int, ...]]]:
-        size = self._recipe.segment
-        encoded = self._lm.text.encode([text for _, text in texts])
-        return [[tuple(ids[start : start + size]) for start in range(0, len(ids), size)] for ids in encoded]
+        return cut(self._lm.text, [text for _, text in texts], self._recipe)
 
 
 def _shrink(lm: CausalLM) -> float:

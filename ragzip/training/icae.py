@@ -25,6 +25,7 @@ class ICAETraining(ConceptTraining):
 
     architecture: ClassVar[str] = "icae"
     many_slots: ClassVar[bool] = True
+    by_sentence: ClassVar[bool] = False
 
     rates: tuple[int, ...] = (4, 8)
     segment: int = 256

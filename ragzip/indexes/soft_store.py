@@ -1,0 +1,311 @@
+"""Rows that were compressed before they were asked for: content-addressed, memory-mapped, one folder a setting.
+
+A store keeps what a soft compressor makes of a piece of text (a segment, a passage) under a hash of that piece, so that
+it serves every document and every question in which the piece stands. ``store.json`` says whose rows they are and lists
+shards; a shard's files are written once, whole, before the manifest that names them takes the place of the one before.
+Killed in between, the store is as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch
+from ragzip.indexes.files import FileEntry, checksum, guarded, new_file, write_lock
+
+Unit = str | tuple[int, ...]
+"""A piece of text, or the ids of its tokens."""
+
+Precision = Literal["float16", "int8"]
+
+FOLDER = "soft"
+"""Below an index: its stores."""
+
+MANIFEST = "store.json"
+FORMAT = 1
+_PARTS = ("keys", "places", "rows", "scales")
+_MOST_MANIFEST = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a store's rows were made with; rows of one setting are of no use to another.
+
+    Attributes:
+        method: The compressor's registry name.
+        model: Name of its weights.
+        fingerprint: Of its weights.
+        space: Whose input embeddings the rows are.
+        rate: Text tokens for one row, or 0 where the method has none.
+        columns: Width of a row.
+    """
+
+    method: str
+    model: str
+    fingerprint: str
+    space: str
+    rate: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Files that were written together: pieces, rows, and the files with their checksums."""
+
+    pieces: int
+    rows: int
+    files: tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    keys: NDArray[Any]
+    places: NDArray[np.int64]
+    rows: NDArray[Any]
+    scales: NDArray[np.float32] | None
+
+
+class SoftStore:
+    """A store that is read. Files are mapped, not loaded."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.setting, self.precision, self.shards = _read(root)
+        self._open = [self._map(shard) for shard in self.shards]
+
+    def __len__(self) -> int:
+        """Pieces it holds."""
+        return sum(shard.pieces for shard in self.shards)
+
+    @property
+    def bytes(self) -> int:
+        """Size of its files."""
+        return sum(file.bytes for shard in self.shards for file in shard.files)
+
+    def get(self, units: Sequence[Unit]) -> dict[Unit, NDArray[np.float32]]:
+        """The rows of those pieces that are here: ``[n, columns]`` each."""
+        found: dict[Unit, NDArray[np.float32]] = {}
+        left = list(dict.fromkeys(units))
+        for shard in self._open:
+            if not left:
+                break
+            keys = np.asarray([key_of(unit) for unit in left], dtype="S16")
+            at = np.searchsorted(shard.keys, keys).clip(max=max(len(shard.keys) - 1, 0))
+            hit = shard.keys[at] == keys if len(shard.keys) else np.zeros(len(keys), dtype=bool)
+            for unit, place in ((left[i], at[i]) for i in np.flatnonzero(hit)):
+                start, count = map(int, shard.places[place])
+                rows = np.asarray(shard.rows[start : start + count], dtype=np.float32)
+                if shard.scales is not None:
+                    rows *= np.asarray(shard.scales[start : start + count])[:, None]
+                found[unit] = rows
+            left = [left[i] for i in np.flatnonzero(~hit)]
+        return found
+
+    def verify(self) -> list[str]:
+        """What is wrong with its files: those that are missing, cut short or changed."""
+        problems = []
+        for file in (file for shard in self.shards for file in shard.files):
+            path = self.root / file.name
+            if not path.is_file():
+                problems.append(f"{path} is missing")
+            elif path.stat().st_size != file.bytes or checksum(path) != file.sha256:
+                problems.append(f"{path} is not what was written")
+        return problems
+
+    def _map(self, shard: Shard) -> _Open:
+        parts: dict[str, Any] = {}
+        for file in shard.files:
+            path = self.root / file.name
+            try:
+                if path.stat().st_size != file.bytes:
+                    raise ValueError(f"{path.stat().st_size} bytes, not {file.bytes}")
+                parts[file.name.split(".")[1]] = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise StoreDamaged(f"{path} cannot be read: {error}", hint=_anew(self.root)) from error
+        if not {"keys", "places", "rows"} <= parts.keys():
+            raise StoreDamaged(f"{self.root / MANIFEST} names too few files", hint=_anew(self.root))
+        return _Open(parts["keys"], parts["places"], parts["rows"], parts.get("scales"))
+
+
+class Filling:
+    """A store that is written: pieces come in, and shards are committed."""
+
+    def __init__(self, root: Path, setting: Setting, precision: Precision = "float16") -> None:
+        if precision not in get_args(Precision):
+            raise ConfigError("precision", f"must be float16 or int8, not {precision!r}")
+        self.root, self.setting, self.precision = root, setting, precision
+        self.present: SoftStore | None = None
+        if (root / MANIFEST).is_file():
+            self.present = SoftStore(root)
+            check_setting(self.present.setting, setting, root)
+            if self.present.precision != precision:
+                raise StoreMismatch(
+                    f"{root} holds {self.present.precision}, not {precision}", hint="Give another folder, or remove it."
+                )
+
+    def missing(self, units: Iterable[Unit]) -> list[Unit]:
+        """Those of the pieces that are not here, once each."""
+        wanted = list(dict.fromkeys(units))
+        here = self.present.get(wanted) if self.present is not None else {}
+        return [unit for unit in wanted if unit not in here]
+
+    def commit(self, made: Mapping[Unit, NDArray[np.float32]]) -> None:
+        """Writes pieces as one shard; whoever opens the store from now on sees them.
+
+        Raises:
+            StoreError: The disk is full, or cannot be written.
+            StoreDamaged: A value is not finite.
+        """
+        if not made:
+            return
+        order = sorted(made, key=key_of)
+        arrays = _arrays([key_of(unit) for unit in order], [made[unit] for unit in order], self.precision)
+        shards = self.present.shards if self.present is not None else ()
+        with guarded(self.root):
+            files = []
+            for part, values in arrays.items():
+                name = f"{len(shards):05d}.{part}.npy"
+                with new_file(self.root / name) as file:
+                    np.save(_Writes(file), values, allow_pickle=False)
+                files.append(file.entry(name))
+            more = Shard(len(order), len(arrays["rows"]), tuple(files))
+            text = json.dumps(
+                {
+                    "format": FORMAT,
+                    **asdict(self.setting),
+                    "precision": self.precision,
+                    "shards": [asdict(shard) for shard in (*shards, more)],
+                },
+                indent=1,
+            )
+            with new_file(self.root / MANIFEST) as file:
+                file.write(text.encode())
+        self.present = SoftStore(self.root)
+
+
+def lock(root: Path) -> Any:
+    """Held by whoever fills a store."""
+    return write_lock(root)
+
+
+def key_of(unit: Unit) -> bytes:
+    """Sixteen bytes that stand for a piece."""
+    kind, data = (b"s", unit.encode("utf-8", "surrogatepass")) if isinstance(unit, str) else (b"i", _bytes(unit))
+    return hashlib.blake2b(kind + data, digest_size=16).digest()
+
+
+def find_store(place: str | Path, setting: Setting) -> SoftStore:
+    """The store at a folder, or that of an index, which fits a setting.
+
+    Args:
+        place: A store's folder, or an index's.
+        setting: What the rows must have been made with.
+
+    Raises:
+        StoreError: There is none.
+        StoreMismatch: Those that are there were made with something else; says what differs.
+    """
+    root = Path(place)
+    if (root / MANIFEST).is_file():
+        store = SoftStore(root)
+        check_setting(store.setting, setting, root)
+        return store
+    others = [path.parent for path in sorted((root / FOLDER).glob(f"*/{MANIFEST}"))]
+    same = [path for path in others if _read(path)[0].method == setting.method]
+    for path in same:
+        if _read(path)[0] == setting:
+            return SoftStore(path)
+    if same:
+        check_setting(_read(same[-1])[0], setting, same[-1])
+    raise StoreError(
+        f"no store of {setting.method} at {root}",
+        hint=f"Fill one: ragzip index compress {root} --with {setting.method} --model {setting.model}",
+    )
+
+
+def store_folder(index: str | Path, setting: Setting, precision: Precision) -> Path:
+    """Where an index keeps the store of a setting."""
+    mark = hashlib.sha256(repr((setting.fingerprint, setting.space)).encode()).hexdigest()[:12]
+    rate = f"-{setting.rate}" if setting.rate else ""
+    return Path(index) / FOLDER / f"{setting.method}{rate}-{mark}{'-int8' if precision == 'int8' else ''}"
+
+
+def check_setting(there: Setting, here: Setting, root: Path) -> None:
+    """Whether a store was made with what it is to be used with; the name of the weights does not matter.
+
+    Raises:
+        StoreMismatch: It was not; names both sides.
+    """
+    for name in ("method", "fingerprint", "space", "rate", "columns"):
+        old, new = getattr(there, name), getattr(here, name)
+        if old != new:
+            what = f"{name} {str(old)[:16]!r}, not {str(new)[:16]!r}"
+            raise StoreMismatch(
+                f"{root}: was made by {there.method!r} with weights {there.model!r} ({what})", hint=_anew(root)
+            )
+
+
+def _read(root: Path) -> tuple[Setting, Precision, tuple[Shard, ...]]:
+    path = root / MANIFEST
+    try:
+        if path.stat().st_size > _MOST_MANIFEST:
+            raise ValueError("it is too long")
+        values = json.loads(path.read_text("utf-8"))
+        if values["format"] != FORMAT or values["precision"] not in get_args(Precision):
+            raise ValueError(f"format {values['format']!r}, precision {values['precision']!r}")
+        setting = Setting(**{key: values[key] for key in Setting.__slots__})
+        shards = tuple(
+            Shard(int(s["pieces"]), int(s["rows"]), tuple(FileEntry(**file) for file in s["files"]))
+            for s in values["shards"]
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreDamaged(f"{path} cannot be read: {error}", hint=_anew(root)) from error
+    for file in (file for shard in shards for file in shard.files):
+        if Path(file.name).name != file.name or file.name.split(".")[1:2][0] not in _PARTS:
+            raise StoreDamaged(f"{path} names {file.name!r}, which is no file of a store", hint=_anew(root))
+    return setting, values["precision"], shards
+
+
+def _arrays(keys: list[bytes], rows: Sequence[NDArray[np.float32]], precision: Precision) -> dict[str, NDArray[Any]]:
+    counts = np.asarray([len(some) for some in rows], dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    flat = np.concatenate(list(rows)).astype(np.float32)
+    arrays: dict[str, NDArray[Any]] = {
+        "keys": np.asarray(keys, dtype="S16"),
+        "places": np.stack([starts, counts], axis=1).astype(np.int64),
+    }
+    if precision == "int8":
+        scales = (np.abs(flat).max(axis=1, initial=0.0) / 127).astype(np.float32)
+        arrays["rows"] = np.rint(flat / np.maximum(scales, 1e-12)[:, None]).astype(np.int8)
+        arrays["scales"] = scales
+    else:
+        arrays["rows"] = flat.astype(np.float16)
+    if not np.isfinite(flat).all() or not np.isfinite(arrays["rows"].astype(np.float32)).all():
+        raise StoreDamaged("rows that are to be stored are not finite", hint="The weights are broken; train again.")
+    return arrays
+
+
+class _Writes:
+    """What ``np.save`` needs of a file."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, data: Any) -> int:
+        return int(self._file.write(data))
+
+
+def _bytes(ids: tuple[int, ...]) -> bytes:
+    return np.asarray(ids, dtype="<i4").tobytes()
+
+
+def _anew(root: Path) -> str:
+    return f"Remove {root} and fill it again: ragzip index compress INDEX --with METHOD --model MODEL"

@@ -1,0 +1,344 @@
+"""Soft compressors over tiny models with random weights: rows, spans, stores, errors, and what a generator does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ragzip import config
+from ragzip.compressors._stored import fill
+from ragzip.compressors.comp_llm import CompLLM
+from ragzip.compressors.icae import ICAE
+from ragzip.compressors.refrag import REFRAG
+from ragzip.compressors.sentence_filter import SentenceFilter
+from ragzip.compressors.text_then_soft import TextThenSoft
+from ragzip.compressors.xrag import XRAG
+from ragzip.errors import ConfigError, ModelError, StackError, StoreError, StoreMismatch
+from ragzip.generators.huggingface import HuggingFace
+from ragzip.models import load_causal_lm
+from ragzip.pipelines import Pipeline
+from ragzip.protocols import Stack
+from ragzip.tokens import TokenCounter, lay_out
+from ragzip.types import Context, Passage, Query, SoftSegment, Span, TextSegment, context_of
+from tests.matrix import soft_model
+
+ALBA = Passage("a", "Alba is a town. It was founded by Count Albason in 1290. Ships pass it.", "Alba", 0.9)
+BORGO = Passage("b", "Borgo is a hill. Nobody lives there. Goats do.", "Borgo", 0.5)
+LONG = Passage("c", " ".join(f"Sentence number {n} says little." for n in range(60)), "", 0.1)
+QUERY = Query("Who founded Alba?")
+FLAT = [XRAG, CompLLM, ICAE]
+NAMES = {XRAG: "xrag", CompLLM: "comp_llm", ICAE: "icae", REFRAG: "refrag"}
+
+
+def made(cls, **options):
+    return cls(model=soft_model(NAMES[cls]), dtype="fp32", device="cpu", **options)
+
+
+def base_of(cls):
+    return json.loads((Path(soft_model(NAMES[cls])) / "config.json").read_text())["base"]
+
+
+def tokens_of(cls):
+    return TokenCounter(HuggingFace(model=base_of(cls)).count_tokens)
+
+
+def compress(method, *passages, query=QUERY):
+    (after,) = method.compress([context_of(query, passages)])
+    return after
+
+
+@pytest.mark.parametrize("cls", FLAT)
+def test_the_question_does_not_matter(cls):
+    one, other = compress(made(cls), ALBA, LONG), compress(made(cls), ALBA, LONG, query=Query(""))
+    assert one.segments == other.segments
+    assert made(cls).compress_passages([ALBA, LONG]) == list(one.segments)
+
+
+def test_a_passage_is_one_row_unless_the_encoder_must_read_it_in_parts():
+    short, long = compress(made(XRAG), ALBA, LONG).segments
+    assert short.embeddings.shape == (1, 32)
+    bridge = made(XRAG).load()
+    assert len(long.embeddings) == len(bridge.pieces(LONG.text)) > 2
+
+
+@pytest.mark.parametrize("rate", [2, 4])
+def test_segments_end_with_sentences_and_give_a_row_for_every_so_many_tokens(rate):
+    method = made(CompLLM, rate=rate)
+    encoder = method.load()
+    (segment,) = compress(method, ALBA).segments
+    sizes = [len(ids) for ids in encoder.segments([ALBA.text])[0]]
+    assert max(sizes) <= encoder.recipe.segment
+    assert len(segment.embeddings) == sum(-(-size // rate) for size in sizes)
+    first = compress(method, dataclasses.replace(ALBA, text="Alba is a town.")).segments[0].embeddings
+    torch.testing.assert_close(segment.embeddings[: len(first)], first)
+
+
+def test_a_segment_that_was_read_is_not_read_again(monkeypatch):
+    from ragzip.models import concepts
+
+    calls = []
+    real = concepts.read_out
+    monkeypatch.setattr(concepts, "read_out", lambda *args: calls.append(len(args[3])) or real(*args))
+    passage = Passage("n", "A sentence that nobody read before. Another one that is new.")
+    compress(made(CompLLM), passage)
+    assert sum(calls) > 0
+    calls.clear()
+    compress(made(CompLLM), Passage("m", "Another one that is new."), query=Query("Why?"))
+    assert not calls
+
+
+def test_a_rate_that_was_not_trained_is_refused():
+    with pytest.raises(ConfigError, match=r"8 was not trained.*It has: 2, 4"):
+        compress(made(CompLLM, rate=8), ALBA)
+
+
+@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
+def test_weights_for_another_method_are_refused(cls):
+    other = XRAG if cls is CompLLM else CompLLM
+    with pytest.raises(ModelError, match=rf"trained to be a {NAMES[other]}, not a {NAMES[cls]}"):
+        compress(cls(model=soft_model(NAMES[other])), ALBA)
+
+
+@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
+def test_a_broken_value_is_an_error_before_anything_is_generated(cls, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "broken"
+    shutil.copytree(soft_model(NAMES[cls]), folder)
+    tensors = load_file(folder / "model.safetensors")
+    name = {XRAG: "bridge.2.bias", REFRAG: "projection.bias"}.get(cls, "head.bias")
+    tensors[name][3] = float("nan")
+    save_file(tensors, folder / "model.safetensors")
+    stack = Stack((cls(model=str(folder)),))
+    with pytest.raises(ModelError, match=f"{name}.*not finite"):
+        stack.run([context_of(QUERY, (ALBA,))])
+
+
+@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
+def test_missing_tensors_are_named(cls, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "lacking"
+    shutil.copytree(soft_model(NAMES[cls]), folder)
+    tensors = load_file(folder / "model.safetensors")
+    gone = sorted(tensors)[0]
+    del tensors[gone]
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=f"lack {gone}"):
+        compress(cls(model=str(folder)), ALBA)
+
+
+@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
+def test_a_model_must_be_named(cls):
+    with pytest.raises(ConfigError, match="model"):
+        cls()
+
+
+# Stores.
+
+
+@pytest.mark.parametrize("cls", FLAT)
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_stored_rows_are_those_that_would_be_computed(cls, precision, tmp_path):
+    report = fill(made(cls), [ALBA, BORGO, LONG], tmp_path, precision=precision)
+    assert report.added == report.pieces > 0
+    stored = made(cls, store=str(report.folder))
+    fresh, kept = compress(made(cls), ALBA, LONG), compress(stored, ALBA, LONG)
+    for a, b in zip(fresh.segments, kept.segments, strict=True):
+        assert (a.space, a.sources, a.embeddings.shape) == (b.space, b.sources, b.embeddings.shape)
+        bound = float(a.embeddings.abs().max()) / (100 if precision == "int8" else 1000)
+        torch.testing.assert_close(a.embeddings, b.embeddings, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("cls", FLAT)
+def test_with_a_full_store_nothing_is_computed_and_the_account_says_so(cls, tmp_path, monkeypatch):
+    fill(made(cls), [ALBA, BORGO], tmp_path)
+    method = made(cls, store=str(tmp_path))
+    monkeypatch.setattr(cls, "compute", lambda self, units: pytest.fail("computed"))
+    (result,) = Stack((method,)).run([context_of(QUERY, (ALBA, BORGO))], counter=tokens_of(cls))
+    (step,) = result.steps
+    count = sum(map(len, method.units([ALBA.text, BORGO.text], ["Alba", "Borgo"])))
+    assert step.detail == f"{count} of {count} pieces from the store"
+
+
+def test_what_is_not_in_the_store_is_computed_and_counted(tmp_path):
+    fill(made(CompLLM), [ALBA], tmp_path)
+    method = made(CompLLM, store=str(tmp_path))
+    (result,) = Stack((method,)).run([context_of(QUERY, (ALBA, BORGO))], counter=tokens_of(CompLLM))
+    here = len(method.units([ALBA.text], [""])[0])
+    there = len(method.units([BORGO.text], [""])[0])
+    assert result.steps[0].detail == f"{here} of {here + there} pieces from the store"
+    assert compress(method, ALBA, BORGO).segments[1] == compress(made(CompLLM), BORGO).segments[0]
+
+
+def test_sentences_that_a_text_compressor_kept_are_found(tmp_path):
+    fill(made(CompLLM), [ALBA, BORGO], tmp_path)
+    method = made(CompLLM, store=str(tmp_path))
+    kept = SentenceFilter(keep=0.4).bind(tokens_of(CompLLM)).compress([context_of(QUERY, (ALBA, BORGO))])[0]
+    assert kept.segments != context_of(QUERY, (ALBA, BORGO)).segments
+    (result,) = Stack((method,)).run([kept], counter=tokens_of(CompLLM))
+    found, _, total, *_ = result.steps[0].detail.split()
+    assert found == total
+
+
+def test_filling_goes_on_and_adds_only_what_is_new(tmp_path):
+    first = fill(made(CompLLM), [ALBA], tmp_path)
+    again = fill(made(CompLLM), [ALBA, BORGO], tmp_path)
+    same = fill(made(CompLLM), [ALBA, BORGO], tmp_path)
+    assert again.added == again.pieces - first.pieces > 0
+    assert same.added == 0
+    assert same.pieces == again.pieces
+
+
+def test_an_interrupted_filling_keeps_what_it_had(tmp_path, monkeypatch):
+    monkeypatch.setattr("ragzip.compressors._stored._TOGETHER", 1)
+
+    def passages():
+        yield ALBA
+        yield BORGO
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill(made(CompLLM), passages(), tmp_path)
+    assert fill(made(CompLLM), [ALBA, BORGO], tmp_path).added == 0
+
+
+def test_a_store_stops_before_it_is_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr("ragzip.compressors._stored._TOGETHER", 1)
+    report = fill(made(CompLLM), [ALBA, BORGO, LONG], tmp_path, most_bytes=64)
+    assert report.full
+    assert 0 < report.pieces < fill(made(CompLLM), [ALBA, BORGO, LONG], tmp_path).pieces
+
+
+def test_a_store_of_another_rate_or_method_is_refused(tmp_path):
+    report = fill(made(CompLLM), [ALBA], tmp_path)
+    with pytest.raises(StoreMismatch, match="rate"):
+        compress(made(CompLLM, rate=2, store=str(tmp_path)), ALBA)
+    with pytest.raises(StoreMismatch, match="method"):
+        compress(made(ICAE, store=str(report.folder)), ALBA)
+    with pytest.raises(StoreError, match="ragzip index compress"):
+        compress(made(ICAE, store=str(tmp_path)), ALBA)
+
+
+# Text and rows together.
+
+
+def test_what_stays_text_between_rows_is_read_on_without_a_break():
+    after = compress(made(REFRAG, expand=0.3), ALBA)
+    kinds = [type(segment) for segment in after.segments]
+    assert {TextSegment, SoftSegment} == set(kinds)
+    assert "".join(ALBA.text[s.start : s.end] for seg in after.segments for s in seg.sources) == ALBA.text
+    pieces = lay_out(after)
+    assert pieces[0] == "Alba\n"
+    assert all(not isinstance(piece, str) for piece in pieces[1:])
+    both = lay_out(compress(made(REFRAG, expand=0.3), ALBA, BORGO))
+    assert [piece for piece in both if isinstance(piece, str)] == ["Alba\n", "\n\nBorgo\n"]
+
+
+@pytest.mark.parametrize("policy", ["similarity", "provence", "perplexity", "trained"])
+def test_policies_expand_as_many_chunks_as_they_may(policy):
+    method = made(REFRAG, expand=0.25, policy=policy)
+    chunks = method.load().cut(ALBA.text)
+    after = compress(method, ALBA)
+    rows = sum(len(s.embeddings) for s in after.segments if isinstance(s, SoftSegment))
+    assert len(chunks) - rows == len(chunks) // 4
+
+
+def test_everything_expanded_is_the_context_itself():
+    context = context_of(QUERY, (ALBA, BORGO))
+    assert made(REFRAG, expand=1.0).compress([context])[0].segments == context.segments
+
+
+@pytest.mark.parametrize("budget", [0, 1, 3, 10, 20, 60, 500])
+def test_a_budget_for_chunks_and_for_passages_is_met(budget):
+    counter = HuggingFace(model=base_of(REFRAG)).count_tokens
+    for method in (
+        made(REFRAG, expand=0.5, budget=budget),
+        TextThenSoft(made(XRAG), budget=budget),
+        TextThenSoft(made(CompLLM), budget=budget, text=1),
+    ):
+        bound = method.bind(TokenCounter(counter))
+        assert TokenCounter(counter).context(compress(bound, ALBA, BORGO, LONG)) <= budget
+
+
+def test_the_best_passages_stay_text():
+    counter = tokens_of(XRAG)
+    after = compress(TextThenSoft(made(XRAG), text=1).bind(counter), BORGO, ALBA, LONG)
+    assert [type(s).__name__ for s in after.segments] == ["SoftSegment", "TextSegment", "SoftSegment"]
+    assert after.segments[1].text == ALBA.text
+    whole = compress(TextThenSoft(made(XRAG), budget=10_000).bind(counter), BORGO, ALBA)
+    assert whole.segments == context_of(QUERY, (BORGO, ALBA)).segments
+
+
+# Generators.
+
+
+def test_a_stack_of_text_and_soft_answers_and_accounts():
+    base = base_of(CompLLM)
+    pipeline = Pipeline(
+        HuggingFace(model=base, max_new_tokens=5, dtype="fp32"), compressors=(SentenceFilter(keep=0.6), made(CompLLM))
+    )
+    answer = pipeline.answer(QUERY.text, passages=[ALBA, BORGO])
+    assert [step.name for step in answer.compression.steps] == ["sentence_filter", "comp_llm"]
+    assert answer.compression.tokens_out < answer.compression.steps[0].tokens_out < answer.compression.tokens_in
+    assert any(isinstance(s, SoftSegment) for s in answer.compression.context.segments)
+    assert answer.text == pipeline.answer(QUERY.text, passages=[ALBA, BORGO]).text
+
+
+def test_answers_do_not_depend_on_the_batch():
+    base = base_of(CompLLM)
+    method = made(CompLLM)
+    from ragzip.pipelines.prompt import QA
+
+    contexts = [compress(method, *p) for p in ((ALBA,), (BORGO, LONG), (LONG,))]
+    prompts = [QA().render(context) for context in contexts]
+    alone = HuggingFace(model=base, max_new_tokens=8, dtype="fp32").generate(prompts)
+    together = HuggingFace(model=base, max_new_tokens=8, dtype="fp32", batch_size=3).generate(prompts)
+    assert [g.text for g in alone] == [g.text for g in together]
+
+
+def test_rows_for_another_generator_are_refused_before_anything_is_loaded(tiny_lm_path):
+    pipeline = Pipeline(HuggingFace(model=tiny_lm_path), compressors=(made(XRAG),))
+    with pytest.raises(StackError) as caught:
+        pipeline.check()
+    assert tiny_lm_path in str(caught.value)
+    assert base_of(XRAG) in str(caught.value)
+    Pipeline(HuggingFace(model=base_of(XRAG)), compressors=(made(XRAG),)).check()
+
+
+def test_text_compressors_do_not_come_after_soft_ones():
+    with pytest.raises(StackError, match="takes text"):
+        Pipeline(HuggingFace(model=base_of(XRAG)), compressors=(made(XRAG), SentenceFilter(keep=0.5))).check()
+
+
+def test_a_generator_that_reads_ids_only_says_so(monkeypatch):
+    from ragzip.errors import GenerationError
+    from ragzip.pipelines.prompt import QA
+
+    lm = load_causal_lm(base_of(XRAG), dtype="fp32", device="cpu")
+    monkeypatch.setattr(type(lm.model), "forward", lambda self, input_ids=None, attention_mask=None: None)
+    prompt = QA().render(compress(made(XRAG), ALBA))
+    with pytest.raises(GenerationError, match="inputs_embeds"):
+        HuggingFace(model=base_of(XRAG), dtype="fp32", device="cpu").generate([prompt])
+
+
+@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
+def test_configs_round_trip_and_load_nothing(cls, monkeypatch):
+    monkeypatch.setattr("ragzip.models.soft_folder.open_soft", lambda *a: pytest.fail("loaded"))
+    method = made(cls)
+    assert config.from_config("compressor", config.to_config(method)) == method
+    nested = TextThenSoft(method, budget=50)
+    assert config.from_config("compressor", config.to_config(nested)) == nested
+
+
+def test_segments_without_a_passage_and_blank_ones():
+    context = Context(QUERY, (TextSegment("Loose text.", ()), TextSegment("  \n", (Span("a", 0, 2),))), (ALBA,))
+    for cls in (*FLAT, REFRAG):
+        (after,) = made(cls).compress([context])
+        assert all(not segment.sources for segment in after.segments)
+        assert len(after.segments) >= 1
