@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 DEMO := .demo-kb
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install models demo fmt check test test-fast bench bench-quality bench-hard bench-compressors build clean
+.PHONY: help install models demo fmt check test test-fast test-kvpress bench bench-quality bench-hard bench-compressors build clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,15 @@ test: $(STAMP) ## The whole test suite, a worker with one thread for each core
 
 test-fast: $(STAMP) ## The tests that need no real model
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not models and not slow"
+
+test-kvpress: .bench/kvpress/.installed ## The kept positions of key-value caches against kvpress, in its own environment
+	RAGZIP_KVPRESS=.bench/kvpress/bin/python $(BIN)/python -m pytest tests/kv/test_kvpress.py
+
+.bench/kvpress/.installed: constraints.txt
+	$(PYTHON) -m venv .bench/kvpress
+	.bench/kvpress/bin/python -m pip install -qq --disable-pip-version-check \
+		"$$(grep '^torch==' constraints.txt)" kvpress==0.5.4
+	@touch $@
 
 bench: models ## The speeds of docs/numbers.md
 	$(BIN)/python benchmarks/run.py

@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from ragzip import registry
 from ragzip.errors import ConfigError
-from ragzip.protocols import Compressor, Counter, Generator, Prompt, Retriever, Stack
+from ragzip.protocols import Compressor, Counter, Generator, KVCompression, Prompt, Retriever, Stack
 from ragzip.registry import Kind
 
 Lines = Mapping[str, int]
@@ -27,6 +27,7 @@ _ROLES: dict[Any, Kind] = {
     Stack: "compressor",
     Generator: "generator",
     Prompt: "prompt",
+    KVCompression: "kv",
 }
 
 

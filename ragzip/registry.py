@@ -1,7 +1,8 @@
 """Names to classes, as strings until used: listing every component imports none of them.
 
 Built-in components stand in the table below. Third parties add theirs through entry points in the groups
-``ragzip.retriever``, ``ragzip.compressor``, ``ragzip.generator``, ``ragzip.prompt`` and ``ragzip.training``::
+``ragzip.retriever``, ``ragzip.compressor``, ``ragzip.generator``, ``ragzip.prompt``, ``ragzip.kv`` and
+``ragzip.training``::
 
     [project.entry-points."ragzip.compressor"]
     my_filter = "my_package.my_filter:MyFilter"
@@ -19,7 +20,7 @@ from typing import Any, Literal, get_args
 
 from ragzip.errors import ConfigError
 
-Kind = Literal["retriever", "compressor", "generator", "prompt", "training"]
+Kind = Literal["retriever", "compressor", "generator", "prompt", "kv", "training"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _BUILTIN: dict[Kind, dict[str, str]] = {
@@ -70,6 +71,15 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "yes_no": "ragzip.pipelines.prompt:YesNo",
         "long_form": "ragzip.pipelines.prompt:LongForm",
         "plain": "ragzip.pipelines.prompt:Plain",
+    },
+    "kv": {
+        "streaming_llm": "ragzip.kv.streaming_llm:StreamingLLM",
+        "snapkv": "ragzip.kv.snapkv:SnapKV",
+        "expected_attention": "ragzip.kv.expected_attention:ExpectedAttention",
+        "h2o": "ragzip.kv.h2o:H2O",
+        "scissorhands": "ragzip.kv.scissorhands:Scissorhands",
+        "sentence_kv": "ragzip.kv.sentence_kv:SentenceKV",
+        "quantized_kv": "ragzip.kv.quantized:QuantizedKV",
     },
     "training": {
         "provence": "ragzip.training.provence:ProvenceTraining",

@@ -250,6 +250,8 @@ class Generation:
         stopped: True when the model ended by itself, False when it ran into its limit.
         passes: Forward passes of the model: one for the prompt's first token and one for each token after it, the
             one that ended the answer included. 0 where that is not known.
+        kv_bytes: What the key-value cache of the prompt took once it was read and compressed; 0 where it was not.
+        kv_bytes_full: What it would have taken without that.
     """
 
     text: str
@@ -259,6 +261,8 @@ class Generation:
     seconds: float
     stopped: bool = True
     passes: int = 0
+    kv_bytes: int = 0
+    kv_bytes_full: int = 0
 
 
 @dataclass(frozen=True, slots=True)

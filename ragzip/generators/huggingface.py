@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from ragzip.errors import PromptTooLong
+from ragzip.errors import ConfigError, PromptTooLong
 from ragzip.generators import _options
 from ragzip.models import GENERATOR, CausalLM, CountTokens, Dtype, canonical, check_options, load_causal_lm
-from ragzip.protocols import OnText
+from ragzip.protocols import KVCompression, OnText
 from ragzip.text import opens_quotation
 from ragzip.types import Generation, Message, Segment
+
+if TYPE_CHECKING:
+    from ragzip.kv import KVSession
+    from ragzip.models.chat import EncodedPrompt
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class HuggingFace:
             many prompts and gives the same answers in fp32; in bf16 rounding depends on the batch, and an answer may
             differ where two tokens are almost equally likely.
         stop: Texts that end an answer and are not part of it.
+        kv: What makes the key-value cache of a prompt smaller once it was read: one eviction (``snapkv``, say), or
+            ``quantized_kv``, or both. Prompts run one by one then.
     """
 
     model: str = GENERATOR
@@ -45,6 +53,7 @@ class HuggingFace:
     device: str = "auto"
     batch_size: int = 1
     stop: tuple[str, ...] = ()
+    kv: tuple[KVCompression, ...] = ()
 
     def __post_init__(self) -> None:
         _options.text("model", self.model)
@@ -55,6 +64,9 @@ class HuggingFace:
         _options.whole("batch_size", self.batch_size, 1)
         _options.stops("stop", self.stop)
         check_options(self.dtype, self.device)
+        kinds = [hasattr(method, "bits") for method in self.kv]
+        if kinds.count(True) > 1 or kinds.count(False) > 1:
+            raise ConfigError("kv", "holds two of a kind", hint="One eviction and one quantized_kv, at most.")
 
     @property
     def space(self) -> str:
@@ -104,12 +116,14 @@ class HuggingFace:
             sorted(range(len(encoded)), key=lambda i: encoded[i].length) if self.batch_size > 1 else range(len(encoded))
         )
         results: dict[int, Generation] = {}
-        for first in range(0, len(encoded), self.batch_size):
-            rows = order[first : first + self.batch_size]
-            with lm.lock:
+        size = 1 if self.kv else self.batch_size
+        for first in range(0, len(encoded), size):
+            rows = order[first : first + size]
+            with lm.lock, self._cached(lm, encoded[rows[0]]) as session:
                 found = decode_batch(
                     lm,
                     [encoded[i] for i in rows],
+                    cache=session and session.cache,
                     max_new_tokens=self.max_new_tokens,
                     temperature=self.temperature,
                     top_p=self.top_p,
@@ -118,9 +132,23 @@ class HuggingFace:
                     on_text=[_for_row(on_text, i) for i in rows],
                     start=start,
                 )
+            if session is not None:
+                found = [replace(one, kv_bytes=session.bytes, kv_bytes_full=session.full_bytes) for one in found]
             results.update(zip(rows, found, strict=True))
             start = time.perf_counter()  # each batch's times begin where the one before it ended
         return [results[i] for i in range(len(encoded))]
+
+    @contextmanager
+    def _cached(self, lm: CausalLM, prompt: EncodedPrompt) -> Iterator[KVSession | None]:
+        """What holds the prompt's cache while it is answered; None where nothing makes it smaller."""
+        if not self.kv:
+            yield None
+            return
+        from ragzip.kv.session import KVSession
+
+        session = KVSession(lm, prompt, self.kv)
+        with session.open():
+            yield session
 
     def _stop(self, messages: Sequence[Message[Segment]]) -> tuple[str, ...]:
         """Also the closing mark, where the assistant's turn is begun within a quotation."""

@@ -30,6 +30,7 @@ def decode_batch(
     on_text: Sequence[Callable[[str], None] | None],
     start: float,
     doubtful: tuple[int, float] | None = None,
+    cache: Any = None,
 ) -> list[Generation]:
     """Answers of prompts that run together.
 
@@ -44,6 +45,7 @@ def decode_batch(
         on_text: For each prompt, who is told its text as it grows.
         start: ``time.perf_counter()`` that times count from.
         doubtful: A token and the least probability with which it may begin an answer.
+        cache: An empty cache of ``transformers`` to read the prompts into; None for the usual one.
 
     Raises:
         PromptTooLong: No memory for the batch.
@@ -52,7 +54,9 @@ def decode_batch(
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
     ends = end_tokens(lm.model, lm.tokenizer)
-    inputs = _inputs(lm, prompts)
+    inputs: dict[str, Any] = dict(_inputs(lm, prompts))
+    if cache is not None:
+        inputs["past_key_values"] = cache
     tap = Tap(lm.text.tokenizer, ends, stop, on_text)
     processors: list[Any] = []
     if temperature > 0:

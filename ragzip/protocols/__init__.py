@@ -4,6 +4,7 @@ from ragzip.protocols._compressor import Compressor, Selector, Stack, runtime_fi
 from ragzip.protocols._roles import (
     Counter,
     Generator,
+    KVCompression,
     Metric,
     OnText,
     Prompt,
@@ -19,6 +20,7 @@ __all__ = [
     "Compressor",
     "Counter",
     "Generator",
+    "KVCompression",
     "Metric",
     "OnText",
     "Prompt",

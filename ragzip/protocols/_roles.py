@@ -36,6 +36,13 @@ class Generator(Protocol[S_contra]):
         ...
 
 
+class KVCompression:
+    """Makes the key-value cache of a prompt smaller, once a generator has read the prompt; see ``ragzip.kv``.
+
+    Implementations are frozen dataclasses of options.
+    """
+
+
 class Prompt(Protocol):
     """Puts a context and its question into chat turns."""
 

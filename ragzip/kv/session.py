@@ -1,0 +1,166 @@
+"""A generator's work with a smaller cache: one prompt, read as usual, after which its cache shrinks, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ragzip.errors import ModelError
+from ragzip.kv._eviction import Eviction
+from ragzip.kv._seen import Seen
+from ragzip.kv.quantized import QuantizedKV, packed_layer
+from ragzip.protocols import KVCompression
+from ragzip.text import sentences
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ragzip.models import CausalLM
+    from ragzip.models.chat import EncodedPrompt
+
+_NAME = "ragzip_kv"
+_REACH = ("sliding_window", "attention_chunk_size")
+_active: list[KVSession] = []  # one at a time: the model's lock is held
+
+
+class KVSession:
+    """The cache of one prompt.
+
+    Args:
+        lm: The model; its lock is held while the session is open.
+        prompt: What is read.
+        methods: Evictions and packing.
+
+    Attributes:
+        cache: What the model is given.
+        bytes: That the prompt's cache took once it was read: the memory of every tensor that is held for it.
+        full_bytes: That it would have taken.
+    """
+
+    def __init__(self, lm: CausalLM, prompt: EncodedPrompt, methods: Sequence[KVCompression]) -> None:
+        from transformers.cache_utils import Cache, DynamicCache
+
+        self._lm, self._length = lm, prompt.length
+        self._evictions = [method for method in methods if isinstance(method, Eviction)]
+        bits = [method.bits for method in methods if isinstance(method, QuantizedKV)]
+        count = int(lm.model.config.get_text_config(decoder=True).num_hidden_layers)
+        self.cache: Any = Cache(layers=[packed_layer(bits[0]) for _ in range(count)]) if bits else DynamicCache()
+        self._quantized = bool(bits)
+        self._sentences = sentence_numbers(lm, prompt) if self._evictions else None
+        self.bytes = self.full_bytes = 0
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Within it the model attends as usual, and shows the session what it reads.
+
+        Raises:
+            ModelError: Layers that do not see the whole prompt: their caches cannot be evicted from.
+        """
+        config = self._lm.model.config
+        text = config.get_text_config(decoder=True)
+        reach = [value for key in _REACH if isinstance(value := getattr(text, key, None), int)]
+        if any(self._length > value for value in reach):
+            raise ModelError(
+                f"{self._lm.name!r} attends to {min(reach)} positions only; the prompt has {self._length}",
+                hint="Use it without kv, or with a shorter context.",
+            )
+        _register()
+        usual = config._attn_implementation
+        _active.append(self)
+        try:
+            config._attn_implementation = text._attn_implementation = _NAME
+            yield
+        finally:
+            config._attn_implementation = text._attn_implementation = usual
+            _active.pop()
+
+    def see(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> None:
+        """Called by a layer that read the prompt: evicts, then packs."""
+        import torch
+
+        held = self.cache.layers[layer]
+        self.full_bytes += sum(t.numel() * t.element_size() for t in (key, value))
+        queries, keys, values = query[0], key[0], value[0]
+        for method in self._evictions:
+            numbers = self._sentences
+            if numbers is None or len(numbers) != keys.shape[1]:  # a second eviction: sentences are no longer whole
+                numbers = torch.arange(keys.shape[1])
+            seen = Seen(layer, queries, keys, values, scaling, numbers.to(keys.device), self._unrotated())
+            places = method.kept(seen)
+            if places is None:
+                continue
+            if len(self._evictions) > 1:
+                raise ModelError("a cache is evicted from once", hint="Leave one eviction in kv.")
+            at = places[..., None].expand(-1, -1, keys.shape[-1])
+            keys, values = keys.gather(1, at), values.gather(1, at[..., : values.shape[-1]])
+            held.keys, held.values = keys[None].contiguous(), values[None].contiguous()
+        if self._quantized:
+            held.seal()
+        self.bytes += bytes_of(held)
+
+    def _unrotated(self) -> Any:
+        rotary = getattr(self._lm.model.base_model, "rotary_emb", None)
+        if rotary is None:
+            return None
+
+        def take_back(queries: Tensor, future: int) -> tuple[Tensor, Tensor, Tensor]:
+            import torch
+
+            places = torch.arange(self._length + future, device=queries.device)[None]
+            cosines, sines = (part[0].float() for part in rotary(queries[None], places))
+            width = cosines.shape[-1]
+            if width != queries.shape[-1]:
+                raise ModelError("part of each head is rotated; expected_attention cannot tell", hint="Use snapkv.")
+            turned = torch.cat([-queries[..., width // 2 :], queries[..., : width // 2]], dim=-1).float()
+            # the cosines may carry a scale of their own: it cancels in cos^2 + sin^2
+            scale = (cosines[: self._length] ** 2 + sines[: self._length] ** 2).clamp_min(1e-12)
+            plain = (queries.float() * cosines[: self._length] - turned * sines[: self._length]) / scale
+            return plain, cosines[self._length :], sines[self._length :]
+
+        return take_back
+
+
+def bytes_of(layer: Any) -> int:
+    """The memory that a layer of a cache holds, that of shared storages as a whole."""
+    sealed = getattr(layer, "sealed", None)
+    packed = sum(part.bytes for part in sealed) if sealed else 0
+    return packed + sum(int(t.untyped_storage().nbytes()) for t in (layer.keys, layer.values))
+
+
+def sentence_numbers(lm: CausalLM, prompt: EncodedPrompt) -> Tensor:
+    """For each position of a prompt the number of its sentence; a soft row is one by itself."""
+    import torch
+
+    numbers: list[int] = []
+    for piece in prompt.pieces:
+        start = numbers[-1] + 1 if numbers else 0
+        if not isinstance(piece, list):
+            numbers += range(start, start + len(piece))
+            continue
+        texts = [lm.text.tokenizer.decode([token], skip_special_tokens=False) for token in piece]
+        ends = torch.tensor([len(text) for text in texts]).cumsum(0)
+        firsts = torch.tensor([first for first, _ in sentences("".join(texts))] or [0])
+        owner = (torch.searchsorted(firsts, (ends - 1).clamp_min(0), right=True) - 1).clamp_min(0)
+        numbers += (owner + start).tolist()
+    return torch.tensor(numbers)
+
+
+def _register() -> None:
+    import transformers
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+    transformers.AttentionInterface.register(_NAME, _attend)
+    AttentionMaskInterface.register(_NAME, sdpa_mask)
+
+
+def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any) -> Any:
+    """Attention as usual; the layer's cache is looked at where it read more than one position."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    out = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    if _active and query.shape[2] > 1:
+        scaling = options.get("scaling")
+        scale = float(query.shape[-1] ** -0.5 if scaling is None else scaling)
+        _active[-1].see(int(module.layer_idx), query, key, value, scale)
+    return out
