@@ -90,6 +90,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "comp_llm": "ragzip.training.comp_llm:CompLLMTraining",
         "icae": "ragzip.training.icae:ICAETraining",
         "refrag": "ragzip.training.refrag:REFRAGTraining",
+        "refrag_policy": "ragzip.training.refrag_policy:REFRAGPolicyTraining",
     },
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from ragzip.compressors._expansion import chosen
@@ -80,43 +80,58 @@ class REFRAG(Compressor[TextSegment, Segment]):
         if self.expand == 1 and self.budget is None:
             return Context(context.query, context.segments, context.passages)
         encoder = self.load()
-        layout = Layout(context, cut=encoder.cut)
-        units = [unit for unit in range(len(layout.units)) if layout.text(unit).strip()]
-        if not units:
+        chunks = mixed(context, encoder)
+        check_rows([chunks.projected], self.model)
+        if not chunks.units:
             return Context(context.query, (), context.passages)
-        vectors = encoder.vectors([layout.text(unit) for unit in units])
-        rows = check_rows([encoder.project(vectors)], self.model)[0]
-        ranked = [units[i] for i in chosen(self, encoder, layout, units, vectors)]
-        mixed = _Mixed(layout, dict(zip(units, rows, strict=True)), encoder.space)
-        most = math.floor(self.expand * len(units) + 1e-9)
+        ranked = [chunks.units[i] for i in chosen(self, encoder, chunks.layout, chunks.units, chunks.vectors)]
+        most = math.floor(self.expand * len(chunks.units) + 1e-9)
         if self.budget is None:
-            return mixed.build(units, set(ranked[:most]))
+            return chunks.build(chunks.units, set(ranked[:most]))
         counter, limit = counter_of(self.counter), self.budget
 
         def small(kept: Sequence[int], text: int) -> bool:
-            return counter.context(mixed.build(kept, set(ranked[:text]))) <= limit
+            return counter.context(chunks.build(kept, set(ranked[:text]))) <= limit
 
         count = _most(len(ranked), lambda n: small(ranked[:n], 0))
         kept = ranked[:count]
         if count < len(ranked):
-            return mixed.build(kept, set())
-        return mixed.build(kept, set(ranked[: _most(most, lambda n: small(kept, n))]))
+            return chunks.build(kept, set())
+        return chunks.build(kept, set(ranked[: _most(most, lambda n: small(kept, n))]))
 
 
-@dataclass(frozen=True)
-class _Mixed:
-    """A context whose chunks are text or rows, as one says."""
+def mixed(context: Context[TextSegment], encoder: ChunkEncoder) -> Chunks:
+    """A context in chunks, each of which can be text or a row."""
+    layout = Layout(context, cut=encoder.cut)
+    units = [unit for unit in range(len(layout.units)) if layout.text(unit).strip()]
+    vectors = encoder.vectors([layout.text(unit) for unit in units])
+    return Chunks(layout, units, vectors, encoder.project(vectors), encoder.space)
+
+
+@dataclass(frozen=True, eq=False)
+class Chunks:
+    """A context whose chunks are text or rows, as one says.
+
+    Attributes:
+        layout: The context in chunks.
+        units: Those that are not blank.
+        vectors: Theirs, ``[n, encoder dimensions]``.
+        projected: Their rows, ``[n, d_model]``.
+        space: Whose input embeddings the rows are.
+    """
 
     layout: Layout
-    rows: dict[int, Tensor]
+    units: list[int]
+    vectors: Tensor
+    projected: Tensor
     space: str
-    _pieces: dict[int, TextSegment | None] = field(default_factory=dict)
 
     def build(self, kept: Sequence[int], text: set[int]) -> Context[Segment]:
-        """The context with these chunks, those of ``text`` as text and the others as rows; neighbours are joined."""
+        """The context with these chunks, those of ``text`` as text, the others as rows; neighbours are joined."""
         import torch
 
         context = self.layout.context
+        row = {unit: place for place, unit in enumerate(self.units)}
         segments: list[Segment] = []
         for run in _runs(sorted(kept), self.layout, text):
             place = self.layout.units[run[0]]
@@ -128,7 +143,7 @@ class _Mixed:
             if run[0] in text:
                 segments.append(piece)
             else:
-                rows = torch.stack([self.rows[unit] for unit in run])
+                rows = torch.stack([self.projected[row[unit]] for unit in run])
                 segments.append(SoftSegment(rows, self.space, piece.sources))
         return Context(context.query, tuple(segments), context.passages)
 

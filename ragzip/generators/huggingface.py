@@ -128,7 +128,7 @@ class HuggingFace:
                     temperature=self.temperature,
                     top_p=self.top_p,
                     seed=self.seed,
-                    stop=[self._stop(prompts[i]) for i in rows],
+                    stop=[self.stops(prompts[i]) for i in rows],
                     on_text=[_for_row(on_text, i) for i in rows],
                     start=start,
                 )
@@ -150,8 +150,8 @@ class HuggingFace:
         with session.open():
             yield session
 
-    def _stop(self, messages: Sequence[Message[Segment]]) -> tuple[str, ...]:
-        """Also the closing mark, where the assistant's turn is begun within a quotation."""
+    def stops(self, messages: Sequence[Message[Segment]]) -> tuple[str, ...]:
+        """What ends an answer: ``stop``, and the closing mark where its turn is begun within a quotation."""
         begun = str(messages[-1]) if messages[-1].role == "assistant" else ""
         return (*self.stop, '"') if opens_quotation(begun) else self.stop
 

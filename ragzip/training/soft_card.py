@@ -25,7 +25,10 @@ _ABOUT: Mapping[str, str] = {
     "own input embeddings; the generator that reads these is the frozen one.",
     "refrag": "A light encoder with a projection, by which a chunk of tokens becomes one row of input embeddings of a "
     "frozen generator.",
+    "refrag_policy": "The weights of refrag, with a policy that says which chunks stay text: its reward is how likely "
+    "the reference answer is. The labels below are those of the policy's questions alone.",
 }
+_BEFORE: Mapping[str, str] = {"refrag_policy": "the chunks closest to the question"}
 _LABELS = (
     "First, texts are told again from their rows, the loss being that of the text. Then questions are answered: the "
     "loss is that of the reference answer, with the divergence from what the same frozen generator says when it reads "
@@ -35,7 +38,9 @@ _LABELS = (
 _LIMITS = "English only. For this generator alone: other files under its name are refused."
 
 
-def write_soft_card(out: Path, trainer: Trainer, outcome: SoftOutcome, data: SoftData, *, more: str = "") -> Card:
+def write_soft_card(
+    out: Path, trainer: Trainer, outcome: SoftOutcome, data: SoftData, *, base: str = "", more: str = ""
+) -> Card:
     """Writes the card beside the weights.
 
     Args:
@@ -43,6 +48,7 @@ def write_soft_card(out: Path, trainer: Trainer, outcome: SoftOutcome, data: Sof
         trainer: Whose options were used.
         outcome: How training ended.
         data: What was trained on and held out.
+        base: The generator, where the trainer does not name it.
         more: What else there is to say of the weights.
 
     Raises:
@@ -57,7 +63,7 @@ def write_soft_card(out: Path, trainer: Trainer, outcome: SoftOutcome, data: Sof
     nothing = dict.fromkeys(metrics)
     rows: list[tuple[str, Role, Mapping[str, float | None]]] = [
         (method, "trained", outcome.result.metrics),
-        ("before training", "untrained", outcome.untrained),
+        (_BEFORE.get(method, "before training"), "untrained", outcome.untrained),
         ("no passages", "baseline", {**nothing, "answer": outcome.closed, "gain": 0.0}),
         ("the passages as text", "reference", {**nothing, "answer": outcome.text, "gain": 1.0}),
     ]
@@ -72,7 +78,7 @@ def write_soft_card(out: Path, trainer: Trainer, outcome: SoftOutcome, data: Sof
             method=method,
             about=f"{_ABOUT[method]} {more}".strip(),
             licence=_LICENCE,
-            base_model=str(config["base"]),
+            base_model=base or str(config["base"]),
             data=tuple(DataSource(s, "train", n, _TEXTS.get(s, "unknown")) for s, n in counts.items()),
             labels=_LABELS,
             limits=_LIMITS,

@@ -106,7 +106,7 @@ class _Run:
     def __init__(self, lm: CausalLM, writer: RowWriter, data: SoftData, plan: SoftPlan, steps: int, seed: int) -> None:
         self.lm, self.writer, self.data, self.plan, self.steps, self.seed = lm, writer, data, plan, steps, seed
         self.frames = Frames(lm)
-        most = _POSITIONS.get(lm.device.partition(":")[0], _POSITIONS_ELSEWHERE)
+        most = device_positions(lm.device)
         sample = [self.frames.telling(Telling("a", ""), 1, request) for request in (*TELL, *SAME)]
         one = Asking("a", "a", (("", "a"),), (), "")
         other = Asking("Why?", "b", (("t", "b"),), (), "")
@@ -122,10 +122,10 @@ class _Run:
         rate = draw.choice(self.writer.rates)
         telling = step < self.plan.telling * self.steps or not self.data.askings
         if telling and self.data.tellings:
-            some = _cycle(self.data.tellings, step, self.plan.batch, self.seed)
+            some = cycle(self.data.tellings, step, self.plan.batch, self.seed)
             yield from self._tellings([self._cut(telling, step) for telling in some], rate, draw)
         else:
-            yield from self._askings(_cycle(self.data.askings, step, self.plan.batch, self.seed), rate, draw)
+            yield from self._askings(cycle(self.data.askings, step, self.plan.batch, self.seed), rate, draw)
 
     def _cut(self, telling: Telling, step: int) -> Telling:
         """As much of a text as the curriculum allows at this step, up to the end of a word."""
@@ -149,7 +149,7 @@ class _Run:
             rows = self.writer.rows([texts[i] for i in batch], rate)
             with self.writer.frozen():
                 read = self.tell.read([framed[i] for i in batch], [[row] for row in rows])
-            parts = [_nll(logits, framed[i]) for i, (logits, _) in zip(batch, read, strict=True)]
+            parts = [nll(logits, framed[i]) for i, (logits, _) in zip(batch, read, strict=True)]
             yield torch.stack(parts).sum() / total
 
     def _askings(self, some: Sequence[Asking], rate: int, draw: random.Random) -> Iterator[Tensor]:
@@ -174,7 +174,7 @@ class _Run:
                 read = self.ask.read([framed[i] for i in batch], given, hidden=hidden)
             parts = []
             for i, (logits, layers), teacher in zip(batch, read, taught, strict=True):
-                loss = plan.nll * _nll(logits, framed[i])
+                loss = plan.nll * nll(logits, framed[i])
                 if plan.kl:
                     loss = loss + plan.kl * _kl(logits, teacher[0])
                 if hidden:
@@ -238,7 +238,7 @@ class _Run:
         for batch in self.ask.batches(framed, [[] for _ in framed]):
             read = self.ask.read([framed[i] for i in batch], [[] for _ in batch])
             for i, (logits, _) in zip(batch, read, strict=True):
-                found[i] = float(_nll(logits, framed[i])) / len(framed[i].answer)
+                found[i] = float(nll(logits, framed[i])) / len(framed[i].answer)
         return found
 
     def _held(self, number: int) -> list[tuple[str, str]]:
@@ -257,7 +257,7 @@ class _Run:
             with self.writer.frozen():
                 read = self.ask.read([framed[i] for i in batch], given)
             for i, (logits, _) in zip(batch, read, strict=True):
-                found[i] = float(_nll(logits, framed[i])) / len(framed[i].answer)
+                found[i] = float(nll(logits, framed[i])) / len(framed[i].answer)
         return found
 
     def _right(self, rate: int) -> float:
@@ -334,7 +334,12 @@ def checksum(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _cycle(items: Sequence[Any], step: int, batch: int, seed: int) -> list[Any]:
+def device_positions(device: str) -> int:
+    """Positions of one forward pass on a device."""
+    return _POSITIONS.get(device.partition(":")[0], _POSITIONS_ELSEWHERE)
+
+
+def cycle(items: Sequence[Any], step: int, batch: int, seed: int) -> list[Any]:
     """A step's share of the items, in an order of its own for each pass over them."""
     found = []
     for place in range(step * batch, (step + 1) * batch):
@@ -352,7 +357,8 @@ def _permuted(number: int, size: int, draw: random.Random) -> int:
     return (start + number * stride) % size
 
 
-def _nll(logits: Tensor, prompt: Framed) -> Tensor:
+def nll(logits: Tensor, prompt: Framed) -> Tensor:
+    """The loss of a prompt's answer, summed over its tokens, in nats."""
     import torch
 
     wanted = torch.tensor(prompt.answer, device=logits.device)

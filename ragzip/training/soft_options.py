@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ragzip.models import CausalLM
+
+
+def check_sets(sets: Sequence[str], texts: Sequence[str], most: Sequence[str]) -> None:
+    """Refuses sets that are not known, and none at all.
+
+    Raises:
+        ConfigError: With the option's name.
+    """
+    given = {"sets": sets, "texts": texts, "most": tuple(numbers("most", most))}
+    for option, known in (("sets", ANSWERED), ("texts", PLAIN), ("most", (*ANSWERED, *PLAIN))):
+        strange = [name for name in given[option] if name not in known]
+        if strange:
+            raise ConfigError(option, f"unknown set {strange[0]!r}", hint=suggest(strange[0], list(known)))
+    if not sets:
+        raise ConfigError("sets", "must name at least one set", hint=f"Known: {', '.join(ANSWERED)}.")
 
 
 @dataclass(frozen=True)
@@ -72,13 +87,7 @@ class SoftTraining:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        given = {"sets": self.sets, "texts": self.texts, "most": tuple(numbers("most", self.most))}
-        for option, known in (("sets", ANSWERED), ("texts", PLAIN), ("most", (*ANSWERED, *PLAIN))):
-            strange = [name for name in given[option] if name not in known]
-            if strange:
-                raise ConfigError(option, f"unknown set {strange[0]!r}", hint=suggest(strange[0], list(known)))
-        if not self.sets:
-            raise ConfigError("sets", "must name at least one set", hint=f"Known: {', '.join(ANSWERED)}.")
+        check_sets(self.sets, self.texts, self.most)
         for option in ("batch", "steps", "eval_every", "checkpoint_every", "held_out", "passages"):
             check_count(option, getattr(self, option), least=1)
         check_count("patience", self.patience)

@@ -66,7 +66,7 @@ class Frames:
         """A text to be told again, from so many rows or, for None, from the text itself."""
         segment = self._segment(telling.text, rows, "p")
         turn: tuple[Any, ...] = (segment, f"\n\n{request}")
-        return self._framed([Message("user", turn)], telling.text, 0 if rows is not None else None)
+        return self._framed([Message("user", turn)], telling.text)
 
     def asking(self, asking: Asking, passages: Sequence[tuple[str, str]], rows: Sequence[int] | None) -> Framed:
         """A question on passages, each as so many rows; as text where ``rows`` is None; without them where empty.
@@ -80,10 +80,11 @@ class Frames:
         segments = tuple(
             self._segment(p.text, rows[number] if rows is not None else None, p.id) for number, p in enumerate(given)
         )
-        context: Context[Segment] = Context(Query(asking.question), segments, given)
-        messages = self._prompt.render(context)
-        first = 0 if rows is not None else None
-        return self._framed(messages, f'{asking.answer}".', first)
+        return self.context(Context(Query(asking.question), segments, given), asking.answer)
+
+    def context(self, context: Context[Segment], answer: str) -> Framed:
+        """A question on a context, whose soft segments are the example's texts, in order."""
+        return self._framed(self._prompt.render(context), f'{answer}".')
 
     def _segment(self, text: str, rows: int | None, id_: str) -> Segment:
         import torch
@@ -93,9 +94,9 @@ class Frames:
             return TextSegment(text, source)
         return SoftSegment(torch.zeros(rows, self._lm.dimensions), self._lm.space, source)
 
-    def _framed(self, messages: Sequence[Message[Segment]], answer: str, first: int | None) -> Framed:
+    def _framed(self, messages: Sequence[Message[Segment]], answer: str) -> Framed:
         pieces: list[list[int] | int] = []
-        count = first or 0
+        count = 0
         for piece in encode_prompt(self._lm, messages).pieces:
             if isinstance(piece, list):
                 pieces.append(piece)

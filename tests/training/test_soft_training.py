@@ -130,12 +130,12 @@ def test_only_the_writer_learns(trained, tiny_lm_path, small_data):
 
 
 def test_losses_depend_on_the_step_alone(trained, tiny_lm_path, small_data):
-    from ragzip.training.soft_loop import _cycle
+    from ragzip.training.soft_loop import cycle
 
     items = list(range(7))
-    seen = [item for step in range(7) for item in _cycle(items, step, 2, seed=3)]
+    seen = [item for step in range(7) for item in cycle(items, step, 2, seed=3)]
     assert sorted(seen[:7]) == sorted(seen[7:]) == items
-    assert _cycle(items, 3, 2, seed=3) == _cycle(items, 3, 2, seed=3)
+    assert cycle(items, 3, 2, seed=3) == cycle(items, 3, 2, seed=3)
 
 
 def test_a_changed_generator_is_refused(trained, tmp_path, tiny_lm_path):

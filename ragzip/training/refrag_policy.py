@@ -1,0 +1,261 @@
+"""Training of the policy of ``refrag``: which chunks to expand, by policy gradient."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragzip.compressors._options import check_count
+from ragzip.compressors.refrag import mixed
+from ragzip.errors import ConfigError
+from ragzip.models import check_options, load_causal_lm
+from ragzip.models.chunks import FEATURES, ChunkEncoder, load_chunks, preferences
+from ragzip.models.soft_folder import open_soft, save_soft
+from ragzip.training.loop import LoopSettings, train
+from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
+from ragzip.training.soft_data import ANSWERED, Asking, read_soft
+from ragzip.training.soft_loop import SoftOutcome, checksum, cycle, device_positions, nll
+from ragzip.training.soft_options import check_sets
+from ragzip.training.soft_prompts import Frames, Reader
+from ragzip.types import Context, Passage, Query, SoftSegment, context_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ragzip.models import CausalLM
+
+_KEPT = ("ragzip_format", "architecture", "base", "base_sha256", "encoder", "encoder_sha256", "dimensions", "tensors")
+
+
+@dataclass(frozen=True)
+class REFRAGPolicyTraining:
+    """REINFORCE over choices of chunks, after REFRAG (https://arxiv.org/abs/2509.01092).
+
+    The reward is the negative loss of the reference answer, the logarithm of its perplexity, when the chosen chunks are
+    text and the others rows. Several choices are drawn for each question, by Gumbel noise on the policy's logits, and
+    their mean reward is the baseline. Encoder, projection and generator stay as they are.
+
+    Attributes:
+        model: Weights made by ``ragzip train refrag``: the policy is added to them, in a folder of its own.
+        sets: Sets of questions with passages and short answers.
+        most: ``set=number``: at most so many questions of a set.
+        passages: Most passages of a question.
+        expand: Share of the chunks that are chosen.
+        draws: Choices for each question.
+        width: Of the policy's hidden layer.
+        batch: Questions in a step.
+        steps: Optimiser steps.
+        lr: Highest learning rate.
+        eval_every: Steps between evaluations.
+        patience: Evaluations without a better one before training stops; 0 never.
+        held_out: Questions kept out of training.
+        seed: For every draw.
+        dtype: Number format of the generator.
+        device: Where to train.
+    """
+
+    model: str = ""
+    sets: tuple[str, ...] = ANSWERED
+    most: tuple[str, ...] = ()
+    passages: int = 4
+    expand: float = 0.25
+    draws: int = 4
+    width: int = 64
+    batch: int = 4
+    steps: int = 300
+    lr: float = 1e-3
+    eval_every: int = 100
+    patience: int = 0
+    held_out: int = 100
+    seed: int = 0
+    dtype: str = "auto"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_sets(self.sets, (), self.most)
+        check_options(self.dtype, self.device)
+        for option, least in (("draws", 2), ("width", 1), ("batch", 1), ("steps", 1), ("eval_every", 1)):
+            check_count(option, getattr(self, option), least=least)
+        for option in ("held_out", "passages"):
+            check_count(option, getattr(self, option), least=1)
+        check_count("patience", self.patience)
+        if not 0 < self.expand < 1:
+            raise ConfigError("expand", f"must be between 0 and 1, not {self.expand!r}")
+        if not 0 < self.lr < math.inf:
+            raise ConfigError("lr", f"must be a number above 0, not {self.lr!r}")
+
+    def run(
+        self, out: Path, *, data: Path | None = None, resume: bool = True, on_event: OnEvent | None = None
+    ) -> TrainingReport:
+        """Trains, and leaves the weights with their policy and a model card in ``out``."""
+        from ragzip.training.soft_card import write_soft_card
+
+        if not self.model:
+            raise ConfigError("model", "is missing", hint="Give the folder of weights made by: ragzip train refrag")
+        found = read_soft(self.sets, (), most=self.most, held_out=self.held_out, data=data, seed=self.seed)
+        old = open_soft(self.model, "refrag")
+        encoder = load_chunks(self.model, dtype=self.dtype, device=self.device)
+        lm = load_causal_lm(str(old.config["base"]), dtype=self.dtype, device=self.device)
+        before = checksum(lm.model)
+        policy = _Policy(self, lm, encoder)
+        settings = LoopSettings(
+            steps=self.steps, lr=self.lr, weight_decay=0.0, eval_every=self.eval_every, patience=self.patience
+        )
+        untrained = policy.evaluate(found.held_askings, "similarity")
+        if on_event:
+            note = "chunks closest to the question expanded"
+            on_event(TrainingEvent("eval", 0, self.steps, None, untrained, note))
+
+        def save(tensors: Mapping[str, Tensor]) -> None:
+            extra = {key: value for key, value in old.config.items() if key not in _KEPT}
+            same = {key: value for key, value in old.tensors.items() if not key.startswith("policy.")}
+            base, encoder_name = str(old.config["base"]), str(old.config["encoder"])
+            save_soft(
+                out,
+                architecture="refrag",
+                base=base,
+                dimensions=old.dimensions,
+                tensors={**same, **tensors},
+                encoder=encoder_name,
+                **extra,
+            )
+
+        result = train(
+            policy.named(),
+            lambda step: policy.losses(cycle(found.askings, step, self.batch, self.seed), step),
+            lambda: policy.evaluate(found.held_askings, "trained"),
+            settings,
+            out,
+            config={**trainer_config(self), "data": found.fingerprint},
+            best="answer",
+            save=save,
+            resume=resume,
+            on_event=on_event,
+        )
+        if checksum(lm.model) != before:
+            raise RuntimeError("the generator's parameters changed")
+        outcome = SoftOutcome(result, untrained, *policy.floor(found.held_askings))
+        write_soft_card(out, self, outcome, found, base=str(old.config["base"]))
+        return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)
+
+
+class _Policy:
+    """The policy, and what choices come to."""
+
+    def __init__(self, options: REFRAGPolicyTraining, lm: CausalLM, encoder: ChunkEncoder) -> None:
+        import torch
+
+        self._options, self._lm, self._encoder = options, lm, encoder
+        self._frames = Frames(lm)
+        one = Asking("a", "a", (("", "a"),), (), "")
+        other = Asking("Why?", "b", (("t", "b"),), (), "")
+        framed = [self._frames.asking(a, a.positives, None) for a in (one, other)]
+        framed += [self._frames.asking(a, (), []) for a in (one, other)]
+        self._reader = Reader(lm, framed, most=device_positions(lm.device))
+        e, h = int(encoder.vectors(["a"]).shape[1]), options.width
+        draw = torch.Generator().manual_seed(options.seed)
+        self._tensors = {
+            "policy.0.weight": torch.nn.Parameter(torch.randn(h, e + FEATURES, generator=draw) / e**0.5),
+            "policy.0.bias": torch.nn.Parameter(torch.zeros(h)),
+            "policy.2.weight": torch.nn.Parameter(torch.zeros(1, h)),
+            "policy.2.bias": torch.nn.Parameter(torch.zeros(1)),
+        }
+
+    def named(self) -> list[tuple[str, Any]]:
+        """Two layers."""
+        return list(self._tensors.items())
+
+    def losses(self, some: Sequence[Asking], step: int) -> Iterator[Tensor]:
+        """The policy gradient of each question."""
+        import torch
+
+        for number, asking in enumerate(some):
+            draw = random.Random(f"{self._options.seed} policy {step} {number}")  # noqa: S311 - no secret
+            read = self._read(asking, draw)
+            logits = preferences(self._tensors, read.question, read.vectors)
+            count = self._count(len(logits))
+            noise = torch.Generator().manual_seed(draw.getrandbits(48))
+            choices = []
+            for _ in range(self._options.draws):
+                uniform = torch.rand(len(logits), generator=noise).clamp(1e-9, 1 - 1e-9)
+                order = (logits.detach() - torch.log(-torch.log(uniform))).argsort(descending=True)
+                choices.append(order[:count].tolist())
+            with torch.no_grad():
+                rewards = torch.tensor([-self._loss(asking, read, choice) for choice in choices])
+            gains = (rewards - rewards.mean()) / rewards.std().clamp_min(0.05)
+            likely = torch.stack([log_likelihood(logits, choice) for choice in choices])
+            yield -(gains * likely).mean() / (len(some) * max(count, 1))
+
+    def evaluate(self, held: Sequence[Asking], how: str) -> dict[str, float]:
+        """``answer``: likelihood of a held-out answer's token with the best chunks as text, geometric mean."""
+        import torch
+
+        total = 0.0
+        with torch.no_grad():
+            for number, asking in enumerate(held):
+                read = self._read(asking, random.Random(f"{self._options.seed} held {number}"))  # noqa: S311
+                if how == "trained":
+                    scores = preferences(self._tensors, read.question, read.vectors)
+                else:
+                    scores = torch.nn.functional.cosine_similarity(read.question[None], read.vectors)
+                best = scores.argsort(descending=True, stable=True)[: self._count(len(scores))]
+                total += self._loss(asking, read, best.tolist())
+        return {"answer": math.exp(-total / max(len(held), 1))}
+
+    def floor(self, held: Sequence[Asking]) -> tuple[float, float]:
+        """Likelihood of a held-out answer's token without passages, and with all of them as text."""
+        import torch
+
+        closed = text = 0.0
+        with torch.no_grad():
+            for number, asking in enumerate(held):
+                read = self._read(asking, random.Random(f"{self._options.seed} held {number}"))  # noqa: S311
+                empty: Context[Any] = Context(read.context.query, (), read.context.passages)
+                closed += self._of(empty, asking.answer)
+                text += self._of(read.context, asking.answer)
+        return math.exp(-closed / max(len(held), 1)), math.exp(-text / max(len(held), 1))
+
+    def _read(self, asking: Asking, draw: random.Random) -> _Read:
+        others = list(asking.negatives)
+        draw.shuffle(others)
+        chosen = [*asking.positives[: self._options.passages], *others][: self._options.passages]
+        draw.shuffle(chosen)
+        passages = tuple(Passage(str(i), text, title) for i, (title, text) in enumerate(chosen))
+        context = context_of(Query(asking.question), passages)
+        chunks = mixed(context, self._encoder)
+        return _Read(context, chunks, self._encoder.vectors([asking.question])[0], chunks.vectors)
+
+    def _count(self, chunks: int) -> int:
+        return min(max(math.floor(self._options.expand * chunks), 1), chunks)
+
+    def _loss(self, asking: Asking, read: _Read, choice: Sequence[int]) -> float:
+        units = read.chunks.units
+        return self._of(read.chunks.build(units, {units[i] for i in choice}), asking.answer)
+
+    def _of(self, context: Context[Any], answer: str) -> float:
+        framed = self._frames.context(context, answer)
+        rows = [segment.embeddings for segment in context.segments if isinstance(segment, SoftSegment)]
+        ((logits, _),) = self._reader.read([framed], [rows])
+        return float(nll(logits, framed)) / len(framed.answer)
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    context: Context[Any]
+    chunks: Any
+    question: Tensor
+    vectors: Tensor
+
+
+def log_likelihood(logits: Tensor, choice: Sequence[int]) -> Tensor:
+    """Of drawing these, one after the other, without putting any back (Plackett-Luce)."""
+    import torch
+
+    order = torch.tensor([*choice, *sorted(set(range(len(logits))) - set(choice))])
+    ordered = logits[order]
+    left = ordered.flip(0).logcumsumexp(0).flip(0)  # of each and all that come after it
+    return (ordered - left)[: len(choice)].sum()

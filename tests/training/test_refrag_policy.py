@@ -1,0 +1,70 @@
+"""The policy of ``refrag``: its gradient, and that it learns which chunk the generator cannot do without."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from ragzip.compressors.refrag import REFRAG
+from ragzip.errors import ConfigError
+from ragzip.training import refrag_policy
+from ragzip.training.card import check_card
+from ragzip.training.refrag_policy import REFRAGPolicyTraining, log_likelihood
+from ragzip.types import Passage, Query, TextSegment, context_of
+from tests.matrix import soft_model
+
+
+def test_choices_have_the_likelihood_of_being_drawn():
+    logits = torch.tensor([0.3, -1.0, 2.0, 0.0])
+    ways = list(itertools.permutations(range(4), 2))
+    total = sum(float(log_likelihood(logits, way).exp()) for way in ways)
+    assert total == pytest.approx(1.0, abs=1e-6)
+    first = sum(float(log_likelihood(logits, way).exp()) for way in ways if way[0] == 2)
+    assert first == pytest.approx(float(logits.softmax(0)[2]), abs=1e-6)
+
+
+def toy(**changes):
+    options = {"sets": ("squad",), "held_out": 3, "passages": 2, "batch": 2, "steps": 6, "eval_every": 3, "width": 8}
+    return REFRAGPolicyTraining(model=soft_model("refrag"), dtype="fp32", device="cpu", **{**options, **changes})
+
+
+def test_it_trains_resumes_and_serves(small_data, tmp_path):
+    whole = toy().run(tmp_path / "whole", data=small_data)
+    assert whole.steps == 6
+
+    def interrupt(event):
+        if event.kind == "step" and event.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        toy().run(tmp_path / "parts", data=small_data, on_event=interrupt)
+    toy().run(tmp_path / "parts", data=small_data)
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert first == second
+    card = check_card(tmp_path / "whole")
+    assert card.method == "refrag_policy"
+    method = REFRAG(str(tmp_path / "whole"), policy="trained", expand=0.3, dtype="fp32", device="cpu")
+    text = "Alba is a town by the sea. It was founded by Count Albason. Many people like it."
+    (after,) = method.compress([context_of(Query("Who?"), (Passage("p", text),))])
+    assert any(isinstance(segment, TextSegment) for segment in after.segments)
+
+
+def test_it_learns_what_is_rewarded(small_data, tmp_path, monkeypatch):
+    """With a reward for the chunk of those who like it, the policy comes to choose it every time."""
+
+    def loss(self, asking, read, choice):
+        texts = [read.chunks.layout.text(read.chunks.units[i]) for i in choice]
+        return -1.0 * any("like" in text for text in texts)
+
+    monkeypatch.setattr(refrag_policy._Policy, "_loss", loss)
+    report = toy(steps=60, lr=3e-2, eval_every=20, expand=0.15, batch=4, passages=1).run(tmp_path, data=small_data)
+    untrained = next(row for row in check_card(tmp_path).results[0].rows if row.role == "untrained").values[0]
+    assert report.metrics["answer"] == pytest.approx(2.718, abs=0.01)  # e to the reward: always chosen
+    assert untrained < 2.7
+
+
+def test_weights_must_be_named(tmp_path):
+    with pytest.raises(ConfigError, match="model"):
+        REFRAGPolicyTraining().run(tmp_path)
