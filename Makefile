@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 DEMO := .demo-kb
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install models demo fmt check test test-fast test-kvpress bench bench-quality bench-hard bench-compressors build clean
+.PHONY: help install models demo fmt check test test-fast test-kvpress bench bench-quality bench-hard bench-soft bench-compressors build clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -72,6 +72,9 @@ bench-quality: models ## The answer quality of docs/numbers.md: over an hour, go
 
 bench-hard: models ## All hard compressors beside the baselines: two hours, goes on where it stopped
 	$(BIN)/python benchmarks/run.py hard:quarter hard:evidence hard:fast hard:slow
+
+bench-soft: models ## Soft compression and smaller caches: about two hours
+	$(BIN)/python benchmarks/run.py soft:speed soft:answers soft:kv
 
 bench-compressors: models .bench/llmlingua/.installed ## Speed of the hard compressors, and reranking: about an hour
 	$(BIN)/python benchmarks/run.py end_to_end rerank exit_prefix llmlingua2

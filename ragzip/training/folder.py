@@ -16,9 +16,9 @@ from ragzip import yaml_io
 from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch, UsageError
 from ragzip.indexes.files import new_file
 from ragzip.training.card import check_card
-from ragzip.training.options import CHECKPOINTS, OnEvent, Trainer, TrainingReport, trainer_config
+from ragzip.training.options import CHECKPOINTS, OnEvent, Trainer, TrainingEvent, TrainingReport, trainer_config
 
-CONFIG, REPORT, LOCK = "training.yaml", "report.json", ".lock"
+CONFIG, REPORT, LOCK, HISTORY = "training.yaml", "report.json", ".lock", "history.jsonl"
 _BEGUN = frozenset((LOCK, CONFIG + ".tmp"))  # what a training leaves that was stopped before its config was there
 _ANEW = "Give another --out, or start afresh with --restart."
 
@@ -33,8 +33,8 @@ def train_into(
 ) -> TrainingReport:
     """Trains into a folder, or goes on there, and checks the weights against their card.
 
-    ``training.yaml`` holds the config, ``report.json`` appears at the end; where it is there already, nothing is
-    trained.
+    ``training.yaml`` holds the config, ``history.jsonl`` has a line for every evaluation, ``report.json`` appears at
+    the end; where it is there already, nothing is trained.
 
     Args:
         out: Made if it is not there.
@@ -56,12 +56,26 @@ def train_into(
     with _opened(folder, trainer_config(trainer), restart):
         report = read_report(folder)
         if report is None:
-            report = trainer.run(folder, data=data, resume=not restart, on_event=on_event)
+            report = trainer.run(folder, data=data, resume=not restart, on_event=_noting(folder, on_event))
             check_card(report.folder)
             _write(folder / REPORT, json.dumps(report_values(report, folder), indent=1, allow_nan=False) + "\n")
         else:
             check_card(report.folder)
     return report
+
+
+def _noting(folder: Path, on_event: OnEvent | None) -> OnEvent:
+    """Passes events on, and writes evaluations down: the curve of the training."""
+
+    def heard(event: TrainingEvent) -> None:
+        if event.kind == "eval":
+            metrics = {key: value for key, value in event.metrics.items() if math.isfinite(value)}
+            with (folder / HISTORY).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": event.step, **metrics}) + "\n")
+        if on_event:
+            on_event(event)
+
+    return heard
 
 
 def read_report(out: str | Path) -> TrainingReport | None:
@@ -129,6 +143,7 @@ def _opened(folder: Path, config: Mapping[str, Any], restart: bool) -> Iterator[
 def _forget(folder: Path) -> None:
     """Removes what an earlier training would be taken up from, under whatever config; its weights are written over."""
     (folder / REPORT).unlink(missing_ok=True)
+    (folder / HISTORY).unlink(missing_ok=True)
     for path in folder.glob(CHECKPOINTS):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -1,0 +1,285 @@
+"""Soft compression and smaller caches: answers, times and bytes.
+
+    python benchmarks/run.py soft:answers    # rows against text, nothing, titles alone, and rows of other passages
+    python benchmarks/run.py soft:speed      # what rows cost and save before the first token
+    python benchmarks/run.py soft:kv         # answers and bytes with smaller caches
+    make bench-soft                          # all of them: about two hours on two cores
+
+Times do not hang on what was learned, so that ``speed`` takes weights as they are before training; ``answers`` takes
+those that come with ragzip. Run folders are left in .bench/soft/PART/SET.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.hard import _table, _told
+from benchmarks.measure import median
+from benchmarks.quality import _reporter
+from ragzip.protocols import Compressor
+from ragzip.types import Context, Segment, TextSegment
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / ".bench" / "soft"
+SEED = 0
+ANSWERS: dict[str, Any] = {"sets": ("nq_multidoc@5", "hotpotqa"), "questions": 60}
+KV: dict[str, Any] = {"sets": ("nq_multidoc@5", "hotpotqa"), "questions": 20}
+SPEED = {"questions": 6, "rounds": 2, "tokens": 3000}
+_METHODS = ("streaming_llm", "snapkv", "expected_attention", "h2o", "scissorhands", "sentence_kv")
+_SHOWN = ("f1", "match", "answer_in_context", "tokens_out", "ratio", "compress_seconds", "prefill_seconds", "ttft")
+
+
+@dataclass(frozen=True)
+class OtherTexts(Compressor[TextSegment, Segment]):
+    """A control: what another compressor makes of other passages, in the place of its own, behind the right titles.
+
+    Attributes:
+        inner: The compressor.
+        rows: Whether there are rows at all; without them the titles stand alone.
+    """
+
+    inner: Compressor[TextSegment, Segment]
+    rows: bool = True
+
+    @property
+    def space(self) -> str:
+        """That of the compressor."""
+        return str(getattr(self.inner, "space", ""))
+
+    def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[Segment]]:
+        """Rows of passages of other questions; without them a lone full stop for each passage."""
+        if not self.rows:
+            return [
+                dataclasses.replace(c, segments=tuple(dataclasses.replace(s, text=".") for s in c.segments))
+                for c in contexts
+            ]
+        others = _others()
+        found = []
+        for context in contexts:
+            draw = random.Random(context.query.text)
+            strange = tuple(dataclasses.replace(s, text=draw.choice(others)) for s in context.segments)
+            (after,) = self.inner.compress([dataclasses.replace(context, segments=strange)])
+            found.append(after)
+        return found
+
+
+def _others() -> list[str]:
+    from ragzip.evaluation.data import open_set
+
+    records = open_set("squad:train").sample(200, SEED).records
+    return [passage.text for record in records for passage in record.passages]
+
+
+def run(part: str) -> dict[str, Any]:
+    """One part."""
+    import os
+
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
+    return {"answers": answers, "speed": speed, "kv": kv}[part]()
+
+
+def answers() -> dict[str, Any]:
+    """Rows of shipped weights against text, nothing, titles alone and rows of other passages."""
+    from ragzip import registry
+    from ragzip.compressors.xrag import XRAG
+
+    registry.register("compressor", "other_texts", "benchmarks.soft:OtherTexts")
+    xrag = XRAG()
+    rows: dict[str, Any] = {
+        "xrag": {"compressors": (xrag,)},
+        "xrag, rows of other passages": {"compressors": (OtherTexts(xrag),)},
+        "titles alone": {"compressors": (OtherTexts(xrag, rows=False),)},
+    }
+    pairs = (("xrag", "xrag, rows of other passages"), ("xrag", "titles alone"), ("xrag", "closed_book"))
+    return _evaluated("answers", rows, ANSWERS, pairs)
+
+
+def kv() -> dict[str, Any]:
+    """Every eviction at a half and a quarter of the positions, and caches of fewer bits."""
+    from ragzip import registry
+    from ragzip.kv.quantized import QuantizedKV
+
+    rows: dict[str, Any] = {}
+    for name in _METHODS:
+        for keep in (0.5, 0.25):
+            rows[f"{name}@{keep:g}"] = {"kv": (registry.get("kv", name)(keep=keep),)}
+    rows["8 bits"] = {"kv": (QuantizedKV(8),)}
+    rows["4 bits"] = {"kv": (QuantizedKV(4),)}
+    rows["snapkv@0.25, 8 bits"] = {"kv": (registry.get("kv", "snapkv")(keep=0.25), QuantizedKV(8))}
+    found = _evaluated("kv", rows, KV, ())
+    for name, result in found.items():
+        result["bytes"] = _bytes(name, rows)
+    return found
+
+
+def _bytes(name: str, rows: dict[str, Any]) -> dict[str, float]:
+    """The median share of the prompt's cache that is left, on three questions."""
+    from ragzip.evaluation.data import open_set
+
+    records = open_set(name).sample(3, SEED).records
+    shares = {}
+    for row, parts in rows.items():
+        pipeline = _reader(parts, max_new_tokens=1)
+        made = [pipeline.answer(r.question, passages=r.passages).generation for r in records]
+        shares[row] = round(median([one.kv_bytes / one.kv_bytes_full for one in made]), 3)
+    return shares
+
+
+def _reader(parts: dict[str, Any], max_new_tokens: int = 32) -> Any:
+    from ragzip.evaluation.sweep import prompt_for
+    from ragzip.generators.huggingface import HuggingFace
+    from ragzip.pipelines import Pipeline
+
+    generator = HuggingFace(max_new_tokens=max_new_tokens, stop=("\n",), kv=parts.get("kv", ()))
+    return Pipeline(generator, prompt=prompt_for("short"), compressors=parts.get("compressors", ()))
+
+
+def _evaluated(part: str, rows: dict[str, Any], given: dict[str, Any], pairs: Any) -> dict[str, Any]:
+    from benchmarks.hard import _pairs
+    from ragzip.evaluation.data import open_set
+    from ragzip.evaluation.report.html import write
+    from ragzip.evaluation.rows import plan
+    from ragzip.evaluation.runner import Settings, evaluate
+
+    planned = plan([(name, _reader(parts)) for name, parts in rows.items()], baselines="reference", seed=SEED)
+    results: dict[str, Any] = {}
+    for name in given["sets"]:
+        settings = Settings(given["questions"], SEED)
+        where = RUNS / part / name.replace("@", "_")
+        found = evaluate(planned, open_set(name), where, settings, on_progress=_reporter(f"{part}, {name}"))
+        write(found, found.path / "report.html")
+        results[name] = {
+            "data": {key: value for key, value in found.config["data"].items() if key != "source"},
+            "metrics": {row: {m: v for m, v in found.metrics[row].items() if m in _SHOWN} for row in found.names},
+            "comparisons": {
+                row: {m: v for m, v in values.items() if m in ("f1", "match")}
+                for row, values in found.summary["comparisons"].items()
+            },
+            "failed": found.summary["failed"],
+            "pairs": _pairs(found, pairs),
+        }
+    return results
+
+
+def speed() -> dict[str, Any]:
+    """Compression and prefill for about 3,000 tokens of context: text, and rows computed or from a store."""
+    from ragzip.compressors._stored import fill
+    from ragzip.compressors.comp_llm import CompLLM
+    from ragzip.compressors.refrag import REFRAG
+    from ragzip.compressors.xrag import XRAG
+    from ragzip.evaluation.data import open_set
+
+    folder = RUNS / "speed"
+    shutil.rmtree(folder, ignore_errors=True)
+    weights = {name: _untrained(name, folder / name) for name in ("xrag", "comp_llm", "refrag")}
+    records = open_set("nq_multidoc@20").sample(SPEED["questions"], SEED).records
+    passages = {p.id: p for record in records for p in record.passages}
+    store = folder / "index"
+    methods = {"xrag": XRAG(weights["xrag"]), "comp_llm": CompLLM(weights["comp_llm"])}
+    for method in methods.values():
+        fill(method, passages.values(), store)
+    rows: dict[str, Any] = {
+        "text": (),
+        "xrag": (methods["xrag"],),
+        "xrag, stored": (dataclasses.replace(methods["xrag"], store=str(store)),),
+        "comp_llm, rate 4": (methods["comp_llm"],),
+        "comp_llm, rate 4, stored": (dataclasses.replace(methods["comp_llm"], store=str(store)),),
+        "refrag, a quarter expanded": (REFRAG(weights["refrag"]),),
+    }
+    pipelines = {name: _reader({"compressors": parts}, max_new_tokens=1) for name, parts in rows.items()}
+    for pipeline in pipelines.values():
+        pipeline.answer(records[0].question, passages=records[0].passages)
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
+    tokens: dict[str, list[float]] = {name: [] for name in rows}
+    ratios: dict[str, list[float]] = {name: [] for name in rows}
+    prefills: dict[str, list[float]] = {name: [] for name in rows}
+    for turn in range(SPEED["rounds"]):
+        for record in records:
+            order = list(rows)
+            random.Random(f"{turn} {record.id}").shuffle(order)
+            taken = {}
+            for name in order:
+                _forget(methods["comp_llm"])
+                answer = pipelines[name].answer(record.question, passages=record.passages)
+                taken[name] = answer.timings
+                seconds[name].append((answer.timings.compress, answer.timings.prefill))
+                tokens[name].append(float(answer.compression.tokens_out))
+            for name, timings in taken.items():
+                ratios[name].append((timings.compress + timings.prefill) / taken["text"].prefill)
+                prefills[name].append(timings.prefill / taken["text"].prefill)
+    return {
+        name: {
+            "context tokens": round(median(tokens[name])),
+            "compression, ms": round(1000 * median([c for c, _ in times]), 1),
+            "prefill, ms": round(1000 * median([p for _, p in times]), 1),
+            "prefill / that of text": round(median(prefills[name]), 3),
+            "both / prefill of text": round(median(ratios[name]), 3),
+        }
+        for name, times in seconds.items()
+    }
+
+
+def _forget(method: Any) -> None:
+    """What was read before is not to be used again: every question's segments count as new, unless they are stored."""
+    method.load()._known.clear()
+
+
+def _untrained(method: str, out: Path) -> str:
+    """Weights of a method as they are before training."""
+    from ragzip import registry
+    from ragzip.models import GENERATOR, load_causal_lm
+
+    trainer = registry.get("training", method)()
+    lm = load_causal_lm(GENERATOR, own=True)
+    trainer.save(out, lm, dict(trainer.writer(lm).named()))
+    return str(out)
+
+
+def render(record: dict[str, Any]) -> str:
+    """For each set one table of the rows, or the table of times."""
+    lines = [
+        f"`{record['command']}`, {record['when']}, " + ", ".join(f"{k} {v}" for k, v in record["environment"].items()),
+        "",
+    ]
+    if record["command"].endswith("speed"):
+        return "\n".join([*lines, *_times(record["results"])]) + "\n"
+    lines.append(
+        "In brackets the 95 % interval. The mark says whether a score differs from `no_compression` (paired"
+        " randomisation test, corrected by Holm over the rows of the set): `+` higher, `-` lower, no mark: not"
+        " significant."
+    )
+    for name, result in record["results"].items():
+        data = result["data"]
+        lines += ["", f"#### {name}", "", f"{data['records']} of {data['of']} questions, {data['split']} split.", ""]
+        table = _table(result)
+        if "bytes" in result:
+            table = _with_bytes(table, result["bytes"], list(result["metrics"]))
+        lines += table
+        for pair in result["pairs"]:
+            lines += ["", _told(pair)]
+    return "\n".join(lines) + "\n"
+
+
+def _with_bytes(table: list[str], shares: dict[str, float], rows: list[str]) -> list[str]:
+    cells = ["cache left", "---", *(f"{shares[row]:.3f}" if row in shares else "" for row in rows)]
+    return [f"{line} {cell} |" for line, cell in zip(table, cells, strict=True)]
+
+
+def _times(results: dict[str, Any]) -> list[str]:
+    keys = list(next(iter(results.values())))
+    lines = [
+        f"{SPEED['questions']} questions of NQ with twenty passages, {SPEED['rounds']} rounds; medians; weights as "
+        "they are before training.",
+        "",
+        "| context | " + " | ".join(keys) + " |",
+        "|---" * (1 + len(keys)) + "|",
+    ]
+    return lines + [
+        f"| {name} | " + " | ".join(f"{v:,}" for v in values.values()) + " |" for name, values in results.items()
+    ]
