@@ -184,7 +184,7 @@ def info(
 @app.command("compress")
 def compress_(
     index: Annotated[Path, typer.Argument(help="The index's folder.")],
-    with_: Annotated[str, typer.Option("--with", help="Soft compressor: xrag, comp_llm or icae.")],
+    with_: Annotated[str, typer.Option("--with", help="Soft compressor: xrag, comp_llm, icae or refrag.")],
     model: Annotated[str, typer.Option("--model", help="Its weights.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="An option of it, as rate=4.")] = None,
     precision: Annotated[str, typer.Option("--precision", help="float16 or int8.")] = "float16",

@@ -23,8 +23,7 @@ def fill_store(
     import dataclasses
 
     from ragzip import config, yaml_io
-    from ragzip.compressors._soft import PassageEncoder
-    from ragzip.compressors._stored import fill
+    from ragzip.compressors._stored import Storable, fill
     from ragzip.errors import ConfigError
     from ragzip.indexes import Index
 
@@ -35,10 +34,10 @@ def fill_store(
             raise UsageError(f"--set {option!r} is not option=value", hint="Example: --set rate=4")
         values[key] = yaml_io.parse(value)[0]
     made = config.from_config("compressor", values)
-    if not isinstance(made, PassageEncoder):
+    if not isinstance(made, Storable):
         raise UsageError(
             f"{method!r} keeps no store: what it makes of a passage hangs on the question, or is text",
-            hint="Choose xrag, comp_llm or icae.",
+            hint="Choose xrag, comp_llm, icae or refrag.",
         )
     if precision not in ("float16", "int8"):
         raise ConfigError("precision", f"must be float16 or int8, not {precision!r}")

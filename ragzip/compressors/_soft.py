@@ -59,16 +59,7 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
 
     def setting(self) -> Setting:
         """What stored rows must have been made with. Reads the weights' files and does not load them."""
-        folder = resolve(self.model)
-        config = read_soft_config(folder, self.architecture)
-        return Setting(
-            method=self.architecture,
-            model=self.model,
-            fingerprint=folder_fingerprint(folder),
-            space=canonical(str(config["base"])),
-            rate=int(getattr(self, "rate", 0)),
-            columns=int(config["dimensions"]),
-        )
+        return setting_of(self.model, self.architecture, rate=int(getattr(self, "rate", 0)))
 
     def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[SoftSegment]]:
         """Each context as rows, a soft segment for every text segment that shows anything."""
@@ -112,6 +103,20 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
                 SoftSegment(torch.cat(rows) if rows else torch.zeros(0, 0), self.space, before.segments[0].sources)
             )
         return found
+
+
+def setting_of(model: str, architecture: str, *, rate: int = 0, columns: int = 0) -> Setting:
+    """What rows of a folder of weights are made with; as wide as the generator's embeddings, unless told otherwise."""
+    folder = resolve(model)
+    config = read_soft_config(folder, architecture)
+    return Setting(
+        method=architecture,
+        model=model,
+        fingerprint=folder_fingerprint(folder),
+        space=canonical(str(config["base"])),
+        rate=rate,
+        columns=columns or int(config["dimensions"]),
+    )
 
 
 def check_rows(rows: Sequence[Tensor], model: str) -> Sequence[Tensor]:

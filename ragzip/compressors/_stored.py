@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ragzip.indexes.soft_store import Filling, Precision, Setting, SoftStore, Unit, find_store, lock, store_folder
 from ragzip.models.runtime import kept, state
@@ -14,12 +14,28 @@ from ragzip.protocols import note
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ragzip.compressors._soft import PassageEncoder
     from ragzip.types import Passage
 
 _MANIFEST = "store.json"
 _TOGETHER = 64  # passages that are compressed together
 _COMMIT_ROWS = 65_536  # rows of a shard: 75 MB in half precision with 576 columns
+
+
+@runtime_checkable
+class Storable(Protocol):
+    """A compressor of which a part hangs on pieces of text alone, so that it can be computed before any question."""
+
+    def setting(self) -> Setting:
+        """What stored rows must have been made with."""
+        ...
+
+    def units(self, texts: Sequence[str], titles: Sequence[str]) -> list[list[Unit]]:
+        """The pieces of each text."""
+        ...
+
+    def compute(self, units: Sequence[Unit]) -> Sequence[Tensor]:
+        """``[n, columns]`` of each piece."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +87,7 @@ def encode(
 
 
 def fill(
-    method: PassageEncoder,
+    method: Storable,
     passages: Iterable[Passage],
     index: str | Path,
     *,
@@ -82,7 +98,7 @@ def fill(
     """Fills the store of an index with what a compressor makes of its passages; goes on where it stopped.
 
     Args:
-        method: Any soft compressor to whom the question does not matter.
+        method: Any soft compressor.
         passages: Of the index.
         index: Its folder.
         precision: Of the rows.

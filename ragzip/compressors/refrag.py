@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from ragzip.compressors._expansion import chosen
 from ragzip.compressors._layout import Layout, take
 from ragzip.compressors._options import check_count, counter_of
-from ragzip.compressors._soft import check_rows, check_soft
+from ragzip.compressors._soft import check_rows, check_soft, setting_of
+from ragzip.compressors._stored import encode
 from ragzip.errors import ConfigError
+from ragzip.indexes.soft_store import Setting, Unit
 from ragzip.models import Dtype
 from ragzip.models.chunks import ARCHITECTURE, ChunkEncoder, load_chunks
 from ragzip.models.soft_folder import space_of
@@ -41,6 +43,8 @@ class REFRAG(Compressor[TextSegment, Segment]):
         policy: What picks them.
         budget: Most tokens of the context, or None; chunks expand while it is met, and where even the rows are too
             many, the ones that the policy likes least are dropped.
+        store: A folder that ``ragzip index compress`` filled, or the index it was filled for: vectors of chunks that
+            are in it are not computed again. "" computes all.
         dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
@@ -51,6 +55,7 @@ class REFRAG(Compressor[TextSegment, Segment]):
     expand: float = 0.25
     policy: Policy = "similarity"
     budget: int | None = None
+    store: str = ""
     dtype: Dtype = "auto"
     device: str = "auto"
     counter: Counter | None = runtime_field()
@@ -72,15 +77,37 @@ class REFRAG(Compressor[TextSegment, Segment]):
         """The encoder, loaded now unless it is already."""
         return load_chunks(self.model, dtype=self.dtype, device=self.device)
 
+    def setting(self) -> Setting:
+        """What stored vectors must have been made with."""
+        return setting_of(self.model, ARCHITECTURE, columns=self.load().width)
+
+    def units(self, texts: Sequence[str], titles: Sequence[str]) -> list[list[Unit]]:
+        """The chunks of each text that are not blank; titles are not read."""
+        encoder = self.load()
+        return [[text[a:b] for a, b in encoder.cut(text) if text[a:b].strip()] for text in texts]
+
+    def compute(self, units: Sequence[Unit]) -> Sequence[Tensor]:
+        """The vector of each chunk, from which its row and its likeness to a question are made: ``[1, width]``."""
+        return [row[None] for row in self.load().vectors([str(unit) for unit in units])]
+
     def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[Segment]]:
         """Each context as rows and text."""
         return [self._compress(context) for context in contexts]
+
+    def _vectors(self, chunks: list[str]) -> Tensor:
+        """From the store where they are there, else from the encoder."""
+        import torch
+
+        if not self.store:
+            return self.load().vectors(chunks)
+        found = encode(chunks, self.compute, self.store, self.setting)
+        return torch.cat([found[chunk] for chunk in chunks]) if chunks else torch.zeros(0, self.load().width)
 
     def _compress(self, context: Context[TextSegment]) -> Context[Segment]:
         if self.expand == 1 and self.budget is None:
             return Context(context.query, context.segments, context.passages)
         encoder = self.load()
-        chunks = mixed(context, encoder)
+        chunks = mixed(context, encoder, self._vectors)
         check_rows([chunks.projected], self.model)
         if not chunks.units:
             return Context(context.query, (), context.passages)
@@ -100,11 +127,19 @@ class REFRAG(Compressor[TextSegment, Segment]):
         return chunks.build(kept, set(ranked[: _most(most, lambda n: small(kept, n))]))
 
 
-def mixed(context: Context[TextSegment], encoder: ChunkEncoder) -> Chunks:
-    """A context in chunks, each of which can be text or a row."""
+def mixed(
+    context: Context[TextSegment], encoder: ChunkEncoder, vectors_of: Callable[[list[str]], Tensor] | None = None
+) -> Chunks:
+    """A context in chunks, each of which can be text or a row.
+
+    Args:
+        context: Of text segments.
+        encoder: Of its chunks.
+        vectors_of: What gives their vectors; the encoder, where nothing else does.
+    """
     layout = Layout(context, cut=encoder.cut)
     units = [unit for unit in range(len(layout.units)) if layout.text(unit).strip()]
-    vectors = encoder.vectors([layout.text(unit) for unit in units])
+    vectors = (vectors_of or encoder.vectors)([layout.text(unit) for unit in units])
     return Chunks(layout, units, vectors, encoder.project(vectors), encoder.space)
 
 

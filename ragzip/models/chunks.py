@@ -60,6 +60,11 @@ class ChunkEncoder:
         """Whether the folder holds a policy."""
         return bool(self._policy)
 
+    @property
+    def width(self) -> int:
+        """Of a chunk's vector."""
+        return int(self._backbone.config.hidden_size)
+
     def cut(self, text: str) -> list[Stretch]:
         """Where the chunks of a text stand, in characters; together they cover it."""
         return cut(self._text, text, self.chunk)
@@ -69,7 +74,7 @@ class ChunkEncoder:
         import torch
 
         ids = [encoding.ids for encoding in encode_batch(self._tokenizer, list(texts), special=True)]
-        out = torch.zeros(len(ids), int(self._backbone.config.hidden_size))
+        out = torch.zeros(len(ids), self.width)
         with torch.inference_mode():
             for batch in batches([len(row) for row in ids], self.device.partition(":")[0]):
                 out[batch] = pooled(self._backbone, [ids[i] for i in batch], self.device).float().cpu()

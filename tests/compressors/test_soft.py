@@ -142,7 +142,7 @@ def test_a_model_must_be_named(cls):
 # Stores.
 
 
-@pytest.mark.parametrize("cls", FLAT)
+@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_stored_rows_are_those_that_would_be_computed(cls, precision, tmp_path):
     report = fill(made(cls), [ALBA, BORGO, LONG], tmp_path, precision=precision)
@@ -150,12 +150,15 @@ def test_stored_rows_are_those_that_would_be_computed(cls, precision, tmp_path):
     stored = made(cls, store=str(report.folder))
     fresh, kept = compress(made(cls), ALBA, LONG), compress(stored, ALBA, LONG)
     for a, b in zip(fresh.segments, kept.segments, strict=True):
+        if isinstance(a, TextSegment):
+            assert a == b
+            continue
         assert (a.space, a.sources, a.embeddings.shape) == (b.space, b.sources, b.embeddings.shape)
-        bound = float(a.embeddings.abs().max()) / (100 if precision == "int8" else 1000)
+        bound = max(float(a.embeddings.abs().max()), 1.0) / (20 if precision == "int8" else 300)
         torch.testing.assert_close(a.embeddings, b.embeddings, rtol=0, atol=bound)
 
 
-@pytest.mark.parametrize("cls", FLAT)
+@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
 def test_with_a_full_store_nothing_is_computed_and_the_account_says_so(cls, tmp_path, monkeypatch):
     fill(made(cls), [ALBA, BORGO], tmp_path)
     method = made(cls, store=str(tmp_path))
