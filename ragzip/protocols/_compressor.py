@@ -121,8 +121,8 @@ class Stack(Compressor[In_contra, Out_co]):
             One result per context, in order.
 
         Raises:
-            ConfigError, ModelError: A step that could never work (a missing model, say) is not passed over in
-                silence; every other failure of a step falls open to its input with status ``error``.
+            ConfigError, ModelError, StoreError: A step that could never work (a missing model, say) is not passed
+                over in silence; every other failure of a step falls open to its input with status ``error``.
         """
         used = Remembering(counter or self.counter or WordCounter())
         bound = tuple(part.bind(used) for part in self.compressors)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar, copy_context
 from typing import Any
 
-from ragzip.errors import ConfigError, ModelError, UsageError
+from ragzip.errors import ConfigError, ModelError, StoreError, UsageError
 from ragzip.protocols._roles import Counter
 from ragzip.registry import name_of
 from ragzip.types import CompressionResult, Context, Segment, SoftSegment, Status, Step, TextSegment
@@ -167,7 +167,7 @@ def _guarded(compressor: Any, batch: list[Context[Any]], timeout: float | None) 
         return [(context, Status.OK, "") for context in _call(compressor, batch, deadline)]
     except _TookTooLong:
         return [(context, Status.TIMEOUT, f"took longer than {timeout:g} s") for context in batch]
-    except (ConfigError, ModelError, UsageError):
+    except (ConfigError, ModelError, StoreError, UsageError):
         raise
     except Exception as error:  # noqa: BLE001 - the rule: any failure of a step falls open, and says so
         if len(batch) == 1:
