@@ -111,6 +111,7 @@ def kv() -> dict[str, Any]:
             rows[f"{name}@{keep:g}"] = {"kv": (registry.get("kv", name)(keep=keep),)}
     rows["8 bits"] = {"kv": (QuantizedKV(8),)}
     rows["4 bits"] = {"kv": (QuantizedKV(4),)}
+    rows["precomputed"] = {"kv": (registry.get("kv", "precomputed_kv")(),)}
     rows["snapkv@0.25, 8 bits"] = {"kv": (registry.get("kv", "snapkv")(keep=0.25), QuantizedKV(8))}
     found = _evaluated("kv", rows, KV, ())
     for name, result in found.items():
@@ -127,7 +128,7 @@ def _bytes(name: str, rows: dict[str, Any]) -> dict[str, float]:
     for row, parts in rows.items():
         pipeline = _reader(parts, max_new_tokens=1)
         made = [pipeline.answer(r.question, passages=r.passages).generation for r in records]
-        shares[row] = round(median([one.kv_bytes / one.kv_bytes_full for one in made]), 3)
+        shares[row] = round(median([one.kv_bytes / one.kv_bytes_full if one.kv_bytes_full else 1.0 for one in made]), 3)
     return shares
 
 

@@ -80,6 +80,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "scissorhands": "ragzip.kv.scissorhands:Scissorhands",
         "sentence_kv": "ragzip.kv.sentence_kv:SentenceKV",
         "quantized_kv": "ragzip.kv.quantized:QuantizedKV",
+        "precomputed_kv": "ragzip.kv.precomputed:PrecomputedKV",
     },
     "training": {
         "provence": "ragzip.training.provence:ProvenceTraining",

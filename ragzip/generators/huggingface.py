@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import ConfigError, PromptTooLong
 from ragzip.generators import _options
@@ -41,7 +41,8 @@ class HuggingFace:
             differ where two tokens are almost equally likely.
         stop: Texts that end an answer and are not part of it.
         kv: What makes the key-value cache of a prompt smaller once it was read: one eviction (``snapkv``, say), or
-            ``quantized_kv``, or both. Prompts run one by one then.
+            ``quantized_kv``, or both; or ``precomputed_kv``, which does not read passages twice. Prompts run one by
+            one then.
     """
 
     model: str = GENERATOR
@@ -64,6 +65,8 @@ class HuggingFace:
         _options.whole("batch_size", self.batch_size, 1)
         _options.stops("stop", self.stop)
         check_options(self.dtype, self.device)
+        if len(self.kv) > 1 and any(hasattr(method, "prepare") for method in self.kv):
+            raise ConfigError("kv", "holds precomputed_kv with another one", hint="It stands alone.")
         kinds = [hasattr(method, "bits") for method in self.kv]
         if kinds.count(True) > 1 or kinds.count(False) > 1:
             raise ConfigError("kv", "holds two of a kind", hint="One eviction and one quantized_kv, at most.")
@@ -119,11 +122,11 @@ class HuggingFace:
         size = 1 if self.kv else self.batch_size
         for first in range(0, len(encoded), size):
             rows = order[first : first + size]
-            with lm.lock, self._cached(lm, encoded[rows[0]]) as session:
+            with lm.lock, self._cached(lm, prompts[rows[0]], encoded[rows[0]], rows[0]) as (read, cache, session):
                 found = decode_batch(
                     lm,
-                    [encoded[i] for i in rows],
-                    cache=session and session.cache,
+                    [encoded[i] for i in rows] if read is None else [read],
+                    cache=cache,
                     max_new_tokens=self.max_new_tokens,
                     temperature=self.temperature,
                     top_p=self.top_p,
@@ -139,16 +142,22 @@ class HuggingFace:
         return [results[i] for i in range(len(encoded))]
 
     @contextmanager
-    def _cached(self, lm: CausalLM, prompt: EncodedPrompt) -> Iterator[KVSession | None]:
-        """What holds the prompt's cache while it is answered; None where nothing makes it smaller."""
+    def _cached(
+        self, lm: CausalLM, messages: Sequence[Message[Segment]], prompt: EncodedPrompt, number: int
+    ) -> Iterator[tuple[EncodedPrompt | None, Any, KVSession | None]]:
+        """A prompt with its cache while it is answered, and what makes that smaller; None where all is as usual."""
         if not self.kv:
-            yield None
+            yield None, None, None
             return
+        from ragzip.kv.precomputed import PrecomputedKV
         from ragzip.kv.session import KVSession
 
+        if isinstance(self.kv[0], PrecomputedKV):
+            yield (*self.kv[0].prepare(lm, messages, number), None)
+            return
         session = KVSession(lm, prompt, self.kv)
         with session.open():
-            yield session
+            yield prompt, session.cache, session
 
     def stops(self, messages: Sequence[Message[Segment]]) -> tuple[str, ...]:
         """What ends an answer: ``stop``, and the closing mark where its turn is begun within a quotation."""

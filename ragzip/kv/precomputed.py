@@ -1,0 +1,216 @@
+"""Caches of passages that were read before: put together, only what stands behind them is read."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ragzip.errors import ConfigError, GenerationError, ModelError, StoreDamaged
+from ragzip.indexes.files import guarded, new_file
+from ragzip.models.chat import EncodedPrompt, encode_prompt
+from ragzip.protocols import KVCompression
+from ragzip.types import Message, Segment, SoftSegment, TextSegment
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ragzip.models import CausalLM
+
+_MEMORY = 512_000_000  # bytes of caches that are held in memory
+_held: OrderedDict[str, Tensor] = OrderedDict()
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class PrecomputedKV(KVCompression):
+    """Each passage is read once, behind the beginning of the prompt and without the other passages; then never again.
+
+    Block attention, as in TurboRAG (https://arxiv.org/abs/2410.07590) and Block-Attention
+    (https://arxiv.org/abs/2409.15355), here with a model that was not trained for it: the keys and values of passages
+    that were read alone are turned to the places where they stand in this prompt, and the question is read behind them.
+    The first token comes as soon as the question is read. Passages do not see each other, which costs quality, and the
+    caches are large: two vectors a layer for every token. The bytes in use are those of the whole prompt. It stands
+    alone: what is evicted here could not be used again.
+
+    Attributes:
+        store: A folder for the caches of passages, or "": they are then kept in memory alone, 512 MB at most.
+    """
+
+    store: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.store, str):
+            raise ConfigError("store", f"must be a folder's name, not {self.store!r}")
+
+    def prepare(self, lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -> tuple[EncodedPrompt, Any]:
+        """The prompt, and a cache in which all of it is but what stands behind the last passage.
+
+        Args:
+            lm: The model; its lock is held.
+            messages: Chat turns.
+            number: Which prompt of its batch, for error messages.
+
+        Raises:
+            GenerationError: The prompt has soft segments, or none of its turns has text as a segment.
+            ModelError: The model has no rotary embedding of the usual kind.
+        """
+        import torch
+        from transformers.cache_utils import DynamicCache
+
+        parts = blocks_of(lm, messages, number)
+        ids = [token for part in parts for token in part]
+        first, *passages, _ = parts
+        cache: Any = DynamicCache()
+        if not passages:
+            return EncodedPrompt((ids,)), cache
+        with torch.inference_mode():
+            lead = self._read(lm, [], first)
+            pieces, place = [lead], len(first)
+            for passage in passages:
+                found = self._read(lm, first, passage)
+                pieces.append(turned(lm, found, place - len(first)))
+                place += len(passage)
+            whole = torch.cat(pieces, dim=-2).to(device=lm.device, dtype=lm.model.dtype)
+        for layer in range(len(whole)):
+            cache.update(whole[layer, 0][None], whole[layer, 1][None], layer)
+        return EncodedPrompt((ids,)), cache
+
+    def _read(self, lm: CausalLM, before: list[int], ids: list[int]) -> Tensor:
+        """Keys and values of tokens behind others: ``[layers, 2, key heads, n, width]``; from where they are kept."""
+        key = _key(lm, before, ids)
+        with _lock:
+            if key in _held:
+                _held.move_to_end(key)
+                return _held[key]
+        found = self._load(key) if self.store else None
+        if found is None:
+            found = _compute(lm, before, ids)
+            if self.store:
+                self._save(key, found)
+        with _lock:
+            _held[key] = found
+            while sum(t.numel() * t.element_size() for t in _held.values()) > _MEMORY and len(_held) > 1:
+                _held.popitem(last=False)
+        return found
+
+    def _load(self, key: str) -> Tensor | None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self._path(key)
+        if not path.is_file():
+            return None
+        try:
+            return load_file(str(path))["kv"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise StoreDamaged(f"{path} cannot be read: {error}", hint="Remove it; it is computed again.") from error
+
+    def _save(self, key: str, found: Tensor) -> None:
+        from safetensors.torch import save
+
+        path = self._path(key)
+        with guarded(Path(self.store)), new_file(path) as file:
+            file.write(save({"kv": found.contiguous()}))
+
+    def _path(self, key: str) -> Path:
+        return Path(self.store) / key[:2] / f"{key}.safetensors"
+
+
+def blocks_of(lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -> list[list[int]]:
+    """A prompt's token ids in parts: what stands before the first passage, each passage, what stands behind the last.
+
+    A passage is a text segment with what the layout put before it: separator and title. The parts are tokenised one by
+    one.
+    """
+    import torch
+
+    texts: list[str] = []
+    turns: list[Message[Segment]] = []
+    for message in messages:
+        pieces: list[str | Segment] = []
+        for piece in message.pieces:
+            if isinstance(piece, SoftSegment):
+                raise GenerationError(
+                    f"prompt {number} has soft segments, which precomputed_kv cannot put between its caches",
+                    hint="Use it without soft compressors.",
+                )
+            if not isinstance(piece, TextSegment):
+                pieces.append(piece)
+                continue
+            lead = pieces.pop() if len(pieces) > 1 and isinstance(pieces[-1], str) else ""
+            texts.append(f"{lead}{piece.text}")
+            pieces.append(TextSegment(f"\0{len(texts) - 1}"))
+        turns.append(replace(message, pieces=tuple(pieces)))
+    encoded = lm.text.encode(texts)
+    marked = [
+        replace(
+            turn,
+            pieces=tuple(
+                SoftSegment(torch.zeros(max(len(encoded[int(p.text[1:])]), 1), lm.dimensions), lm.space)
+                if isinstance(p, TextSegment)
+                else p
+                for p in turn.pieces
+            ),
+        )
+        for turn in turns
+    ]
+    parts: list[list[int]] = [[]]
+    order = iter([encoded[int(p.text[1:])] for turn in turns for p in turn.pieces if isinstance(p, TextSegment)])
+    between: list[int] = []
+    for part in encode_prompt(lm, marked, number=number).pieces:
+        if isinstance(part, list):
+            between += part
+            continue
+        if len(parts) == 1:
+            parts[0] = between
+            parts.append(next(order))
+        else:
+            parts.append([*between, *next(order)])
+        between = []
+    if not between and len(parts) > 1:
+        between = parts.pop()  # something has to be read
+    return [*parts, between]
+
+
+def turned(lm: CausalLM, kv: Tensor, by: int) -> Tensor:
+    """Keys turned so many places further; values as they are."""
+    import torch
+
+    if by == 0:
+        return kv
+    rotary = getattr(lm.model.base_model, "rotary_emb", None)
+    keys = kv[:, 0].float()
+    place = torch.tensor([[by]], device=lm.device)
+    if rotary is None:
+        raise ModelError(f"{lm.name!r} has no rotary embedding", hint="precomputed_kv needs one.")
+    cosines, sines = (part[0].float().to(kv.device) for part in rotary(keys[0].to(lm.device), place))
+    width = keys.shape[-1]
+    scale = float((cosines**2 + sines**2).mean())
+    if cosines.shape[-1] != width or abs(scale - 1) > 1e-3:
+        raise ModelError(f"the rotary embedding of {lm.name!r} is of another kind", hint="Leave precomputed_kv out.")
+    half = torch.cat([-keys[..., width // 2 :], keys[..., : width // 2]], dim=-1)
+    return torch.stack([keys * cosines + half * sines, kv[:, 1].float()], dim=1).to(kv.dtype)
+
+
+def _compute(lm: CausalLM, before: list[int], ids: list[int]) -> Tensor:
+    import torch
+    from transformers.cache_utils import DynamicCache
+
+    cache: Any = DynamicCache()
+    with torch.inference_mode():
+        tokens = torch.tensor([[*before, *ids]], device=lm.device)
+        lm.model.base_model(input_ids=tokens, past_key_values=cache, use_cache=True)
+    layers = [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]
+    return torch.stack(layers)[..., len(before) :, :].cpu().clone()
+
+
+def _key(lm: CausalLM, before: list[int], ids: list[int]) -> str:
+    from ragzip.models.identity import folder_fingerprint
+
+    told = f"{folder_fingerprint(lm.folder)} {lm.dtype} {before} {ids}"
+    return hashlib.sha256(told.encode()).hexdigest()

@@ -1,0 +1,176 @@
+"""Passages that were read before: the same as reading them alone, once, and in their places."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from ragzip.errors import ConfigError, GenerationError, StoreDamaged
+from ragzip.generators.huggingface import HuggingFace
+from ragzip.kv import precomputed
+from ragzip.kv.precomputed import PrecomputedKV, blocks_of, turned
+from ragzip.kv.quantized import QuantizedKV
+from ragzip.models import load_causal_lm
+from ragzip.models.chat import encode_prompt
+from ragzip.pipelines.prompt import QA, Plain
+from ragzip.types import Message, Passage, Query, SoftSegment, context_of
+
+ALBA = Passage("a", "Alba is a town. It was founded by Count Albason in 1290.", "Alba")
+BORGO = Passage("b", "Borgo is a hill. Goats live there.", "Borgo")
+CELLA = Passage("c", "Cella lies by the sea.", "")
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    precomputed._held.clear()
+
+
+@pytest.fixture
+def lm(tiny_lm_path):
+    return load_causal_lm(tiny_lm_path, dtype="fp32", device="cpu")
+
+
+@pytest.fixture
+def generator(tiny_lm_path):
+    return HuggingFace(model=tiny_lm_path, dtype="fp32", device="cpu", max_new_tokens=8, kv=(PrecomputedKV(),))
+
+
+def prompt(*passages, question="Who founded Alba?", template=None):
+    return (template or QA()).render(context_of(Query(question), passages))
+
+
+def test_parts_are_the_prompt(lm):
+    parts = blocks_of(lm, prompt(ALBA, BORGO, CELLA), 0)
+    assert len(parts) == 5
+    decoded = [lm.text.tokenizer.decode(part, skip_special_tokens=False) for part in parts]
+    whole = lm.text.tokenizer.decode(encode_prompt(lm, prompt(ALBA, BORGO, CELLA)).ids, skip_special_tokens=False)
+    assert "".join(decoded) == whole
+    assert decoded[0].endswith("Context:\n")
+    assert decoded[1] == f"Alba\n{ALBA.text}"
+    assert decoded[2] == f"\n\nBorgo\n{BORGO.text}"
+    assert decoded[3] == f"\n\n{CELLA.text}"
+
+
+def by_hand(lm, parts):
+    """Every passage read behind the beginning, both moved by position ids to where it stands; the rest behind all."""
+    from transformers.cache_utils import DynamicCache
+
+    first, *passages, last = parts
+    whole = DynamicCache()
+    with torch.inference_mode():
+        lm.model(input_ids=torch.tensor([first]), past_key_values=whole, use_cache=True)
+        place = len(first)
+        for passage in passages:
+            own = DynamicCache()
+            ids = [*first, *passage]
+            places = torch.arange(len(ids))[None] + place - len(first)
+            lm.model(input_ids=torch.tensor([ids]), position_ids=places, past_key_values=own, use_cache=True)
+            for number, layer in enumerate(own.layers):
+                whole.update(layer.keys[:, :, len(first) :], layer.values[:, :, len(first) :], number)
+            place += len(passage)
+        places = torch.arange(place, place + len(last))[None]
+        return lm.model(input_ids=torch.tensor([last]), position_ids=places, past_key_values=whole).logits[0, -1]
+
+
+@pytest.mark.parametrize("passages", [(ALBA,), (ALBA, BORGO), (CELLA, BORGO, ALBA)])
+def test_what_is_put_together_reads_as_passages_that_do_not_see_each_other(lm, passages):
+    messages = prompt(*passages)
+    parts = blocks_of(lm, messages, 0)
+    made, cache = PrecomputedKV().prepare(lm, messages, 0)
+    assert made.ids == [token for part in parts for token in part]
+    size = cache.get_seq_length()
+    assert size == made.length - len(parts[-1])
+    with torch.inference_mode():
+        places = torch.arange(size, made.length)[None]
+        found = lm.model(input_ids=torch.tensor([parts[-1]]), position_ids=places, past_key_values=cache).logits[0, -1]
+    torch.testing.assert_close(found, by_hand(lm, parts), rtol=1e-3, atol=1e-3)
+
+
+def test_the_generator_goes_on_from_there(lm, generator):
+    """Its first token is the likeliest by the cache that was put together; places go on where that ends."""
+    messages = prompt(CELLA, BORGO, ALBA)
+    (found,) = dataclasses.replace(generator, max_new_tokens=1).generate([messages])
+    best = int(by_hand(lm, blocks_of(lm, messages, 0)).argmax())
+    assert found.text == lm.text.tokenizer.decode([best]).strip()
+    assert found.prompt_tokens == sum(map(len, blocks_of(lm, messages, 0)))
+
+
+def test_one_passage_is_read_as_usual(generator):
+    """With one passage nothing is hidden from it: the answer is that of the plain generator."""
+    messages = prompt(ALBA)
+    (plain,) = dataclasses.replace(generator, kv=()).generate([messages])
+    (found,) = generator.generate([messages])
+    assert found.text == plain.text
+
+
+def test_without_passages_nothing_is_precomputed(generator):
+    messages = [Message("user", ("Why is that?",))]
+    assert generator.generate([messages])[0].text == dataclasses.replace(generator, kv=()).generate([messages])[0].text
+    assert not precomputed._held
+
+
+def test_a_passage_is_read_once_whatever_is_asked_and_wherever_it_stands(generator, monkeypatch):
+    read = []
+    real = precomputed._compute
+    monkeypatch.setattr(precomputed, "_compute", lambda lm, before, ids: read.append(len(ids)) or real(lm, before, ids))
+    generator.generate([prompt(ALBA, BORGO, CELLA)])
+    assert len(read) == 4
+    generator.generate([prompt(ALBA, CELLA, BORGO, question="Who lives on the hill?")])
+    assert len(read) == 4
+
+
+def test_keys_turned_are_those_of_later_places(lm):
+    ids = torch.tensor([[5, 9, 17, 40]])
+    caches = []
+    for first in (0, 23):
+        from transformers.cache_utils import DynamicCache
+
+        cache = DynamicCache()
+        with torch.inference_mode():
+            places = torch.arange(4)[None] + first
+            lm.model(input_ids=ids, position_ids=places, past_key_values=cache, use_cache=True)
+        caches.append(torch.stack([torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]))
+    torch.testing.assert_close(turned(lm, caches[0], 23), caches[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_store_serves_the_next_process_and_no_other_model(generator, tmp_path, monkeypatch):
+    from ragzip.testing.models import tiny_causal_lm
+
+    stored = dataclasses.replace(generator, kv=(PrecomputedKV(str(tmp_path / "kv")),))
+    (first,) = stored.generate([prompt(ALBA, BORGO)])
+    files = list((tmp_path / "kv").rglob("*.safetensors"))
+    assert len(files) == 3
+    precomputed._held.clear()
+    real = precomputed._compute
+    monkeypatch.setattr(precomputed, "_compute", lambda *args: pytest.fail("computed again"))
+    assert stored.generate([prompt(ALBA, BORGO)])[0].text == first.text
+    monkeypatch.setattr(precomputed, "_compute", real)
+    other = dataclasses.replace(stored, model=str(tiny_causal_lm(tmp_path / "other", seed=3)))
+    other.generate([prompt(ALBA, BORGO)])
+    assert len(list((tmp_path / "kv").rglob("*.safetensors"))) == 6
+    precomputed._held.clear()
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(StoreDamaged, match="cannot be read"):
+        stored.generate([prompt(ALBA, BORGO)])
+
+
+def test_memory_is_bounded(generator, monkeypatch):
+    monkeypatch.setattr(precomputed, "_MEMORY", 100_000)
+    generator.generate([prompt(*(Passage(str(n), f"Passage {n} says little. " * 5) for n in range(12)))])
+    assert sum(t.numel() * t.element_size() for t in precomputed._held.values()) <= 100_000
+
+
+def test_a_context_at_the_very_end_is_read(generator):
+    template = Plain(template="{query}\n\n{context}")
+    assert generator.generate([prompt(ALBA, BORGO, template=template)])[0].new_tokens > 0
+
+
+def test_soft_segments_and_other_methods_are_refused(generator, lm):
+    soft = SoftSegment(torch.zeros(2, lm.dimensions), lm.space)
+    with pytest.raises(GenerationError, match="soft segments"):
+        generator.generate([[Message("user", ("Read: ", soft))]])
+    with pytest.raises(ConfigError, match="precomputed_kv with another"):
+        dataclasses.replace(generator, kv=(PrecomputedKV(), QuantizedKV()))
