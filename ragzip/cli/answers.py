@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ragzip.cli.console import out
+from ragzip.cli.console import human_bytes, out
 from ragzip.types import Answer, Status
 
 
@@ -50,6 +50,11 @@ def as_dict(answer: Answer, *, context: bool = False) -> dict[str, Any]:
             "total": round(timings.total, 6),
         },
         "new_tokens": answer.generation.new_tokens,
+        **(
+            {"kv_bytes": answer.generation.kv_bytes, "kv_bytes_full": answer.generation.kv_bytes_full}
+            if answer.generation.kv_bytes
+            else {}
+        ),
         **({"context": context_dict(compression.context)} if context else {}),
     }
 
@@ -75,9 +80,12 @@ def show(answer: Answer, *, show_context: bool = False) -> None:
     )
     for step in compression.steps:
         detail = f": {step.detail}" if step.detail else ""
-        told = "" if step.status is Status.OK else f"  {step.status}{detail}"
+        told = f"  {step.detail}".rstrip() if step.status is Status.OK else f"  {step.status}{detail}"
         line = f"    {step.name}  {step.tokens_in:,} -> {step.tokens_out:,}  {_seconds(step.seconds)}{told}"
         console.print(Text(line, style="" if step.status is Status.OK else "yellow"))
+    if answer.generation.kv_bytes:
+        full, left = (human_bytes(n) for n in (answer.generation.kv_bytes_full, answer.generation.kv_bytes))
+        console.print(f"  cache      {full} -> {left}")
     console.print(
         f"  time       retrieve {_seconds(timings.retrieve)}, compress {_seconds(timings.compress)}, "
         f"prefill {_seconds(timings.prefill)}, decode {_seconds(timings.decode)}; "

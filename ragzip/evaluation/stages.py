@@ -25,7 +25,7 @@ from ragzip.protocols import Counter, Remembering, run_step
 from ragzip.types import CompressionResult, Context, Generation, Message, Query, SoftSegment, Step, context_of
 
 # Options of a generator that do not change how it counts tokens.
-_NOT_COUNTING = ("max_new_tokens", "temperature", "top_p", "seed", "stop", "batch_size", "dtype", "device")
+_NOT_COUNTING = ("max_new_tokens", "temperature", "top_p", "seed", "stop", "batch_size", "dtype", "device", "kv")
 
 
 @dataclass(frozen=True)

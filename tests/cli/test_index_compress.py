@@ -51,6 +51,13 @@ def test_a_query_reads_the_store_and_says_so(call: Call, kb: Path, tmp_path: Pat
     (step,) = json.loads(done.out)["steps"]
     found, _, total, *_ = step["detail"].split()
     assert found == total
+    shown = call("query", "Where did the cat sit?", "--pipeline", pipeline).out
+    assert f"{found} of {total} pieces from the store" in shown
+    generator["kv"] = [{"type": "snapkv", "keep": 0.5, "window": 8}]
+    pipeline.write_text(yaml_io.dump(values), encoding="utf-8")
+    small = json.loads(call("query", "Where did the cat sit?", "--pipeline", pipeline, "--json").out)
+    assert 0 < small["kv_bytes"] < small["kv_bytes_full"]
+    assert "  cache      " in call("query", "Where did the cat sit?", "--pipeline", pipeline).out
     soft["rate"] = 4
     pipeline.write_text(yaml_io.dump(values), encoding="utf-8")
     refused = call("query", "Where did the cat sit?", "--pipeline", pipeline)
