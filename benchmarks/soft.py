@@ -175,6 +175,7 @@ def speed() -> dict[str, Any]:
     from ragzip.compressors.refrag import REFRAG
     from ragzip.compressors.xrag import XRAG
     from ragzip.evaluation.data import open_set
+    from ragzip.models.concepts import forget_segments
 
     folder = RUNS / "speed"
     shutil.rmtree(folder, ignore_errors=True)
@@ -206,7 +207,7 @@ def speed() -> dict[str, Any]:
             random.Random(f"{turn} {record.id}").shuffle(order)
             taken = {}
             for name in order:
-                _forget(methods["comp_llm"])
+                forget_segments()  # every question's segments are new ones, unless they are stored
                 answer = pipelines[name].answer(record.question, passages=record.passages)
                 taken[name] = answer.timings
                 seconds[name].append((answer.timings.compress, answer.timings.prefill))
@@ -224,11 +225,6 @@ def speed() -> dict[str, Any]:
         }
         for name, times in seconds.items()
     }
-
-
-def _forget(method: Any) -> None:
-    """What was read before is not to be used again: every question's segments count as new, unless they are stored."""
-    method.load()._known.clear()
 
 
 def _untrained(method: str, out: Path) -> str:

@@ -34,13 +34,19 @@ def lay_out(context: Context[S_co], *, titles: bool = True) -> tuple[str | S_co,
         passage_id = segment.sources[0].passage_id if segment.sources else None
         title = by_id.get(passage_id, "") if passage_id is not None and passage_id != last_passage else ""
         same = passage_id is not None and passage_id == last_passage
-        on = same and (isinstance(segment, SoftSegment) or isinstance(last, SoftSegment))
+        on = same and last is not None and _reads_on(last, segment)
         lead = (SEPARATOR if pieces and not on else "") + (title + "\n" if title else "")
         if lead:
             pieces.append(lead)
         pieces.append(segment)
         last_passage, last = passage_id, segment
     return tuple(pieces)
+
+
+def _reads_on(first: Segment, second: Segment) -> bool:
+    """Whether one of two segments of a passage is soft, and the second one goes on where the first one ends."""
+    soft = isinstance(first, SoftSegment) or isinstance(second, SoftSegment)
+    return soft and bool(first.sources) and second.sources[0].start >= first.sources[-1].end
 
 
 def text_of(context: Context[Segment], *, titles: bool = True) -> str:
@@ -67,6 +73,12 @@ class TokenCounter:
 
     def context(self, context: Context[Segment]) -> int:
         """Tokens of the whole context as laid out, one per soft row."""
-        rows = sum(int(s.embeddings.shape[0]) for s in context.segments if isinstance(s, SoftSegment))
-        text = text_of(context, titles=self.titles)
-        return rows + (int(self.count_tokens([text])[0]) if text else 0)
+        rows, runs = 0, [""]
+        for piece in lay_out(context, titles=self.titles):
+            if isinstance(piece, SoftSegment):  # the texts on both sides of rows are read apart
+                rows += int(piece.embeddings.shape[0])
+                runs.append("")
+            else:
+                runs[-1] += piece if isinstance(piece, str) else piece.text
+        texts = [run for run in runs if run]
+        return rows + (sum(map(int, self.count_tokens(texts))) if texts else 0)

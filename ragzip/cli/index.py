@@ -201,13 +201,14 @@ def compress_(
 
 @app.command()
 def verify(index: IndexOption, json_: Json = False) -> None:
-    """Check every file of an index against its checksums."""
+    """Check every file of an index, and of the stores beside it, against its checksums."""
     from ragzip import indexes
+    from ragzip.indexes.soft_store import verify_stores
 
     if not index.exists():
         raise StoreError(f"no index at {index}", hint=f"Make one: ragzip index PATH... --index {index}")
     with waiting("verifying"):
-        problems = [str(problem) for problem in indexes.verify(index)]
+        problems = [*(str(problem) for problem in indexes.verify(index)), *verify_stores(index)]
     if json_:
         print_json({"index": str(index), "problems": problems})
     elif problems:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from ragzip import models
 from ragzip.compressors._groups import best_first
 from ragzip.indexes import looks
-from ragzip.models import GENERATOR
 from ragzip.models.perplexity import load_perplexity
 from ragzip.models.shipped import PROVENCE
 from ragzip.types import TextSegment
@@ -39,7 +38,7 @@ def chosen(method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequenc
     if method.policy == "provence":
         return best_first(_by_provence(method, question, layout, units))
     if method.policy == "perplexity":
-        return best_first(_by_perplexity(method, question, layout, units))
+        return best_first(_by_perplexity(method, encoder, question, layout, units))
     asked = encoder.vectors([question])[0]
     if method.policy == "trained":
         return best_first(encoder.wish(asked, vectors).tolist())
@@ -66,9 +65,11 @@ def _by_provence(method: REFRAG, question: str, layout: Layout, units: Sequence[
     return [scores[unit] for unit in units]
 
 
-def _by_perplexity(method: REFRAG, question: str, layout: Layout, units: Sequence[int]) -> list[float]:
-    """How little the question surprises the built-in generator behind each chunk, in nats a token, as its negative."""
-    reader = load_perplexity(GENERATOR, dtype=method.dtype, device=method.device)
+def _by_perplexity(
+    method: REFRAG, encoder: ChunkEncoder, question: str, layout: Layout, units: Sequence[int]
+) -> list[float]:
+    """How little the question surprises the generator behind each chunk, in nats a token, as its negative."""
+    reader = load_perplexity(encoder.space, dtype=method.dtype, device=method.device)
     asked = question.strip()[: 4 * reader.longest]
     while asked and reader.count([f" {asked}"])[0] > reader.longest:
         asked = asked[: len(asked) * 3 // 4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from numbers import Integral
 
 from ragzip.errors import ConfigError
@@ -40,3 +41,15 @@ def counter_of(bound: Counter | None) -> Counter:
     from ragzip.models import default_counter
 
     return default_counter()
+
+
+def most(high: int, fits: Callable[[int], bool]) -> int:
+    """The greatest number up to ``high`` that fits, 0 where none does; what fits is taken to fit for less, too."""
+    low = 0
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low

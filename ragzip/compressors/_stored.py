@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ragzip.indexes.soft_store import Filling, Precision, Setting, SoftStore, Unit, find_store, lock, store_folder
-from ragzip.models.runtime import kept, state
+from ragzip.indexes.soft_store import (
+    SHARD_BYTES,
+    Filling,
+    Precision,
+    Setting,
+    SoftStore,
+    Unit,
+    find_store,
+    lock,
+    store_folder,
+)
+from ragzip.models.runtime import state
 from ragzip.protocols import note
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from torch import Tensor
 
     from ragzip.types import Passage
 
 _MANIFEST = "store.json"
+_open: dict[Path, tuple[tuple[str, int, int], SoftStore]] = {}
+_guard = threading.Lock()
 _TOGETHER = 64  # passages that are compressed together
 _COMMIT_ROWS = 65_536  # rows of a shard: 75 MB in half precision with 576 columns
 
@@ -102,7 +117,7 @@ def fill(
         passages: Of the index.
         index: Its folder.
         precision: Of the rows.
-        most_bytes: Where to stop; None goes on to the end.
+        most_bytes: What the shards may take; what would be more is not stored. None goes on to the end.
         on_progress: Told how many passages are done.
 
     Raises:
@@ -112,59 +127,73 @@ def fill(
     setting = method.setting()
     root = store_folder(index, setting, precision)
     with lock(root):
-        filling = Filling(root, setting, precision)
-        waiting: dict[Unit, object] = {}
-        counts = {"rows": 0, "waiting": 0, "added": 0, "done": 0}
-
-        def commit() -> None:
-            filling.commit(waiting)  # type: ignore[arg-type]
-            counts["added"] += len(waiting)
-            waiting.clear()
-            counts["waiting"] = 0
-
-        def full() -> bool:
-            size = filling.present.bytes if filling.present is not None else 0
-            return most_bytes is not None and size + counts["waiting"] * setting.columns * 2 >= most_bytes
-
-        def work() -> bool:
-            for some in _batches(passages):
-                if full():
-                    return True
-                pieces = method.units([p.text for p in some], [p.title for p in some])
-                left = [u for u in filling.missing(u for part in pieces for u in part) if u not in waiting]
-                for unit, rows in zip(left, method.compute(left), strict=True):
-                    waiting[unit] = rows.numpy()
-                    counts["rows"] += len(rows)
-                    counts["waiting"] += len(rows)
-                counts["done"] += len(some)
-                if counts["waiting"] >= _COMMIT_ROWS:
-                    commit()
-                if on_progress:
-                    on_progress(counts["done"])
-            return False
-
+        work = _Work(Filling(root, setting, precision), most_bytes)
         try:
-            stopped = work()
+            done = 0
+            for some in _batches(passages):
+                pieces = method.units([p.text for p in some], [p.title for p in some])
+                left = work.missing(unit for part in pieces for unit in part)
+                if not all(work.add(unit, rows.numpy()) for unit, rows in zip(left, method.compute(left), strict=True)):
+                    break
+                done += len(some)
+                if on_progress:
+                    on_progress(done)
         except KeyboardInterrupt:
-            commit()  # what was computed is not to be computed again
+            work.commit()  # what was computed is not to be computed again
             raise
-        commit()
-        store = filling.present
-        return FillReport(
-            root,
-            len(store) if store is not None else 0,
-            counts["added"],
-            counts["rows"],
-            store.bytes if store is not None else 0,
-            stopped,
-        )
+        work.commit()
+        return work.report()
+
+
+class _Work:
+    """Pieces that wait for the next commit, and what was added so far."""
+
+    def __init__(self, filling: Filling, most_bytes: int | None) -> None:
+        self._filling, self._most = filling, most_bytes
+        self._waiting: dict[Unit, npt.NDArray[np.float32]] = {}
+        self._size = self._rows = self.added = self.rows = 0
+        self.full = False
+
+    def missing(self, units: Iterable[Unit]) -> list[Unit]:
+        """Those that are neither stored nor waiting."""
+        return [unit for unit in self._filling.missing(units) if unit not in self._waiting]
+
+    def add(self, unit: Unit, rows: npt.NDArray[np.float32]) -> bool:
+        """Takes a piece, unless the store would become larger than it may; whether it did."""
+        size = self._filling.cost(len(rows)) + (0 if self._waiting else SHARD_BYTES)
+        if self._most is not None and self._filling.bytes + self._size + size > self._most:
+            self.full = True
+            return False
+        self._waiting[unit] = rows
+        self._size += size
+        self._rows += len(rows)
+        if self._rows >= _COMMIT_ROWS:
+            self.commit()
+        return True
+
+    def commit(self) -> None:
+        """Writes what waits."""
+        self._filling.commit(self._waiting)
+        self.added += len(self._waiting)
+        self.rows += self._rows
+        self._waiting, self._size, self._rows = {}, 0, 0
+
+    def report(self) -> FillReport:
+        """What it came to."""
+        store = self._filling.present
+        pieces = len(store) if store is not None else 0
+        return FillReport(self._filling.root, pieces, self.added, self.rows, self._filling.bytes, self.full)
 
 
 def _opened(place: str, setting: Setting) -> SoftStore:
-    """The store, opened once for each of its states."""
-    root = find_store(place, setting).root
-    store: SoftStore = kept(("soft store", str(root), *state(root / _MANIFEST)), lambda: SoftStore(root))
-    return store
+    """The store, opened once for each of its states; an older state is forgotten."""
+    root = find_store(place, setting)
+    (at,) = state(root / _MANIFEST)
+    with _guard:
+        known = _open.get(root)
+        if known is None or known[0] != at:
+            known = _open[root] = (at, SoftStore(root))
+    return known[1]
 
 
 def _batches(passages: Iterable[Passage]) -> Iterable[list[Passage]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from ragzip.compressors._expansion import chosen
 from ragzip.compressors._layout import Layout, take
-from ragzip.compressors._options import check_count, counter_of
+from ragzip.compressors._options import check_count, counter_of, most
 from ragzip.compressors._soft import check_rows, check_soft, setting_of
 from ragzip.compressors._stored import encode
 from ragzip.errors import ConfigError
@@ -92,39 +92,42 @@ class REFRAG(Compressor[TextSegment, Segment]):
 
     def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[Segment]]:
         """Each context as rows and text."""
-        return [self._compress(context) for context in contexts]
+        if self.expand == 1 and self.budget is None:
+            return [Context(context.query, context.segments, context.passages) for context in contexts]
+        known: dict[str, Tensor] = {}
+        if self.store:
+            texts = [segment.text for context in contexts for segment in context.segments]
+            units = [unit for some in self.units(texts, [""] * len(texts)) for unit in some]
+            known = {str(unit): rows for unit, rows in encode(units, self.compute, self.store, self.setting).items()}
+        return [self._compress(context, known) for context in contexts]
 
-    def _vectors(self, chunks: list[str]) -> Tensor:
-        """From the store where they are there, else from the encoder."""
+    def _compress(self, context: Context[TextSegment], known: Mapping[str, Tensor]) -> Context[Segment]:
         import torch
 
-        if not self.store:
-            return self.load().vectors(chunks)
-        found = encode(chunks, self.compute, self.store, self.setting)
-        return torch.cat([found[chunk] for chunk in chunks]) if chunks else torch.zeros(0, self.load().width)
+        def vectors(chunks: list[str]) -> Tensor:
+            if not known or not chunks:
+                return encoder.vectors(chunks)
+            return torch.cat([known[chunk] for chunk in chunks])
 
-    def _compress(self, context: Context[TextSegment]) -> Context[Segment]:
-        if self.expand == 1 and self.budget is None:
-            return Context(context.query, context.segments, context.passages)
         encoder = self.load()
-        chunks = mixed(context, encoder, self._vectors)
+        chunks = mixed(context, encoder, vectors)
         check_rows([chunks.projected], self.model)
         if not chunks.units:
             return Context(context.query, (), context.passages)
         ranked = [chunks.units[i] for i in chosen(self, encoder, chunks.layout, chunks.units, chunks.vectors)]
-        most = math.floor(self.expand * len(chunks.units) + 1e-9)
+        expanded = math.floor(self.expand * len(chunks.units) + 1e-9)
         if self.budget is None:
-            return chunks.build(chunks.units, set(ranked[:most]))
+            return chunks.build(chunks.units, set(ranked[:expanded]))
         counter, limit = counter_of(self.counter), self.budget
 
         def small(kept: Sequence[int], text: int) -> bool:
             return counter.context(chunks.build(kept, set(ranked[:text]))) <= limit
 
-        count = _most(len(ranked), lambda n: small(ranked[:n], 0))
+        count = most(len(ranked), lambda n: small(ranked[:n], 0))
         kept = ranked[:count]
         if count < len(ranked):
             return chunks.build(kept, set())
-        return chunks.build(kept, set(ranked[: _most(most, lambda n: small(kept, n))]))
+        return chunks.build(kept, set(ranked[: most(expanded, lambda n: small(kept, n))]))
 
 
 def mixed(
@@ -194,15 +197,3 @@ def _runs(kept: Sequence[int], layout: Layout, text: set[int]) -> list[list[int]
         else:
             found.append([unit])
     return found
-
-
-def _most(high: int, fits: object) -> int:
-    """The greatest number up to ``high`` that fits; 0 where none does. What fits is taken to fit for less, too."""
-    low = 0
-    while low < high:
-        middle = (low + high + 1) // 2
-        if fits(middle):  # type: ignore[operator]
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ragzip.compressors._groups import best_first, runs, segment_scores
-from ragzip.compressors._options import check_count, counter_of
+from ragzip.compressors._options import check_count, counter_of, most
 from ragzip.errors import ConfigError
 from ragzip.protocols import Compressor, Counter, runtime_field
 from ragzip.types import Context, Segment, TextSegment
@@ -16,10 +16,11 @@ from ragzip.types import Context, Segment, TextSegment
 class TextThenSoft(Compressor[TextSegment, Segment]):
     """Spends tokens where the retriever is surest: passages as text from the best one on, the others as soft segments.
 
-    All passages become soft first. Then, from the best one down, each is text again as long as the whole context stays
-    within the budget. Where even the soft context is too large, the poorest passages are dropped; where nothing fits,
-    nothing is left. Passages keep their places. Without scores, the order they are in counts as best first. Beside
-    ``refrag``, which chooses chunks within passages, it moves whole passages, and works with any soft compressor.
+    All passages become soft first. Then, from the best one down, they are text again as long as the whole context stays
+    within the budget; the first one that does not fit ends it. Where even the soft context is too large, the poorest
+    passages are dropped; where nothing fits, nothing is left. Passages keep their places. Without scores, the order
+    they are in counts as best first. Beside ``refrag``, which chooses chunks within passages, it moves whole passages,
+    and works with any soft compressor.
 
     Attributes:
         soft: Makes the rest soft: ``xrag``, ``comp_llm`` or ``icae``, say.
@@ -76,13 +77,7 @@ class TextThenSoft(Compressor[TextSegment, Segment]):
         def fits(kept: Sequence[int], text: set[int]) -> bool:
             return self.budget is None or counter.context(build(kept, text)) <= self.budget
 
-        kept = list(ranked)
-        while kept and not fits(kept, set()):
-            kept.pop()
-        text: set[int] = set()
-        for number in kept:
-            if self.text is not None and len(text) >= self.text:
-                break
-            if fits(kept, {*text, number}):
-                text.add(number)
-        return build(kept, text)
+        kept = ranked[: most(len(ranked), lambda count: fits(ranked[:count], set()))]
+        room = len(kept) if self.text is None else min(self.text, len(kept))
+        count = most(room, lambda number: fits(kept, set(kept[:number])))
+        return build(kept, set(kept[:count]))

@@ -1,4 +1,4 @@
-"""xRAG: one token for a passage, made from the vector by which it was found."""
+"""xRAG: one token for a passage, made from its retrieval embedding."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class XRAG(PassageEncoder):
     of two layers turns it into the input space of a generator that never changes. A passage longer than what the
     encoder reads at once is cut at ends of sentences, and becomes a row a piece. Unlike the published code it works for
     any encoder and generator that a bridge was trained for, and in batches. Far smaller than ``comp_llm`` and ``icae``,
-    and it keeps the gist of a passage, not its words: names and numbers are lost first.
+    and it keeps the gist of a passage, not its words: names and numbers are lost first. Embeddings are those of the
+    index's encoder; with ``store`` nothing is encoded when a question is asked, without it every passage is.
 
     Attributes:
         model: A bridge made by ``ragzip train xrag``: a folder, or a hub id.

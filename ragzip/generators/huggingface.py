@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ragzip.errors import ConfigError, PromptTooLong
+from ragzip.errors import PromptTooLong
 from ragzip.generators import _options
+from ragzip.kv import check_methods
 from ragzip.models import GENERATOR, CausalLM, CountTokens, Dtype, canonical, check_options, load_causal_lm
 from ragzip.protocols import KVCompression, OnText
 from ragzip.text import opens_quotation
@@ -65,11 +66,7 @@ class HuggingFace:
         _options.whole("batch_size", self.batch_size, 1)
         _options.stops("stop", self.stop)
         check_options(self.dtype, self.device)
-        if len(self.kv) > 1 and any(hasattr(method, "prepare") for method in self.kv):
-            raise ConfigError("kv", "holds precomputed_kv with another one", hint="It stands alone.")
-        kinds = [hasattr(method, "bits") for method in self.kv]
-        if kinds.count(True) > 1 or kinds.count(False) > 1:
-            raise ConfigError("kv", "holds two of a kind", hint="One eviction and one quantized_kv, at most.")
+        check_methods(self.kv)
 
     @property
     def space(self) -> str:
@@ -114,7 +111,7 @@ class HuggingFace:
         lm = self.load()
         encoded = [encode_prompt(lm, messages, number=i) for i, messages in enumerate(prompts)]
         for i, prompt in enumerate(encoded):
-            self._check_window(i, prompt.length, lm.window)
+            self.check_window(i, prompt.length, lm.window)
         order = (
             sorted(range(len(encoded)), key=lambda i: encoded[i].length) if self.batch_size > 1 else range(len(encoded))
         )
@@ -153,7 +150,9 @@ class HuggingFace:
         from ragzip.kv.session import KVSession
 
         if isinstance(self.kv[0], PrecomputedKV):
-            yield (*self.kv[0].prepare(lm, messages, number), None)
+            read, cache = self.kv[0].prepare(lm, messages, number)
+            self.check_window(number, read.length, lm.window)
+            yield read, cache, None
             return
         session = KVSession(lm, prompt, self.kv)
         with session.open():
@@ -164,7 +163,12 @@ class HuggingFace:
         begun = str(messages[-1]) if messages[-1].role == "assistant" else ""
         return (*self.stop, '"') if opens_quotation(begun) else self.stop
 
-    def _check_window(self, number: int, length: int, window: int) -> None:
+    def check_window(self, number: int, length: int, window: int) -> None:
+        """Refuses a prompt of so many tokens that does not fit, with its answer, into a window.
+
+        Raises:
+            PromptTooLong: With the numbers.
+        """
         if length + self.max_new_tokens > window:
             raise PromptTooLong(
                 f"prompt {number} has {length} tokens; with max_new_tokens={self.max_new_tokens} that is more than "

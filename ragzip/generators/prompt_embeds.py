@@ -45,6 +45,7 @@ def completion_requests(
 
     Raises:
         ConfigError: No such number format.
+        PromptTooLong: A prompt that does not fit into the model's window.
         GenerationError: A prompt that cannot be rendered, or a soft segment of another model.
     """
     import torch
@@ -56,7 +57,9 @@ def completion_requests(
     lm = generator.load()
     bodies = []
     for place, messages in enumerate(prompts):
-        pieces = encode_prompt(lm, messages, number=place).pieces
+        prompt = encode_prompt(lm, messages, number=place)
+        generator.check_window(place, prompt.length, lm.window)
+        pieces = prompt.pieces
         rows = torch.cat([lm.embed(piece) if isinstance(piece, list) else piece for piece in pieces])
         body: dict[str, Any] = {
             "model": served_model or generator.model,

@@ -31,8 +31,12 @@ FOLDER = "soft"
 
 MANIFEST = "store.json"
 FORMAT = 1
+SHARD_BYTES = 4 * 128
+"""That the files of a shard take beside their numbers."""
+
 _PARTS = ("keys", "places", "rows", "scales")
 _MOST_MANIFEST = 50_000_000
+_DECIDING = ("method", "fingerprint", "space", "rate", "columns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,16 @@ class Filling:
                     f"{root} holds {self.present.precision}, not {precision}", hint="Give another folder, or remove it."
                 )
 
+    @property
+    def bytes(self) -> int:
+        """Of what is committed."""
+        return self.present.bytes if self.present is not None else 0
+
+    def cost(self, rows: int) -> int:
+        """Bytes that a piece of so many rows takes."""
+        width = self.setting.columns + 4 if self.precision == "int8" else 2 * self.setting.columns
+        return 32 + rows * width
+
     def missing(self, units: Iterable[Unit]) -> list[Unit]:
         """Those of the pieces that are not here, once each."""
         wanted = list(dict.fromkeys(units))
@@ -202,8 +216,8 @@ def key_of(unit: Unit) -> bytes:
     return hashlib.blake2b(kind + data, digest_size=16).digest()
 
 
-def find_store(place: str | Path, setting: Setting) -> SoftStore:
-    """The store at a folder, or that of an index, which fits a setting.
+def find_store(place: str | Path, setting: Setting) -> Path:
+    """The folder of the store at a place, or of an index's, which fits a setting.
 
     Args:
         place: A store's folder, or an index's.
@@ -215,16 +229,23 @@ def find_store(place: str | Path, setting: Setting) -> SoftStore:
     """
     root = Path(place)
     if (root / MANIFEST).is_file():
-        store = SoftStore(root)
-        check_setting(store.setting, setting, root)
-        return store
-    others = [path.parent for path in sorted((root / FOLDER).glob(f"*/{MANIFEST}"))]
-    same = [path for path in others if _read(path)[0].method == setting.method]
-    for path in same:
-        if _read(path)[0] == setting:
-            return SoftStore(path)
+        check_setting(_read(root)[0], setting, root)
+        return root
+    others: list[tuple[Path, Setting]] = []
+    damaged: StoreDamaged | None = None
+    for path in sorted((root / FOLDER).glob(f"*/{MANIFEST}")):
+        try:
+            others.append((path.parent, _read(path.parent)[0]))
+        except StoreDamaged as error:
+            damaged = error  # of no matter, if a sound one fits
+    for path, there in others:
+        if _same(there, setting):
+            return path
+    if damaged is not None:
+        raise damaged
+    same = [(path, there) for path, there in others if there.method == setting.method]
     if same:
-        check_setting(_read(same[-1])[0], setting, same[-1])
+        check_setting(same[-1][1], setting, same[-1][0])
     raise StoreError(
         f"no store of {setting.method} at {root}",
         hint=f"Fill one: ragzip index compress {root} --with {setting.method} --model {setting.model}",
@@ -238,13 +259,28 @@ def store_folder(index: str | Path, setting: Setting, precision: Precision) -> P
     return Path(index) / FOLDER / f"{setting.method}{rate}-{mark}{'-int8' if precision == 'int8' else ''}"
 
 
+def verify_stores(index: str | Path) -> list[str]:
+    """What is wrong with the stores beside an index."""
+    problems: list[str] = []
+    for path in sorted((Path(index) / FOLDER).glob(f"*/{MANIFEST}")):
+        try:
+            problems += SoftStore(path.parent).verify()
+        except StoreDamaged as error:
+            problems.append(error.message)
+    return problems
+
+
+def _same(there: Setting, here: Setting) -> bool:
+    return all(getattr(there, name) == getattr(here, name) for name in _DECIDING)
+
+
 def check_setting(there: Setting, here: Setting, root: Path) -> None:
     """Whether a store was made with what it is to be used with; the name of the weights does not matter.
 
     Raises:
         StoreMismatch: It was not; names both sides.
     """
-    for name in ("method", "fingerprint", "space", "rate", "columns"):
+    for name in _DECIDING:
         old, new = getattr(there, name), getattr(here, name)
         if old != new:
             what = f"{name} {str(old)[:16]!r}, not {str(new)[:16]!r}"

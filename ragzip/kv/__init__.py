@@ -6,7 +6,8 @@ positions kept (``_eviction``); ``session`` is how a generator works with them.
 """
 
 from ragzip.kv._eviction import Eviction
+from ragzip.kv._methods import check_methods
 from ragzip.kv._seen import Seen
 from ragzip.kv.session import KVSession
 
-__all__ = ["Eviction", "KVSession", "Seen"]
+__all__ = ["Eviction", "KVSession", "Seen", "check_methods"]

@@ -38,7 +38,8 @@ class PrecomputedKV(KVCompression):
     alone: what is evicted here could not be used again.
 
     Attributes:
-        store: A folder for the caches of passages, or "": they are then kept in memory alone, 512 MB at most.
+        store: A folder for the caches of passages, or "": they are then kept in memory alone, 512 MB at most. The
+            folder has no bound: behind compressors that look at the question it grows with every question.
     """
 
     store: str = ""
@@ -69,8 +70,7 @@ class PrecomputedKV(KVCompression):
         if not passages:
             return EncodedPrompt((ids,)), cache
         with torch.inference_mode():
-            lead = self._read(lm, [], first)
-            pieces, place = [lead], len(first)
+            pieces, place = [self._read(lm, [], first)] if first else [], len(first)
             for passage in passages:
                 found = self._read(lm, first, passage)
                 pieces.append(turned(lm, found, place - len(first)))

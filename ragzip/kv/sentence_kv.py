@@ -37,11 +37,11 @@ class SentenceKV(Eviction):
         first = max(seen.length - self.window, 0)
         numbers = torch.unique_consecutive(seen.sentences, return_inverse=True)[1]
         count = int(numbers.max()) + 1
-        sizes = torch.bincount(numbers, minlength=count).to(seen.keys)
-        sums = torch.zeros(seen.keys.shape[0], count, seen.keys.shape[2], dtype=seen.keys.dtype, device=numbers.device)
-        means = sums.index_add(1, numbers, seen.keys) / sizes[None, :, None]
-        asked = seen.queries[:, first:].mean(1)
-        products = torch.einsum("hd,hsd->hs", asked.float(), means.repeat_interleave(seen.groups, 0).float())
+        sizes = torch.bincount(numbers, minlength=count).float()
+        sums = torch.zeros(seen.keys.shape[0], count, seen.keys.shape[2], device=numbers.device)
+        means = sums.index_add(1, numbers, seen.keys.float()) / sizes[None, :, None]
+        asked = seen.queries[:, first:].float().mean(1)
+        products = torch.einsum("hd,hsd->hs", asked, means.repeat_interleave(seen.groups, 0))
         best = seen.per_key_head(products)
         ranks = best.sort(dim=1, descending=True, stable=True).indices.argsort(dim=1)
         places = torch.arange(seen.length, device=numbers.device)

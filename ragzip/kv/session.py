@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import ModelError
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
     from ragzip.models import CausalLM
     from ragzip.models.chat import EncodedPrompt
 
-_NAME = "ragzip_kv"
+_NAME = "ragzip_kv_"
 _REACH = ("sliding_window", "attention_chunk_size")
-_active: list[KVSession] = []  # one at a time: the model's lock is held
+_active: dict[int, KVSession] = {}  # by the config of the model, whose lock is held
 
 
 class KVSession:
@@ -48,6 +50,8 @@ class KVSession:
         self.cache: Any = Cache(layers=[packed_layer(bits[0]) for _ in range(count)]) if bits else DynamicCache()
         self._quantized = bool(bits)
         self._sentences = sentence_numbers(lm, prompt) if self._evictions else None
+        self._layers = count
+        self._seen = 0
         self.bytes = self.full_bytes = 0
 
     @contextmanager
@@ -55,7 +59,8 @@ class KVSession:
         """Within it the model attends as usual, and shows the session what it reads.
 
         Raises:
-            ModelError: Layers that do not see the whole prompt: their caches cannot be evicted from.
+            ModelError: Layers that do not see the whole prompt, or that attend in a way that shows nothing: their
+                caches cannot be made smaller.
         """
         config = self._lm.model.config
         text = config.get_text_config(decoder=True)
@@ -65,21 +70,29 @@ class KVSession:
                 f"{self._lm.name!r} attends to {min(reach)} positions only; the prompt has {self._length}",
                 hint="Use it without kv, or with a shorter context.",
             )
-        _register()
-        usual = config._attn_implementation
-        _active.append(self)
+        usual = (config._attn_implementation, text._attn_implementation)
+        name = _register(usual[1])
+        keys = {id(config), id(text)}
+        _active.update(dict.fromkeys(keys, self))
         try:
-            config._attn_implementation = text._attn_implementation = _NAME
+            config._attn_implementation = text._attn_implementation = name
             yield
         finally:
-            config._attn_implementation = text._attn_implementation = usual
-            _active.pop()
+            config._attn_implementation, text._attn_implementation = usual
+            for key in keys:
+                _active.pop(key, None)
+        if self._seen < self._layers:
+            raise ModelError(
+                f"{self._lm.name!r} shows {self._seen} of its {self._layers} layers: its attention is of another kind",
+                hint="Use it without kv.",
+            )
 
     def see(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> None:
         """Called by a layer that read the prompt: evicts, then packs."""
         import torch
 
         held = self.cache.layers[layer]
+        self._seen += 1
         self.full_bytes += sum(t.numel() * t.element_size() for t in (key, value))
         queries, keys, values = query[0], key[0], value[0]
         for method in self._evictions:
@@ -146,21 +159,29 @@ def sentence_numbers(lm: CausalLM, prompt: EncodedPrompt) -> Tensor:
     return torch.tensor(numbers)
 
 
-def _register() -> None:
+def _register(usual: str) -> str:
+    """An attention that is the usual one and shows what was read; its name."""
     import transformers
-    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 
-    transformers.AttentionInterface.register(_NAME, _attend)
-    AttentionMaskInterface.register(_NAME, sdpa_mask)
+    name = f"{_NAME}{usual}"
+    transformers.AttentionInterface.register(name, partial(_attend, usual))
+    if usual in ALL_MASK_ATTENTION_FUNCTIONS:
+        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[usual])
+    return name
 
 
-def _attend(module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any) -> Any:
+def _attend(
+    usual: str, module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
+) -> Any:
     """Attention as usual; the layer's cache is looked at where it read more than one position."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    out = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    if _active and query.shape[2] > 1:
+    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    out = ALL_ATTENTION_FUNCTIONS.get_interface(usual, eager)(module, query, key, value, attention_mask, **options)
+    session = _active.get(id(module.config))
+    if session is not None and query.shape[2] > 1:
         scaling = options.get("scaling")
         scale = float(query.shape[-1] ** -0.5 if scaling is None else scaling)
-        _active[-1].see(int(module.layer_idx), query, key, value, scale)
+        session.see(int(module.layer_idx), query, key, value, scale)
     return out

@@ -11,7 +11,7 @@ from ragzip.errors import ModelError
 from ragzip.models.encoder import Encoder, load_encoder
 from ragzip.models.locate import canonical, resolve
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
-from ragzip.models.soft_folder import open_soft
+from ragzip.models.soft_folder import open_soft, option
 from ragzip.models.token_windows import windows
 from ragzip.models.weights import weight_files
 
@@ -114,7 +114,7 @@ def load_bridge(name: str, *, dtype: str = "auto", device: str = "auto") -> Brid
             space=found.space,
             dimensions=found.dimensions,
             encoder=encoder,
-            piece=min(int(found.config.get("piece", encoder.room)), encoder.room),
+            piece=min(option(found.config, "piece", int, folder, least=1), encoder.room),
             folder=folder,
             _layers=layers,
         )

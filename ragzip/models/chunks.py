@@ -108,13 +108,17 @@ class ChunkEncoder:
 def cut(tokenizer: TextTokenizer, text: str, size: int) -> list[Stretch]:
     """Stretches of characters with at most ``size`` tokens each, which cover the text.
 
-    A character of several tokens goes to the chunk in which it begins.
+    A character of several tokens stays whole: one of more than ``size`` is a chunk by itself.
     """
-    ((ids, places),) = tokenizer.encode_places([text])
-    starts = [0] if ids and text else []
-    starts += [places[i][0] for i in range(size, len(ids), size) if places[i][0] > 0]
-    edges = [*dict.fromkeys(starts), len(text)]
-    return [(a, b) for a, b in itertools.pairwise(edges) if a < b]
+    ((_, places),) = tokenizer.encode_places([text])
+    starts, count = [0], 0
+    for first, tokens in itertools.groupby(place[0] for place in places):
+        taken = len(list(tokens))
+        if count and count + taken > size:
+            starts.append(first)
+            count = 0
+        count += taken
+    return [(a, b) for a, b in itertools.pairwise([*starts, len(text)]) if a < b]
 
 
 def pooled(backbone: Any, rows: Sequence[Sequence[int]], device: str) -> Tensor:
@@ -190,7 +194,7 @@ def load_chunks(name: str, *, dtype: str = "auto", device: str = "auto") -> Chun
             name=name,
             space=found.space,
             dimensions=found.dimensions,
-            chunk=max(option(found.config, "chunk", int, folder), 1),
+            chunk=option(found.config, "chunk", int, folder, least=1),
             device=device,
             folder=folder,
             _backbone=backbone,

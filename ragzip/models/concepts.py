@@ -19,7 +19,7 @@ from ragzip.errors import ConfigError, ModelError
 from ragzip.models.causal_lm import CausalLM, load_causal_lm
 from ragzip.models.locate import canonical, resolve
 from ragzip.models.lora import Adapter, merge_tensors
-from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
+from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, loaded, state
 from ragzip.models.soft_folder import open_soft, option
 from ragzip.models.token_windows import batches
 from ragzip.models.tokenizer import TextTokenizer, text_tokenizer
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Readout = Literal["tokens", "mean"]
-_REMEMBERED = 4096  # segments whose rows are kept: 50 MB at rate 4 and 576 dimensions
+_REMEMBERED = 64_000_000  # bytes of rows that are kept
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Parts:
     """What is trained beside the adapter.
 
     Attributes:
-        appended: ``[slots, d]``: rows that stand behind a segment.
+        appended: ``[slots, d]``: rows that stand behind a segment; of no use where means are read out.
         weight: ``[d, d]`` of the linear layer behind the last hidden states.
         bias: ``[d]``.
     """
@@ -189,14 +189,22 @@ class ConceptEncoder:
         with self._lm.lock, torch.inference_mode():
             for batch in batches([len(segment) for segment in todo], self.device.partition(":")[0]):
                 rows = read_out(self._lm.model, self._parts, self.recipe, [todo[i] for i in batch], rate)
-                found.update({todo[i]: made.float().cpu() for i, made in zip(batch, rows, strict=True)})
+                found.update({todo[i]: made.float().cpu().clone() for i, made in zip(batch, rows, strict=True)})
         with self._lock:
             for segment in segments:
                 self._known[rate, segment] = found[segment]
                 self._known.move_to_end((rate, segment))
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+            size = sum(4 * rows.numel() for rows in self._known.values())
+            while size > _REMEMBERED and len(self._known) > 1:
+                size -= 4 * self._known.popitem(last=False)[1].numel()
         return found
+
+
+def forget_segments() -> None:
+    """Makes all loaded encoders forget what they read: for tests and measurements."""
+    for encoder in loaded(ConceptEncoder):
+        with encoder._lock:
+            encoder._known.clear()
 
 
 def load_concepts(name: str, architecture: str, *, dtype: str = "auto", device: str = "auto") -> ConceptEncoder:
@@ -230,10 +238,10 @@ def load_concepts(name: str, architecture: str, *, dtype: str = "auto", device: 
                 hint="Train for this generator.",
             )
         d = lm.dimensions
-        rank = option(found.config, "rank", int, folder)
-        adapter = Adapter(base, rank, option(found.config, "alpha", int, folder) / rank, None)
+        rank = option(found.config, "rank", int, folder, least=1)
         names = option(found.config, "targets", tuple, folder)
-        adapter = Adapter(base, rank, adapter.scale, tuple(str(name) for name in names))
+        scale = option(found.config, "alpha", int, folder) / rank
+        adapter = Adapter(base, rank, scale, tuple(str(name) for name in names))
         low_rank = {key: value for key, value in found.tensors.items() if ".lora_" in key}
         merge_tensors(lm.model, adapter, low_rank, str(folder))
         to = {"device": device, "dtype": lm.model.dtype}
@@ -247,7 +255,7 @@ def load_concepts(name: str, architecture: str, *, dtype: str = "auto", device: 
             _lm=lm,
             _text=text_tokenizer(base),
             _parts=Parts(
-                found.take("appended", recipe.slots, d).to(**to),
+                found.take("appended", recipe.slots, d).to(**to) if recipe.readout == "tokens" else None,
                 found.take("head.weight", d, d).to(**to),
                 found.take("head.bias", d).to(**to),
             ),

@@ -8,12 +8,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from ragzip.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 """``auto`` is bf16 on a GPU and on processors with matrix units for it (AMX), else fp32."""
@@ -32,6 +34,12 @@ def kept(key: tuple[Any, ...], load: Callable[[], Any]) -> Any:
             if found is None:
                 found = _loaded[key] = load()
     return found
+
+
+def loaded(kind: type[T]) -> list[T]:
+    """What is loaded of a kind."""
+    with _lock:
+        return [found for found in _loaded.values() if isinstance(found, kind)]
 
 
 def unload() -> None:

@@ -216,8 +216,8 @@ def save_soft(
         part.replace(part.with_suffix(""))
 
 
-def option(config: Mapping[str, Any], key: str, kind: type, folder: Path) -> Any:
-    """A plain value of a config, of the type it must have.
+def option(config: Mapping[str, Any], key: str, kind: type, folder: Path, *, least: int | None = None) -> Any:
+    """A plain value of a config, of the type it must have, and no smaller than it may be.
 
     Raises:
         ModelError: It is missing or of another type.
@@ -225,7 +225,8 @@ def option(config: Mapping[str, Any], key: str, kind: type, folder: Path) -> Any
     value = config.get(key)
     if isinstance(value, list) and kind is tuple:
         return tuple(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    small = least is not None and isinstance(value, int) and value < least
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or small:
         raise ModelError(f"{folder / 'config.json'} says {key}: {value!r}", hint=_HINT)
     return value
 

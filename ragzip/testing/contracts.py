@@ -61,6 +61,9 @@ class CompressorContract:
         """What the laws are tried on."""
         return contexts()
 
+    def forget(self) -> None:
+        """Called between two runs that are compared: replace it where the method keeps what it computed."""
+
     def neutral(self) -> list[Compressor[Any, Any]]:
         """Settings that must change nothing: ``keep=1.0``, and ``threshold=0`` for methods that have both.
 
@@ -126,6 +129,7 @@ class CompressorContract:
             made = self._bound()
             alone = [made.compress([context])[0] for context in batch]
             for order in (list(range(len(batch))), list(range(len(batch)))[::-1]):
+                self.forget()
                 together = made.compress([batch[i] for i in order])
                 for i, result in zip(order, together, strict=True):
                     expect(self.same(result, alone[i]), "a context's result depends on its batch")

@@ -126,7 +126,8 @@ class ConceptWriter:
     def named(self) -> list[tuple[str, Any]]:
         """The adapter, the appended rows where they are read, and the linear layer."""
         parts = [("head.weight", self._parts.weight), ("head.bias", self._parts.bias)]
-        return [*self._adapter.named(), ("appended", self._parts.appended), *parts]
+        appended = [("appended", self._parts.appended)] if self._recipe.readout == "tokens" else []
+        return [*self._adapter.named(), *appended, *parts]
 
     def counts(self, texts: Sequence[tuple[str, str]], rate: int) -> list[int]:
         """Rows of all segments of each text."""

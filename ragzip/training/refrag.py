@@ -30,7 +30,7 @@ class REFRAGTraining(SoftTraining):
     """Reconstruction with a curriculum, then answers, after REFRAG (https://arxiv.org/abs/2509.01092).
 
     The encoder's last layers and the projection are trained; the generator never is, where the paper goes on to train
-    it. Texts are told again from one chunk at first, and from more and more as training goes on.
+    it. Texts are told again from one chunk at first, and from more and more in the first half of these steps.
 
     Attributes:
         encoder: The light encoder to begin with.

@@ -18,7 +18,8 @@ from ragzip.models.soft_folder import open_soft, save_soft
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.soft_data import ANSWERED, Asking, read_soft
-from ragzip.training.soft_loop import SoftOutcome, checksum, cycle, device_positions, nll
+from ragzip.training.soft_loop import SoftOutcome
+from ragzip.training.soft_losses import checksum, cycle, device_positions, nll
 from ragzip.training.soft_options import check_sets
 from ragzip.training.soft_prompts import Frames, Reader
 from ragzip.types import Context, Passage, Query, SoftSegment, context_of

@@ -25,8 +25,8 @@ _ABOUT: Mapping[str, str] = {
     "own input embeddings; the generator that reads these is the frozen one.",
     "refrag": "A light encoder with a projection, by which a chunk of tokens becomes one row of input embeddings of a "
     "frozen generator.",
-    "refrag_policy": "The weights of refrag, with a policy that says which chunks stay text: its reward is how likely "
-    "the reference answer is. The labels below are those of the policy's questions alone.",
+    "refrag_policy": "The weights of refrag, with a policy that says which chunks stay text. What the other weights "
+    "were trained on stands on their own card.",
 }
 _BEFORE: Mapping[str, str] = {"refrag_policy": "the chunks closest to the question"}
 _LABELS = (
@@ -34,6 +34,10 @@ _LABELS = (
     "loss is that of the reference answer, with the divergence from what the same frozen generator says when it reads "
     "the passages as text, or the distance of its hidden states, as the config says. Passages that do not help stand "
     "beside those that do."
+)
+_REWARD = (
+    "The reward of a choice of chunks is the negative loss of the reference answer a token, with these as text and the "
+    "others as rows; the mean over the choices of a question is the baseline."
 )
 _LIMITS = "English only. For this generator alone: other files under its name are refused."
 
@@ -57,8 +61,12 @@ def write_soft_card(
     config: dict[str, Any] = trainer_config(trainer)
     method = name_of(trainer)
     counts: dict[str, int] = {}
-    for source in (*(t.source for t in data.tellings), *(a.source for a in data.askings)):
+    telling = float(config.get("telling", 0.0))
+    tellings = [telling.source for telling in data.tellings] if telling > 0 else []
+    askings = [asking.source for asking in data.askings] if telling < 1 else []
+    for source in (*tellings, *askings):
         counts[source] = counts.get(source, 0) + 1
+    read = f"It read about {outcome.tokens:,} tokens in training." if outcome.tokens else ""
     metrics = tuple(outcome.untrained)
     nothing = dict.fromkeys(metrics)
     rows: list[tuple[str, Role, Mapping[str, float | None]]] = [
@@ -76,11 +84,11 @@ def write_soft_card(
         Card(
             name=method,
             method=method,
-            about=f"{_ABOUT[method]} {more}".strip(),
+            about=" ".join(filter(None, (_ABOUT[method], read, more))),
             licence=_LICENCE,
             base_model=base or str(config["base"]),
             data=tuple(DataSource(s, "train", n, _TEXTS.get(s, "unknown")) for s, n in counts.items()),
-            labels=_LABELS,
+            labels=_REWARD if method == "refrag_policy" else _LABELS,
             limits=_LIMITS,
             command=f"ragzip train {method} CONFIG.yaml --out FOLDER",
             config=config,

@@ -18,6 +18,7 @@ from ragzip.errors import ModelError
 from ragzip.training.loop import LoopResult, LoopSettings, train
 from ragzip.training.options import OnEvent, TrainingEvent, trainer_config
 from ragzip.training.soft_data import Asking, SoftData, Telling
+from ragzip.training.soft_losses import checksum, cycle, device_positions, distance, divergence, nll
 from ragzip.training.soft_prompts import SAME, TELL, Framed, Frames, Reader
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     from ragzip.models import CausalLM
 
-_POSITIONS = {"cpu": 1200}  # of one forward pass: on a processor, batches save little
-_POSITIONS_ELSEWHERE = 24_000
 _LEAST = 0.01  # nats a token that the text must add, for a share of it to mean anything
 
 
@@ -68,8 +67,8 @@ class SoftPlan:
         kl: Weight of the divergence from the teacher's distribution.
         hidden: Weight of the distance from the teacher's hidden states, layer by layer.
         eval_rates: Rates that held-out data are read at.
-        curriculum: Characters of the first texts that are told again; they grow to their full length over the steps
-            in which texts are told. 0 gives them in full length from the beginning.
+        curriculum: Characters of the first texts that are told again; they grow to their full length over the first
+            half of the steps in which texts are told. 0 gives them in full length from the beginning.
     """
 
     batch: int
@@ -92,12 +91,14 @@ class SoftOutcome:
         untrained: Metrics before it.
         closed: Likelihood of a held-out answer's token without any passage.
         text: With the passages as text.
+        tokens: Of texts and passages that were compressed in training, as far as a sample of them says.
     """
 
     result: LoopResult
     untrained: Mapping[str, float]
     closed: float
     text: float
+    tokens: int = 0
 
 
 class _Run:
@@ -120,8 +121,7 @@ class _Run:
         """The parts of a step's loss."""
         draw = random.Random(f"{self.seed} step {step}")  # noqa: S311 - no secret
         rate = draw.choice(self.writer.rates)
-        telling = step < self.plan.telling * self.steps or not self.data.askings
-        if telling and self.data.tellings:
+        if self._tells(step):
             some = cycle(self.data.tellings, step, self.plan.batch, self.seed)
             yield from self._tellings([self._cut(telling, step) for telling in some], rate, draw)
         else:
@@ -176,9 +176,9 @@ class _Run:
             for i, (logits, layers), teacher in zip(batch, read, taught, strict=True):
                 loss = plan.nll * nll(logits, framed[i])
                 if plan.kl:
-                    loss = loss + plan.kl * _kl(logits, teacher[0])
+                    loss = loss + plan.kl * divergence(logits, teacher[0])
                 if hidden:
-                    loss = loss + plan.hidden * len(logits) * _distance(layers, teacher[1])
+                    loss = loss + plan.hidden * len(logits) * distance(layers, teacher[1])
                 parts.append(loss)
             yield torch.stack(parts).sum() / total
 
@@ -244,6 +244,25 @@ class _Run:
     def _held(self, number: int) -> list[tuple[str, str]]:
         draw = random.Random(f"{self.seed} held {number}")  # noqa: S311 - no secret
         return self._shown(self.data.held_askings[number], draw)
+
+    def tokens(self, steps: int) -> int:
+        """Tokens of what was compressed in so many steps, from the mean over the texts of up to eight of them."""
+        told = 0.0
+        for step in range(0, steps, max(steps // 8, 1)):
+            draw = random.Random(f"{self.seed} step {step}")  # noqa: S311 - no secret
+            if self._tells(step):
+                some = cycle(self.data.tellings, step, self.plan.batch, self.seed)
+                texts = [self._cut(telling, step).text for telling in some]
+            else:
+                asked = cycle(self.data.askings, step, self.plan.batch, self.seed)
+                texts = [text for asking in asked for _, text in self._shown(asking, draw)]
+            told += sum(self.lm.text.count(texts))
+        return round(told / max(len(range(0, steps, max(steps // 8, 1))), 1) * steps)
+
+    def _tells(self, step: int) -> bool:
+        """Whether texts are told again in a step, rather than questions answered."""
+        telling = step < self.plan.telling * self.steps or not self.data.askings
+        return telling and bool(self.data.tellings)
 
     def _answered(self, rate: int) -> list[float]:
         held = self.data.held_askings
@@ -318,69 +337,7 @@ def train_soft(
     )
     if checksum(lm.model) != before:
         raise ModelError("the generator's parameters changed while a compressor was trained", hint="Report this.")
-    return SoftOutcome(result, untrained, closed, text)
-
-
-def checksum(model: Any) -> str:
-    """SHA-256 over the bits of all parameters of a model."""
-    import hashlib
-
-    import torch
-
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def device_positions(device: str) -> int:
-    """Positions of one forward pass on a device."""
-    return _POSITIONS.get(device.partition(":")[0], _POSITIONS_ELSEWHERE)
-
-
-def cycle(items: Sequence[Any], step: int, batch: int, seed: int) -> list[Any]:
-    """A step's share of the items, in an order of its own for each pass over them."""
-    found = []
-    for place in range(step * batch, (step + 1) * batch):
-        turn, number = divmod(place, len(items))
-        order = random.Random(f"{seed} pass {turn}")  # noqa: S311 - no secret
-        found.append(items[_permuted(number, len(items), order)])
-    return found
-
-
-def _permuted(number: int, size: int, draw: random.Random) -> int:
-    """One place of a permutation that is not written out: a step by a number that has no divisor in common."""
-    start, stride = draw.randrange(size), draw.randrange(1, size + 1)
-    while math.gcd(stride, size) != 1:
-        stride = stride % size + 1
-    return (start + number * stride) % size
-
-
-def nll(logits: Tensor, prompt: Framed) -> Tensor:
-    """The loss of a prompt's answer, summed over its tokens, in nats."""
-    import torch
-
-    wanted = torch.tensor(prompt.answer, device=logits.device)
-    return torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
-
-
-def _kl(logits: Tensor, teacher: Tensor) -> Tensor:
-    """How far the distribution is from the teacher's, summed over tokens, in nats."""
-    from torch.nn.functional import kl_div, log_softmax
-
-    return kl_div(log_softmax(logits, -1), log_softmax(teacher, -1), reduction="sum", log_target=True)
-
-
-def _distance(layers: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Smooth L1 between hidden states, in units of the teacher's standard deviation, the mean over layers."""
-    import torch
-
-    parts = []
-    for mine, theirs in zip(layers, teacher, strict=True):
-        scale = theirs.float().std().clamp_min(1e-6)
-        parts.append(torch.nn.functional.smooth_l1_loss(mine.float() / scale, theirs.float() / scale))
-    return torch.stack(parts).mean()
+    return SoftOutcome(result, untrained, closed, text, run.tokens(result.steps))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -166,6 +166,19 @@ class Reader:
             For each prompt ``[n_answer, vocabulary]`` in fp32, and the hidden states before each of the answer's
             tokens, ``[n_answer, d]`` a layer; none where they are not wanted.
         """
+        odd = [number for number, prompt in enumerate(framed) if self._prefix and not self._begins(prompt)]
+        if odd:  # a question that is a worked example, which is left out then: read without what is kept
+            whole = Reader(self._lm, [], most=self._most)
+            same = [number for number in range(len(framed)) if number not in odd]
+            found_odd = iter(whole.read([framed[i] for i in odd], [rows[i] for i in odd], hidden=hidden))
+            some = self.read([framed[i] for i in same], [rows[i] for i in same], hidden=hidden) if same else []
+            found_same = iter(some)
+            return [next(found_odd if number in odd else found_same) for number in range(len(framed))]
+        return self._read(framed, rows, hidden)
+
+    def _read(
+        self, framed: Sequence[Framed], rows: Sequence[Sequence[Tensor]], hidden: bool
+    ) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
         import torch
 
         embedding = self._lm.model.get_input_embeddings()
@@ -205,14 +218,17 @@ class Reader:
     def _pieces(self, prompt: Framed) -> Iterator[list[int] | int]:
         """The prompt's pieces behind the common beginning, and the answer but for its last token."""
         first = prompt.pieces[0]
-        begins = isinstance(first, list) and first[: len(self._prefix)] == self._prefix
-        if not begins:
-            raise ValueError("a prompt does not begin as the others do")
-        if isinstance(first, list) and first[len(self._prefix) :]:
+        if not isinstance(first, list):
+            yield first
+        elif first[len(self._prefix) :]:
             yield first[len(self._prefix) :]
         yield from prompt.pieces[1:]
         if prompt.answer[:-1]:
             yield prompt.answer[:-1]
+
+    def _begins(self, prompt: Framed) -> bool:
+        first = prompt.pieces[0]
+        return isinstance(first, list) and first[: len(self._prefix)] == self._prefix
 
     def _embedded(self, piece: list[int] | int, rows: Sequence[Tensor], embedding: Any) -> Tensor:
         import torch
@@ -224,7 +240,7 @@ class Reader:
 
     def _length(self, prompt: Framed, counts: Sequence[int]) -> int:
         total = sum(counts[p] if isinstance(p, int) else len(p) for p in prompt.pieces)
-        return total - len(self._prefix) + len(prompt.answer)
+        return total - (len(self._prefix) if self._begins(prompt) else 0) + len(prompt.answer)
 
 
 def _common(framed: Sequence[Framed]) -> list[int]:

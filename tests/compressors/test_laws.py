@@ -12,6 +12,7 @@ import pytest
 
 from ragzip import registry
 from ragzip.errors import ConfigError
+from ragzip.models.concepts import forget_segments
 from ragzip.protocols import Compressor, Selector, Stack
 from ragzip.testing import CompressorContract
 from ragzip.types import Context, Segment, SoftSegment, Span, TextSegment
@@ -35,6 +36,7 @@ def test_every_registered_compressor_has_examples():
 def contract(make, **attributes):
     """A contract for one example."""
     body = {"make": lambda self: make(), "examples": 20, "extractive": make not in REWRITING, **attributes}
+    body["forget"] = lambda self: forget_segments()
     return type("Contract", (CompressorContract,), body)()
 
 

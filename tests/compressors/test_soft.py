@@ -5,51 +5,28 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
 
 from ragzip import config
-from ragzip.compressors._stored import fill
 from ragzip.compressors.comp_llm import CompLLM
-from ragzip.compressors.icae import ICAE
 from ragzip.compressors.refrag import REFRAG
 from ragzip.compressors.sentence_filter import SentenceFilter
 from ragzip.compressors.text_then_soft import TextThenSoft
 from ragzip.compressors.xrag import XRAG
-from ragzip.errors import ConfigError, ModelError, StackError, StoreError, StoreMismatch
+from ragzip.errors import ConfigError, ModelError, StackError
 from ragzip.generators.huggingface import HuggingFace
 from ragzip.models import load_causal_lm
+from ragzip.models.chat import encode_prompt
 from ragzip.pipelines import Pipeline
 from ragzip.protocols import Stack
+from ragzip.testing.strategies import contexts
 from ragzip.tokens import TokenCounter, lay_out
-from ragzip.types import Context, Passage, Query, SoftSegment, Span, TextSegment, context_of
+from ragzip.types import Context, Message, Passage, Query, SoftSegment, Span, TextSegment, context_of
+from tests.compressors.soft_parts import ALBA, BORGO, FLAT, LONG, NAMES, QUERY, base_of, compress, made, tokens_of
 from tests.matrix import soft_model
-
-ALBA = Passage("a", "Alba is a town. It was founded by Count Albason in 1290. Ships pass it.", "Alba", 0.9)
-BORGO = Passage("b", "Borgo is a hill. Nobody lives there. Goats do.", "Borgo", 0.5)
-LONG = Passage("c", " ".join(f"Sentence number {n} says little." for n in range(60)), "", 0.1)
-QUERY = Query("Who founded Alba?")
-FLAT = [XRAG, CompLLM, ICAE]
-NAMES = {XRAG: "xrag", CompLLM: "comp_llm", ICAE: "icae", REFRAG: "refrag"}
-
-
-def made(cls, **options):
-    return cls(model=soft_model(NAMES[cls]), dtype="fp32", device="cpu", **options)
-
-
-def base_of(cls):
-    return json.loads((Path(soft_model(NAMES[cls])) / "config.json").read_text())["base"]
-
-
-def tokens_of(cls):
-    return TokenCounter(HuggingFace(model=base_of(cls)).count_tokens)
-
-
-def compress(method, *passages, query=QUERY):
-    (after,) = method.compress([context_of(query, passages)])
-    return after
 
 
 @pytest.mark.parametrize("cls", FLAT)
@@ -133,99 +110,81 @@ def test_missing_tensors_are_named(cls, tmp_path):
         compress(cls(model=str(folder)), ALBA)
 
 
+@pytest.mark.parametrize(
+    ("cls", "key", "value"), [(XRAG, "piece", 0), (XRAG, "piece", "x"), (CompLLM, "rank", 0), (REFRAG, "chunk", 0)]
+)
+def test_a_config_that_cannot_be_is_an_error(cls, key, value, tmp_path):
+    folder = tmp_path / "odd"
+    shutil.copytree(soft_model(NAMES[cls]), folder)
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, key: value}))
+    with pytest.raises(ModelError, match=f"{key}: {value!r}"):
+        Stack((cls(model=str(folder)),)).run([context_of(QUERY, (ALBA,))])
+
+
+@pytest.mark.parametrize("cls", FLAT)
+@given(context=contexts())
+@settings(max_examples=25, deadline=None)
+def test_there_are_no_more_rows_than_tokens(cls, context):
+    """Of each segment by itself, a token of white space at its end aside."""
+    method = made(cls)
+    count = load_causal_lm(base_of(cls), dtype="fp32", device="cpu").text.count
+    (after,) = method.compress([context])
+    kept = [segment for segment in context.segments if segment.text.strip()]
+    for segment, soft in zip(kept, after.segments, strict=False):
+        least = getattr(method, "rate", 1)
+        tokens = count([segment.text])[0]
+        assert 1 <= len(soft.embeddings) <= max(tokens if least == 1 else tokens // 2 + len(segment.text.split()), 1)
+
+
+@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
+def test_a_context_is_counted_as_the_generator_reads_it(cls):
+    """Rows stand between texts, which are tokenised apart; what a prompt is longer by is what is counted."""
+    lm = load_causal_lm(base_of(cls), dtype="fp32", device="cpu")
+    passages = [Passage(str(n), f"Fact {n} is odd. Nobody doubts it.", "Alba" if n % 2 else "") for n in range(12)]
+    after = compress(made(cls), *passages)
+    counted = tokens_of(cls).context(after)
+    pieces = encode_prompt(lm, [Message("user", ("\n", *lay_out(after), "\n"))]).pieces
+    bare = encode_prompt(lm, [Message("user", ("\n",))]).length
+    length = sum(map(len, pieces))
+    assert abs(length - bare - counted) <= 2  # where the context meets what stands around it
+
+
+def test_chunks_cover_a_text_and_keep_characters_whole():
+    encoder = made(REFRAG).load()
+    for text in ("漢" * 24, "Ships pass. 😀😀 and on", "a", "e\u0301" * 9, ALBA.text * 3):
+        places = encoder.cut(text)
+        assert "".join(text[a:b] for a, b in places) == text
+        (whole,) = load_causal_lm(base_of(REFRAG), dtype="fp32", device="cpu").text.encode_places([text])
+        for a, b in places:
+            tokens = sum(1 for start, _ in whole[1] if a <= start < b)
+            assert tokens <= encoder.chunk or b - a == 1
+
+
+def test_passages_that_come_again_are_told_apart():
+    rows = torch.zeros(1, 32)
+    first, second = (SoftSegment(rows, "m", (Span("a", *place),)) for place in ((0, 10), (10, 20)))
+    context = Context(QUERY, (first, second, first), (ALBA,))
+    assert [piece for piece in lay_out(context) if isinstance(piece, str)] == ["Alba\n", "\n\n"]
+
+
+def test_many_passages_are_counted_a_few_times_only(monkeypatch):
+    calls = []
+
+    def count(texts):
+        calls.append(1)
+        return [len(text.split()) for text in texts]
+
+    passages = [Passage(str(n), f"Fact {n} is odd.", "", 1 / (n + 1)) for n in range(200)]
+    after = compress(TextThenSoft(made(XRAG), budget=400).bind(TokenCounter(count)), *passages)
+    assert any(isinstance(s, TextSegment) for s in after.segments)
+    assert len(calls) < 40
+
+
 @pytest.mark.parametrize("cls", [*FLAT, REFRAG])
 def test_a_model_must_be_named(cls):
     with pytest.raises(ConfigError, match="model"):
         cls()
-
-
-# Stores.
-
-
-@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
-@pytest.mark.parametrize("precision", ["float16", "int8"])
-def test_stored_rows_are_those_that_would_be_computed(cls, precision, tmp_path):
-    report = fill(made(cls), [ALBA, BORGO, LONG], tmp_path, precision=precision)
-    assert report.added == report.pieces > 0
-    stored = made(cls, store=str(report.folder))
-    fresh, kept = compress(made(cls), ALBA, LONG), compress(stored, ALBA, LONG)
-    for a, b in zip(fresh.segments, kept.segments, strict=True):
-        if isinstance(a, TextSegment):
-            assert a == b
-            continue
-        assert (a.space, a.sources, a.embeddings.shape) == (b.space, b.sources, b.embeddings.shape)
-        bound = max(float(a.embeddings.abs().max()), 1.0) / (20 if precision == "int8" else 300)
-        torch.testing.assert_close(a.embeddings, b.embeddings, rtol=0, atol=bound)
-
-
-@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
-def test_with_a_full_store_nothing_is_computed_and_the_account_says_so(cls, tmp_path, monkeypatch):
-    fill(made(cls), [ALBA, BORGO], tmp_path)
-    method = made(cls, store=str(tmp_path))
-    monkeypatch.setattr(cls, "compute", lambda self, units: pytest.fail("computed"))
-    (result,) = Stack((method,)).run([context_of(QUERY, (ALBA, BORGO))], counter=tokens_of(cls))
-    (step,) = result.steps
-    count = sum(map(len, method.units([ALBA.text, BORGO.text], ["Alba", "Borgo"])))
-    assert step.detail == f"{count} of {count} pieces from the store"
-
-
-def test_what_is_not_in_the_store_is_computed_and_counted(tmp_path):
-    fill(made(CompLLM), [ALBA], tmp_path)
-    method = made(CompLLM, store=str(tmp_path))
-    (result,) = Stack((method,)).run([context_of(QUERY, (ALBA, BORGO))], counter=tokens_of(CompLLM))
-    here = len(method.units([ALBA.text], [""])[0])
-    there = len(method.units([BORGO.text], [""])[0])
-    assert result.steps[0].detail == f"{here} of {here + there} pieces from the store"
-    assert compress(method, ALBA, BORGO).segments[1] == compress(made(CompLLM), BORGO).segments[0]
-
-
-def test_sentences_that_a_text_compressor_kept_are_found(tmp_path):
-    fill(made(CompLLM), [ALBA, BORGO], tmp_path)
-    method = made(CompLLM, store=str(tmp_path))
-    kept = SentenceFilter(keep=0.4).bind(tokens_of(CompLLM)).compress([context_of(QUERY, (ALBA, BORGO))])[0]
-    assert kept.segments != context_of(QUERY, (ALBA, BORGO)).segments
-    (result,) = Stack((method,)).run([kept], counter=tokens_of(CompLLM))
-    found, _, total, *_ = result.steps[0].detail.split()
-    assert found == total
-
-
-def test_filling_goes_on_and_adds_only_what_is_new(tmp_path):
-    first = fill(made(CompLLM), [ALBA], tmp_path)
-    again = fill(made(CompLLM), [ALBA, BORGO], tmp_path)
-    same = fill(made(CompLLM), [ALBA, BORGO], tmp_path)
-    assert again.added == again.pieces - first.pieces > 0
-    assert same.added == 0
-    assert same.pieces == again.pieces
-
-
-def test_an_interrupted_filling_keeps_what_it_had(tmp_path, monkeypatch):
-    monkeypatch.setattr("ragzip.compressors._stored._TOGETHER", 1)
-
-    def passages():
-        yield ALBA
-        yield BORGO
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fill(made(CompLLM), passages(), tmp_path)
-    assert fill(made(CompLLM), [ALBA, BORGO], tmp_path).added == 0
-
-
-def test_a_store_stops_before_it_is_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr("ragzip.compressors._stored._TOGETHER", 1)
-    report = fill(made(CompLLM), [ALBA, BORGO, LONG], tmp_path, most_bytes=64)
-    assert report.full
-    assert 0 < report.pieces < fill(made(CompLLM), [ALBA, BORGO, LONG], tmp_path).pieces
-
-
-def test_a_store_of_another_rate_or_method_is_refused(tmp_path):
-    report = fill(made(CompLLM), [ALBA], tmp_path)
-    with pytest.raises(StoreMismatch, match="rate"):
-        compress(made(CompLLM, rate=2, store=str(tmp_path)), ALBA)
-    with pytest.raises(StoreMismatch, match="method"):
-        compress(made(ICAE, store=str(report.folder)), ALBA)
-    with pytest.raises(StoreError, match="ragzip index compress"):
-        compress(made(ICAE, store=str(tmp_path)), ALBA)
 
 
 # Text and rows together.

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragzip import config, registry
-from ragzip.errors import ConfigError, ModelError
 from ragzip.generators.huggingface import HuggingFace
-from ragzip.kv import KVSession, Seen
+from ragzip.kv import Seen
 from ragzip.kv.expected_attention import ExpectedAttention
 from ragzip.kv.h2o import H2O
-from ragzip.kv.quantized import QuantizedKV, pack, unpack
+from ragzip.kv.quantized import pack, unpack
 from ragzip.kv.scissorhands import Scissorhands
 from ragzip.kv.sentence_kv import SentenceKV
-from ragzip.kv.session import bytes_of, sentence_numbers
+from ragzip.kv.session import sentence_numbers
 from ragzip.kv.snapkv import SnapKV
 from ragzip.kv.streaming_llm import StreamingLLM
 from ragzip.models import load_causal_lm
-from ragzip.models.chat import EncodedPrompt, encode_prompt
-from ragzip.types import Message, SoftSegment
+from ragzip.models.chat import EncodedPrompt
+from ragzip.types import Message
 
 EVICTIONS = [StreamingLLM, SnapKV, ExpectedAttention, H2O, Scissorhands, SentenceKV]
 SENTENCES = "The river runs to the sea. Numbers such as 1, 22 and 333 are tokens. A railway was opened there. "
@@ -196,156 +192,3 @@ def test_packed_sizes_are_those_of_their_bits():
     values = torch.randn(1, 3, 640, 64)
     for bits in (8, 4):
         assert pack(values, bits).bytes == values.numel() * bits // 8 + values.numel() // 64 * 4
-
-
-# Generators.
-
-
-@pytest.mark.parametrize("cls", EVICTIONS)
-def test_nothing_evicted_changes_nothing(cls, generator):
-    (plain,) = generator.generate(PROMPT)
-    (same,) = dataclasses.replace(generator, kv=(cls(keep=1.0),)).generate(PROMPT)
-    assert same.text == plain.text
-    assert same.kv_bytes == same.kv_bytes_full > 0
-    assert plain.kv_bytes == 0
-
-
-@pytest.mark.parametrize("cls", EVICTIONS)
-@pytest.mark.parametrize("keep", [0.5, 0.2])
-def test_the_bytes_are_really_saved(cls, keep, generator):
-    method = cls(keep=keep, window=8)
-    (found,) = dataclasses.replace(generator, kv=(method,)).generate(PROMPT)
-    per_position = found.kv_bytes_full // found.prompt_tokens
-    assert found.kv_bytes_full == found.prompt_tokens * per_position
-    assert found.kv_bytes == method.count(found.prompt_tokens) * per_position
-    assert found.new_tokens == 8
-
-
-def test_bytes_are_of_storages_and_not_of_views(lm):
-    whole = torch.zeros(1, 2, 1000, 16)
-    assert bytes_of(SimpleNamespace(keys=whole[:, :, :10], values=whole[:, :, :10])) == 2 * whole.numel() * 4
-
-
-def test_evicted_positions_are_as_if_masked(lm, generator):
-    """Answers are those of the whole cache with the evicted positions masked: no position shifted."""
-    method = StreamingLLM(keep=0.4, sinks=2, window=4)
-    (found,) = dataclasses.replace(generator, kv=(method,)).generate(PROMPT)
-    ids = encode_prompt(lm, PROMPT[0]).ids
-    length = len(ids)
-    count = method.count(length)
-    kept = [0, 1, *range(length - (count - 2), length)]
-    model = lm.model
-    usual = model.config._attn_implementation
-    model.config._attn_implementation = "eager"
-    try:
-        written: list[int] = []
-        with torch.inference_mode():
-            token = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
-            while len(written) < 8:
-                written.append(token)
-                everything = [*ids, *written]
-                size = len(everything)
-                mask = torch.full((size, size), float("-inf")).triu(1)
-                hidden = [place for place in range(length) if place not in kept]
-                mask[length:, hidden] = float("-inf")
-                logits = model(input_ids=torch.tensor([everything]), attention_mask=mask[None, None]).logits
-                token = int(logits[0, -1].argmax())
-    finally:
-        model.config._attn_implementation = usual
-    assert lm.text.tokenizer.decode(written, skip_special_tokens=True).strip() == found.text
-
-
-@pytest.mark.parametrize("cls", EVICTIONS)
-def test_the_answer_does_not_depend_on_the_batch_or_on_who_came_before(cls, generator):
-    other = [(Message("user", ("Ships pass. " * 30 + "Why?",)),)]
-    method = dataclasses.replace(generator, kv=(cls(keep=0.3, window=8),), batch_size=2)
-    together = method.generate([*PROMPT, *other])
-    alone = [method.generate([prompt])[0] for prompt in (*PROMPT, *other)]
-    assert [one.text for one in together] == [one.text for one in alone]
-    assert [one.kv_bytes for one in together] == [one.kv_bytes for one in alone]
-    (plain,) = generator.generate(PROMPT)
-    assert plain == dataclasses.replace(plain, kv_bytes=0)
-    assert load_causal_lm(generator.model, dtype="fp32", device="cpu").model.config._attn_implementation == "sdpa"
-
-
-def test_attention_is_as_before_after_an_error(lm, monkeypatch):
-    prompt = encode_prompt(lm, PROMPT[0])
-    session = KVSession(lm, prompt, (SnapKV(),))
-    with pytest.raises(KeyError), session.open():
-        raise KeyError
-    assert lm.model.config._attn_implementation == "sdpa"
-
-
-def test_eviction_and_bits_go_together(generator):
-    small = dataclasses.replace(generator, kv=(SnapKV(keep=0.5, window=8), QuantizedKV(8)))
-    (both,) = small.generate(PROMPT)
-    (evicted,) = dataclasses.replace(generator, kv=(SnapKV(keep=0.5, window=8),)).generate(PROMPT)
-    assert 0 < both.kv_bytes < evicted.kv_bytes
-    (eight,) = dataclasses.replace(generator, kv=(QuantizedKV(8),)).generate(PROMPT)
-    (four,) = dataclasses.replace(generator, kv=(QuantizedKV(4),)).generate(PROMPT)
-    assert four.kv_bytes < eight.kv_bytes < eight.kv_bytes_full
-
-
-def test_eight_bits_are_close_to_the_whole_cache(lm, generator):
-    """The next logits from a packed cache are those of the whole one, but for rounding."""
-    prompt = encode_prompt(lm, PROMPT[0])
-    ids = torch.tensor([prompt.ids])
-    errors = {}
-    with torch.inference_mode():
-        expected = lm.model(input_ids=torch.cat([ids, torch.tensor([[5]])], dim=1)).logits[0, -1]
-        for bits in (8, 4):
-            session = KVSession(lm, prompt, (QuantizedKV(bits),))
-            with session.open():
-                lm.model(input_ids=ids, past_key_values=session.cache, use_cache=True)
-                assert session.cache.get_seq_length() == prompt.length
-                found = lm.model(input_ids=torch.tensor([[5]]), past_key_values=session.cache, use_cache=True).logits
-            errors[bits] = float((found[0, -1] - expected).abs().max() / expected.std())
-    assert errors[8] < 0.1
-    assert errors[8] < errors[4] < 2.0
-
-
-def test_rows_and_text_are_evicted_alike(lm, generator):
-    rows = SoftSegment(torch.randn(40, lm.dimensions, generator=torch.Generator().manual_seed(1)), lm.space)
-    prompt = [(Message("user", ("Read this: ", rows, SENTENCES, "Why?")),)]
-    for cls in EVICTIONS:
-        (found,) = dataclasses.replace(generator, kv=(cls(keep=0.5, window=8),)).generate(prompt)
-        assert found.kv_bytes < found.kv_bytes_full
-        assert found.new_tokens == 8
-
-
-def test_models_that_look_back_a_few_positions_only_are_refused(lm, generator, monkeypatch):
-    monkeypatch.setattr(lm.model.config, "sliding_window", 16, raising=False)
-    with pytest.raises(ModelError, match="attends to 16 positions only"):
-        dataclasses.replace(generator, kv=(SnapKV(),)).generate(PROMPT)
-
-
-@pytest.mark.parametrize("kv", [(SnapKV(), H2O()), (QuantizedKV(8), QuantizedKV(4))])
-def test_two_of_a_kind_are_refused(generator, kv):
-    with pytest.raises(ConfigError, match="two of a kind"):
-        dataclasses.replace(generator, kv=kv)
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("snapkv", {"keep": 0.0}),
-        ("snapkv", {"kernel": 4}),
-        ("h2o", {"budget": 0}),
-        ("streaming_llm", {"sinks": -1}),
-        ("scissorhands", {"history": 0}),
-        ("expected_attention", {"future": 0}),
-        ("sentence_kv", {"window": 0}),
-    ],
-)
-def test_options_that_cannot_be_are_named(name, options):
-    with pytest.raises(ConfigError) as caught:
-        registry.get("kv", name)(**options)
-    assert caught.value.path == next(iter(options))
-
-
-@pytest.mark.parametrize("name", registry.names("kv"))
-def test_configs_round_trip(name, tiny_lm_path):
-    generator = HuggingFace(model=tiny_lm_path, kv=(registry.get("kv", name)(),))
-    values = config.to_config(generator)
-    assert values["kv"][0]["type"] == name
-    assert config.from_config("generator", values) == generator

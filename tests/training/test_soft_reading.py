@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from ragzip.models import load_causal_lm
+from ragzip.pipelines.prompt import SHORT
 from ragzip.training.soft_data import Asking, Telling
-from ragzip.training.soft_loop import checksum
+from ragzip.training.soft_losses import checksum
 from ragzip.training.soft_prompts import TELL, Frames, Reader
 
 PASSAGES = (("Alba", "Alba is a town by the sea. It was founded by Count Albason."), ("", "Ships pass."))
@@ -43,10 +46,16 @@ def test_the_kept_beginning_changes_nothing(lm, frames):
         torch.testing.assert_close(logits(kept, prompt), logits(whole, prompt), rtol=1e-4, atol=1e-4)
 
 
-def test_a_prompt_that_begins_otherwise_is_refused(lm, frames):
-    reader = Reader(lm, [frames.asking(a, PASSAGES, None) for a in (ASKED, OTHER)], most=4000)
-    with pytest.raises(ValueError, match="does not begin as the others"):
-        logits(reader, frames.telling(Telling("Ships.", ""), None, TELL[0]))
+def test_a_prompt_that_begins_otherwise_is_read_whole(lm, frames):
+    """As that of a question that is a worked example, which is left out then."""
+    asked = dataclasses.replace(ASKED, question=SHORT[0][0])
+    prompts = [frames.asking(a, PASSAGES, None) for a in (ASKED, asked, OTHER)]
+    reader, whole = Reader(lm, [prompts[0], prompts[2]], most=4000), Reader(lm, [], most=4000)
+    assert prompts[1].pieces[0][: len(reader._prefix)] != reader._prefix
+    together = reader.read(prompts, [[]] * 3)
+    for prompt, (found, _) in zip(prompts, together, strict=True):
+        torch.testing.assert_close(found, logits(whole, prompt), rtol=1e-4, atol=1e-4)
+    assert sorted(i for batch in reader.batches(prompts, [[]] * 3) for i in batch) == [0, 1, 2]
 
 
 def test_logits_are_those_of_the_plain_model_over_the_whole_prompt(lm, frames):

@@ -15,7 +15,7 @@ from ragzip.models import load_causal_lm
 from ragzip.training.card import check_card
 from ragzip.training.options import make_trainer, trainer_config
 from ragzip.training.soft_data import read_soft
-from ragzip.training.soft_loop import checksum
+from ragzip.training.soft_losses import checksum
 from ragzip.types import Passage, Query, SoftSegment, context_of
 
 METHODS = ("xrag", "comp_llm", "icae", "refrag")
@@ -130,12 +130,26 @@ def test_only_the_writer_learns(trained, tiny_lm_path, small_data):
 
 
 def test_losses_depend_on_the_step_alone(trained, tiny_lm_path, small_data):
-    from ragzip.training.soft_loop import cycle
+    from ragzip.training.soft_loop import SoftPlan, _Run
+
+    lm = load_causal_lm(tiny_lm_path, dtype="fp32", device="cpu", own=True)
+    t = trained.trainer
+    data = read_soft(t.sets, t.texts, most=(), held_out=3, data=small_data, seed=1)
+    plan = SoftPlan(4, 0.5, t.gist, 2, 1.0, 1.0, 1.0, t.eval_rates, t.curriculum)
+    run = _Run(lm, t.writer(lm), data, plan, 10, 1)
+    first = {step: [float(loss.detach()) for loss in run.losses(step)] for step in (0, 3, 7, 9)}
+    again = {step: [float(loss.detach()) for loss in run.losses(step)] for step in (9, 0, 7, 3)}
+    assert first == again
+    assert len({tuple(losses) for losses in first.values()}) == 4
+    assert run.tokens(10) > 100
+
+
+def test_every_item_has_its_turn_once_a_pass():
+    from ragzip.training.soft_losses import cycle
 
     items = list(range(7))
     seen = [item for step in range(7) for item in cycle(items, step, 2, seed=3)]
     assert sorted(seen[:7]) == sorted(seen[7:]) == items
-    assert cycle(items, 3, 2, seed=3) == cycle(items, 3, 2, seed=3)
 
 
 def test_a_changed_generator_is_refused(trained, tmp_path, tiny_lm_path):

@@ -1,0 +1,132 @@
+"""Soft compressors that read what was compressed before."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ragzip.compressors._stored import fill
+from ragzip.compressors.comp_llm import CompLLM
+from ragzip.compressors.icae import ICAE
+from ragzip.compressors.refrag import REFRAG
+from ragzip.compressors.sentence_filter import SentenceFilter
+from ragzip.errors import StoreError, StoreMismatch
+from ragzip.protocols import Stack
+from ragzip.types import TextSegment, context_of
+from tests.compressors.soft_parts import ALBA, BORGO, FLAT, LONG, QUERY, compress, made, tokens_of
+
+
+@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_stored_rows_are_those_that_would_be_computed(cls, precision, tmp_path):
+    report = fill(made(cls), [ALBA, BORGO, LONG], tmp_path, precision=precision)
+    assert report.added == report.pieces > 0
+    stored = made(cls, store=str(report.folder))
+    fresh, kept = compress(made(cls), ALBA, LONG), compress(stored, ALBA, LONG)
+    for a, b in zip(fresh.segments, kept.segments, strict=True):
+        if isinstance(a, TextSegment):
+            assert a == b
+            continue
+        assert (a.space, a.sources, a.embeddings.shape) == (b.space, b.sources, b.embeddings.shape)
+        bound = max(float(a.embeddings.abs().max()), 1.0) / (20 if precision == "int8" else 300)
+        torch.testing.assert_close(a.embeddings, b.embeddings, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
+def test_with_a_full_store_nothing_is_computed_and_the_account_says_so(cls, tmp_path, monkeypatch):
+    fill(made(cls), [ALBA, BORGO], tmp_path)
+    method = made(cls, store=str(tmp_path))
+    monkeypatch.setattr(cls, "compute", lambda self, units: pytest.fail("computed"))
+    (result,) = Stack((method,)).run([context_of(QUERY, (ALBA, BORGO))], counter=tokens_of(cls))
+    (step,) = result.steps
+    count = sum(map(len, method.units([ALBA.text, BORGO.text], ["Alba", "Borgo"])))
+    assert step.detail == f"{count} of {count} pieces from the store"
+
+
+def test_what_is_not_in_the_store_is_computed_and_counted(tmp_path):
+    fill(made(CompLLM), [ALBA], tmp_path)
+    method = made(CompLLM, store=str(tmp_path))
+    (result,) = Stack((method,)).run([context_of(QUERY, (ALBA, BORGO))], counter=tokens_of(CompLLM))
+    here = len(method.units([ALBA.text], [""])[0])
+    there = len(method.units([BORGO.text], [""])[0])
+    assert result.steps[0].detail == f"{here} of {here + there} pieces from the store"
+    assert compress(method, ALBA, BORGO).segments[1] == compress(made(CompLLM), BORGO).segments[0]
+
+
+def test_sentences_that_a_text_compressor_kept_are_found(tmp_path):
+    fill(made(CompLLM), [ALBA, BORGO], tmp_path)
+    method = made(CompLLM, store=str(tmp_path))
+    kept = SentenceFilter(keep=0.4).bind(tokens_of(CompLLM)).compress([context_of(QUERY, (ALBA, BORGO))])[0]
+    assert kept.segments != context_of(QUERY, (ALBA, BORGO)).segments
+    (result,) = Stack((method,)).run([kept], counter=tokens_of(CompLLM))
+    found, _, total, *_ = result.steps[0].detail.split()
+    assert found == total
+
+
+def test_filling_goes_on_and_adds_only_what_is_new(tmp_path):
+    first = fill(made(CompLLM), [ALBA], tmp_path)
+    again = fill(made(CompLLM), [ALBA, BORGO], tmp_path)
+    same = fill(made(CompLLM), [ALBA, BORGO], tmp_path)
+    assert again.added == again.pieces - first.pieces > 0
+    assert same.added == 0
+    assert same.pieces == again.pieces
+
+
+def test_an_interrupted_filling_keeps_what_it_had(tmp_path, monkeypatch):
+    monkeypatch.setattr("ragzip.compressors._stored._TOGETHER", 1)
+
+    def passages():
+        yield ALBA
+        yield BORGO
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill(made(CompLLM), passages(), tmp_path)
+    assert fill(made(CompLLM), [ALBA, BORGO], tmp_path).added == 0
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("most", [64, 1500, 2500, 20_000])
+def test_a_store_is_no_larger_than_it_may_be(tmp_path, most, precision):
+    report = fill(made(CompLLM), [ALBA, BORGO, LONG], tmp_path, most_bytes=most, precision=precision)
+    files = list(report.folder.glob("*.npy")) if report.folder.exists() else []
+    assert sum(path.stat().st_size for path in files) == report.bytes <= most
+    whole = fill(made(CompLLM), [ALBA, BORGO, LONG], tmp_path, precision=precision)
+    assert report.full == (report.pieces < whole.pieces)
+    assert (report.pieces > 0) == (most > 1000)
+
+
+def test_a_store_is_opened_once_for_each_of_its_states(tmp_path, monkeypatch):
+    from ragzip.compressors import _stored
+
+    fill(made(CompLLM), [ALBA], tmp_path)
+    opened = []
+    real = _stored.SoftStore
+    monkeypatch.setattr(_stored, "SoftStore", lambda root: opened.append(root) or real(root))
+    method = made(CompLLM, store=str(tmp_path))
+    for _ in range(3):
+        compress(method, ALBA)
+    assert len(opened) == 1
+    fill(made(CompLLM), [BORGO], tmp_path)
+    compress(method, ALBA, BORGO)
+    assert len(opened) == 2
+    assert len([root for root in _stored._open if root.is_relative_to(tmp_path)]) == 1
+
+
+def test_a_damaged_store_of_another_setting_does_not_matter(tmp_path):
+    fill(made(CompLLM), [ALBA], tmp_path)
+    other = fill(made(CompLLM, rate=2), [ALBA], tmp_path)
+    (other.folder / "store.json").write_text("{")
+    compress(made(CompLLM, store=str(tmp_path)), ALBA)
+    with pytest.raises(StoreError, match="cannot be read"):
+        compress(made(CompLLM, rate=2, store=str(tmp_path)), ALBA)
+
+
+def test_a_store_of_another_rate_or_method_is_refused(tmp_path):
+    report = fill(made(CompLLM), [ALBA], tmp_path)
+    with pytest.raises(StoreMismatch, match="rate"):
+        compress(made(CompLLM, rate=2, store=str(tmp_path)), ALBA)
+    with pytest.raises(StoreMismatch, match="method"):
+        compress(made(ICAE, store=str(report.folder)), ALBA)
+    with pytest.raises(StoreError, match="ragzip index compress"):
+        compress(made(ICAE, store=str(tmp_path)), ALBA)
