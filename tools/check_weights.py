@@ -8,10 +8,12 @@ from pathlib import Path
 
 from ragzip.errors import ModelError
 from ragzip.models import shipped
+from ragzip.models.soft_folder import SOFT_ARCHITECTURES
 from ragzip.training.card import CARD, Card, check_card
 from ragzip.training.card_text import render
 
 MOST_BYTES = 60_000_000
+MOST_SOFT_BYTES = 40_000_000
 KINDS = (".safetensors", ".json", ".md")
 MACHINE = re.compile(r"(?<![\w.])/(home|root|work|tmp|mnt|Users)/\w")
 
@@ -34,10 +36,13 @@ def problems() -> list[str]:
             found += _folder(spec)
         elif spec.sha256:
             found.append(f"{spec.folder}: missing, though the table has its checksum")
-    files = [path for path in shipped.ROOT.rglob("*") if path.is_file()]
-    size = sum(path.stat().st_size for path in files)
-    if size > MOST_BYTES:
-        found.append(f"{shipped.ROOT}: {size:,} bytes, more than {MOST_BYTES:,}")
+    sizes = {False: 0, True: 0}
+    for path in shipped.ROOT.rglob("*"):
+        if path.is_file():
+            sizes[path.relative_to(shipped.ROOT).parts[0] in SOFT_ARCHITECTURES] += path.stat().st_size
+    for soft, most in ((False, MOST_BYTES), (True, MOST_SOFT_BYTES)):
+        if sizes[soft] > most:
+            found.append(f"{shipped.ROOT}: {sizes[soft]:,} bytes{' of soft compressors' * soft}, more than {most:,}")
     return found
 
 

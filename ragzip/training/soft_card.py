@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ragzip.models.shipped import SHIPPED
 from ragzip.registry import name_of
 from ragzip.training.card import Card, DataSource, Results, Role, Row, write_card
 from ragzip.training.cards import LICENCES, environment
@@ -67,7 +68,7 @@ def write_soft_card(
     for source in (*tellings, *askings):
         counts[source] = counts.get(source, 0) + 1
     read = f"It read about {outcome.tokens:,} tokens in training." if outcome.tokens else ""
-    metrics = tuple(outcome.untrained)
+    metrics = tuple(name for name in outcome.untrained if name != "other")
     nothing = dict.fromkeys(metrics)
     rows: list[tuple[str, Role, Mapping[str, float | None]]] = [
         (method, "trained", outcome.result.metrics),
@@ -75,6 +76,9 @@ def write_soft_card(
         ("no passages", "baseline", {**nothing, "answer": outcome.closed, "gain": 0.0}),
         ("the passages as text", "reference", {**nothing, "answer": outcome.text, "gain": 1.0}),
     ]
+    other = outcome.result.metrics.get("other")
+    if other is not None:
+        rows.insert(2, ("rows of other passages", "baseline", {**nothing, "answer": other}))
     held = f"{len(data.held_askings):,} questions and {len(data.held_tellings):,} texts that were held out of training"
     table = Results(
         held, metrics, tuple(Row(name, role, tuple(values.get(m) for m in metrics)) for name, role, values in rows)
@@ -82,7 +86,7 @@ def write_soft_card(
     return write_card(
         out,
         Card(
-            name=method,
+            name=next((spec.name for spec in SHIPPED.values() if spec.method == method), method),
             method=method,
             about=" ".join(filter(None, (_ABOUT[method], read, more))),
             licence=_LICENCE,

@@ -198,8 +198,8 @@ class _Run:
         Returns:
             ``gain``: how much of what the text adds to the log-likelihood of answers the rows add, 0 where it adds
             nothing; ``right``: share of the tokens of held-out texts that come first when they are told again from
-            rows; ``answer``: likelihood of an answer's token, geometric mean. With several rates those of the middle
-            one, and of each, ``gain@4``.
+            rows; ``answer``: likelihood of an answer's token, geometric mean; ``other``: the same with rows of other
+            passages, as a control. With several rates those of the middle one, and of each, ``gain@4``.
         """
         import torch
 
@@ -207,6 +207,7 @@ class _Run:
         metrics: dict[str, float] = {}
         gains, rights, answers = [], [], []
         helps = _mean(closed) - _mean(text)
+        middle = len(self.plan.eval_rates) // 2
         with torch.inference_mode():
             for rate in self.plan.eval_rates:
                 losses = self._answered(rate)
@@ -217,8 +218,9 @@ class _Run:
                 answers.append(math.exp(-_mean(losses)))
                 if len(self.plan.eval_rates) > 1:
                     metrics |= {f"gain@{rate}": gain, f"right@{rate}": right}
-        middle = len(gains) // 2
-        return {"gain": gains[middle], "right": rights[middle], "answer": answers[middle], **metrics}
+            strange = self._answered(self.plan.eval_rates[middle], strange=True)
+        found = {"gain": gains[middle], "right": rights[middle], "answer": answers[middle]}
+        return {**found, "other": math.exp(-_mean(strange)), **metrics}
 
     def floor(self) -> tuple[list[float], list[float]]:
         """Losses of held-out answers, per token, without passages and with them as text; read once."""
@@ -264,9 +266,13 @@ class _Run:
         telling = step < self.plan.telling * self.steps or not self.data.askings
         return telling and bool(self.data.tellings)
 
-    def _answered(self, rate: int) -> list[float]:
+    def _answered(self, rate: int, *, strange: bool = False) -> list[float]:
         held = self.data.held_askings
         shown = [self._held(number) for number in range(len(held))]
+        if strange:  # the same titles, with the rows of passages that were drawn from all
+            pool = [text for some in shown for _, text in some]
+            draw = random.Random(f"{self.seed} strange")  # noqa: S311 - no secret
+            shown = [[(title, draw.choice(pool)) for title, _ in some] for some in shown]
         counts = [self.writer.counts(passages, rate) for passages in shown]
         framed = [self.frames.asking(a, p, n) for a, p, n in zip(held, shown, counts, strict=True)]
         found = [0.0] * len(held)

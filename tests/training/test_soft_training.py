@@ -79,7 +79,9 @@ def test_the_card_says_what_was_reached(trained):
     assert card.method == trained.method
     assert card.steps == trained.trainer.steps
     (table,) = card.results
-    assert [row.role for row in table.rows] == ["trained", "untrained", "baseline", "reference"]
+    assert [row.role for row in table.rows] == ["trained", "untrained", "baseline", "baseline", "reference"]
+    assert "other" in trained.report.metrics
+    assert "about" in card.about
     assert make_trainer(trained.method, dict(card.config)) == trained.trainer
     assert {source.name for source in card.data} == {"squad"}
 
