@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ragzip.compressors._groups import shown
 from ragzip.compressors._relevance import titles_of
-from ragzip.compressors._stored import encode
+from ragzip.compressors._stored import encode, stored
 from ragzip.errors import ConfigError, ModelError
 from ragzip.indexes.soft_store import Setting, Unit
 from ragzip.models import Dtype, canonical, check_options, resolve
 from ragzip.models.identity import folder_fingerprint
+from ragzip.models.runtime import kept, state
 from ragzip.models.soft_folder import read_soft_config, space_of
+from ragzip.models.weights import weight_files
 from ragzip.protocols import Compressor
 from ragzip.types import Context, Passage, Query, SoftSegment, TextSegment, context_of
 
@@ -71,7 +73,7 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
             wanted.update(dict.fromkeys(k for s, k in zip(context.segments, of_context, strict=True) if shown(s)))
         if not wanted:
             return [Context(context.query, (), context.passages) for context in contexts]
-        pieces = self.units([text for text, _ in wanted], [title for _, title in wanted])
+        pieces = self._pieces(list(wanted))
         made = encode([unit for some in pieces for unit in some], self.compute, self.store, self.setting)
         check_rows(list(made.values()), self.model)
         found = {
@@ -91,6 +93,21 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
             for context, of_context in zip(contexts, keys, strict=True)
         ]
 
+    def _pieces(self, wanted: Sequence[tuple[str, str]]) -> list[list[Unit]]:
+        """The pieces of each text with its title; one that is stored whole is not looked at."""
+        whole = [self.whole(text, title) for text, title in wanted] if self.store else [None] * len(wanted)
+        known = stored([unit for unit in whole if unit is not None], self.store, self.setting)
+        left = [number for number, unit in enumerate(whole) if unit is None or unit not in known]
+        cut = iter(self.units([wanted[i][0] for i in left], [wanted[i][1] for i in left]) if left else [])
+        found: list[list[Unit]] = []
+        for unit in whole:
+            found.append([unit] if unit is not None and unit in known else next(cut))
+        return found
+
+    def whole(self, text: str, title: str) -> Unit | None:
+        """What a text would be stored under, were it one piece; None where that takes as long to say as its pieces."""
+        return None
+
     def compress_passages(self, passages: Sequence[Passage]) -> Sequence[SoftSegment]:
         """One segment a passage, as for any question; without rows where it has no text."""
         import torch
@@ -108,15 +125,21 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
 def setting_of(model: str, architecture: str, *, rate: int = 0, columns: int = 0) -> Setting:
     """What rows of a folder of weights are made with; as wide as the generator's embeddings, unless told otherwise."""
     folder = resolve(model)
-    config = read_soft_config(folder, architecture)
-    return Setting(
-        method=architecture,
-        model=model,
-        fingerprint=folder_fingerprint(folder),
-        space=canonical(str(config["base"])),
-        rate=rate,
-        columns=columns or int(config["dimensions"]),
-    )
+    files = state(*weight_files(folder), folder / "config.json")
+
+    def read() -> Setting:
+        config = read_soft_config(folder, architecture)
+        return Setting(
+            method=architecture,
+            model=model,
+            fingerprint=folder_fingerprint(folder),
+            space=canonical(str(config["base"])),
+            rate=rate,
+            columns=columns or int(config["dimensions"]),
+        )
+
+    setting: Setting = kept(("soft setting", model, architecture, rate, columns, *files), read)
+    return setting
 
 
 def check_rows(rows: Sequence[Tensor], model: str) -> Sequence[Tensor]:

@@ -101,6 +101,15 @@ def encode(
     return found
 
 
+def stored(units: Sequence[Unit], place: str, setting: Callable[[], Setting]) -> set[Unit]:
+    """Those of the pieces that a store holds; none where there is no store.
+
+    Raises:
+        StoreMismatch: The store was made with something else.
+    """
+    return set(_opened(place, setting()).get(units)) if units and place else set()
+
+
 def fill(
     method: Storable,
     passages: Iterable[Passage],

@@ -26,6 +26,7 @@ PROVENCE = "provence-minilm-l6"
 LLMLINGUA2 = "llmlingua2-minilm-l6"
 RECOMP_EXTRACTIVE = "recomp-extractive-minilm-l6"
 RECOMP_ABSTRACTIVE = "recomp-abstractive-smollm2"
+XRAG = "xrag-minilm-smollm2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,13 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 licence="CC-BY-SA-4.0",
                 sha256="375d56c93e36b50d18e06fb751210850a006ac5cd58ead1bb31c832b05c91eda",
                 weights="adapter_model.safetensors",
+            ),
+            ShippedSpec(
+                name=XRAG,
+                method="xrag",
+                base=GENERATOR,
+                licence="CC-BY-SA-4.0",
+                sha256="67fe3569ba6da798da92506889181d6a2d592cc6eb8985767e3277fe7ef75e6c",
             ),
         )
     }

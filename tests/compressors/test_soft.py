@@ -12,6 +12,7 @@ from hypothesis import given, settings
 
 from ragzip import config
 from ragzip.compressors.comp_llm import CompLLM
+from ragzip.compressors.icae import ICAE
 from ragzip.compressors.refrag import REFRAG
 from ragzip.compressors.sentence_filter import SentenceFilter
 from ragzip.compressors.text_then_soft import TextThenSoft
@@ -181,7 +182,7 @@ def test_many_passages_are_counted_a_few_times_only(monkeypatch):
     assert len(calls) < 40
 
 
-@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
+@pytest.mark.parametrize("cls", [CompLLM, ICAE, REFRAG])
 def test_a_model_must_be_named(cls):
     with pytest.raises(ConfigError, match="model"):
         cls()

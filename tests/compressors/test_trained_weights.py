@@ -12,6 +12,7 @@ from ragzip.compressors.llmlingua2 import LLMLingua2
 from ragzip.compressors.provence import Provence, means
 from ragzip.compressors.recomp_abstractive import RecompAbstractive
 from ragzip.compressors.recomp_extractive import RecompExtractive
+from ragzip.compressors.xrag import XRAG
 from ragzip.indexes.looks import Read, judge
 from ragzip.models import default_counter
 from ragzip.models.shipped import SHIPPED
@@ -29,6 +30,7 @@ READING = {
     "llmlingua2": LLMLingua2,
     "llmlingua2-limits": lambda: LLMLingua2(threshold=0.2, keep=0.7, budget=40, force_keep=("numbers",)),
     "recomp_extractive": RecompExtractive,
+    "xrag": lambda: XRAG(dtype="fp32"),
     "recomp_extractive-limits": lambda: RecompExtractive(keep=0.5, budget=40, force_keep=("negations",)),
 }
 _LONG_INPUT = {"test_takes_empty_odd_and_very_long_input", "test_works_from_two_threads"}
