@@ -158,11 +158,11 @@ def run(part: str) -> dict[str, Any]:
     return results
 
 
-def _pairs(run: Any, pairs: Any) -> list[dict[str, Any]]:
+def _pairs(run: Any, pairs: Any, metrics: Any = ("f1", "sentence_f1")) -> list[dict[str, Any]]:
     """Rows against rows, question by question, by F1 and by supporting sentences; corrected by Holm over all."""
     from ragzip.evaluation.statistics import holm, paired
 
-    wanted = [(one, other, m) for one, other in pairs for m in ("f1", "sentence_f1") if m in run.metrics[one]]
+    wanted = [(one, other, m) for one, other in pairs for m in metrics if m in run.metrics[one]]
     tests = [paired(run.values(one, m), run.values(other, m), seed=SEED) for one, other, m in wanted]
     corrected = holm([test.p for test in tests])
     return [

@@ -163,7 +163,7 @@ def _evaluated(part: str, rows: dict[str, Any], given: dict[str, Any], pairs: An
                 for row, values in found.summary["comparisons"].items()
             },
             "failed": found.summary["failed"],
-            "pairs": _pairs(found, pairs),
+            "pairs": _pairs(found, pairs, ("f1",)),
         }
     return results
 
