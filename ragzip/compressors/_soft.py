@@ -79,7 +79,7 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
         found = {
             key: torch.cat([made[unit] for unit in some]) for key, some in zip(wanted, pieces, strict=True) if some
         }
-        space = self.space
+        space = self.setting().space
         return [
             Context(
                 context.query,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _MANIFEST = "store.json"
 _open: dict[Path, tuple[tuple[str, int, int], SoftStore]] = {}
+_roots: dict[tuple[str, Setting], Path] = {}
 _guard = threading.Lock()
 _TOGETHER = 64  # passages that are compressed together
 _COMMIT_ROWS = 65_536  # rows of a shard: 75 MB in half precision with 576 columns
@@ -196,12 +197,19 @@ class _Work:
 
 def _opened(place: str, setting: Setting) -> SoftStore:
     """The store, opened once for each of its states; an older state is forgotten."""
+    root = _roots.get((place, setting))
+    if root is not None and (root / _MANIFEST).is_file():
+        (at,) = state(root / _MANIFEST)
+        known = _open.get(root)
+        if known is not None and known[0] == at:
+            return known[1]
     root = find_store(place, setting)
     (at,) = state(root / _MANIFEST)
     with _guard:
         known = _open.get(root)
         if known is None or known[0] != at:
             known = _open[root] = (at, SoftStore(root))
+        _roots[place, setting] = root
     return known[1]
 
 
