@@ -145,7 +145,8 @@ class Filling:
     def __init__(self, root: Path, setting: Setting, precision: Precision = "float16") -> None:
         if precision not in get_args(Precision):
             raise ConfigError("precision", f"must be float16 or int8, not {precision!r}")
-        self.root, self.setting, self.precision = root, setting, precision
+        self.root, self.setting = root, setting
+        self.precision: Precision = precision
         self.present: SoftStore | None = None
         if (root / MANIFEST).is_file():
             self.present = SoftStore(root)

@@ -177,7 +177,7 @@ def _attend(
     """Attention as usual; the layer's cache is looked at where it read more than one position."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     out = ALL_ATTENTION_FUNCTIONS.get_interface(usual, eager)(module, query, key, value, attention_mask, **options)
     session = _active.get(id(module.config))
     if session is not None and query.shape[2] > 1:

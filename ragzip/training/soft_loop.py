@@ -167,10 +167,10 @@ class _Run:
             rows = iter(self.writer.rows(flat, rate))
             given = [[next(rows) for _ in shown[i]] for i in batch]
             with self.writer.frozen():
-                taught: Sequence[Any] = [None] * len(batch)
+                taught: list[Any] = [None for _ in batch]
                 if plan.kl or hidden:
                     with torch.no_grad():
-                        taught = self.ask.read([teach[i] for i in batch], [[] for _ in batch], hidden=hidden)
+                        taught = list(self.ask.read([teach[i] for i in batch], [[] for _ in batch], hidden=hidden))
                 read = self.ask.read([framed[i] for i in batch], given, hidden=hidden)
             parts = []
             for i, (logits, layers), teacher in zip(batch, read, taught, strict=True):

@@ -128,7 +128,7 @@ class Reader:
         import torch
         from transformers import DynamicCache
 
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         with torch.no_grad():
             ids = torch.tensor([self._prefix], device=self._lm.device)
             self._lm.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
