@@ -21,7 +21,7 @@ from ragzip.testing.strategies import contexts
 from ragzip.text import merge
 from ragzip.tokens import TokenCounter
 from ragzip.types import Passage, Query, Status, context_of
-from tests.matrix import COMPRESSORS, bpe_counter
+from tests.matrix import COMPRESSORS, SOFT, bpe_counter
 
 WORDS = TokenCounter(count_words)
 kinds = st.lists(st.sampled_from(FORCES), unique=True).map(tuple)
@@ -202,7 +202,7 @@ def test_a_stronger_share_is_not_spent_on_others():
 
 
 METHODS = sorted(
-    set(COMPRESSORS) - {"identity", "truncate", "top_k", "dedupe", "reorder", "budget", "stack", "structured"}
+    set(COMPRESSORS) - {"identity", "truncate", "top_k", "dedupe", "reorder", "budget", "stack", "structured", *SOFT}
 )
 
 

@@ -30,9 +30,9 @@ READING = {
     "llmlingua2": LLMLingua2,
     "llmlingua2-limits": lambda: LLMLingua2(threshold=0.2, keep=0.7, budget=40, force_keep=("numbers",)),
     "recomp_extractive": RecompExtractive,
-    "xrag": lambda: XRAG(dtype="fp32"),
     "recomp_extractive-limits": lambda: RecompExtractive(keep=0.5, budget=40, force_keep=("negations",)),
 }
+WRITING_ROWS = {"xrag": lambda: XRAG(dtype="fp32")}
 _LONG_INPUT = {"test_takes_empty_odd_and_very_long_input", "test_works_from_two_threads"}
 SHORT = [law for law in LAWS if law not in _LONG_INPUT]
 
@@ -89,12 +89,12 @@ def test_all_weights_of_the_table_are_here():
 @pytest.mark.parametrize(
     ("law", "name"),
     [
-        *((law, name) for name in READING for law in SHORT),
-        *((law, name) for name in READING if "-" not in name for law in sorted(_LONG_INPUT)),
+        *((law, name) for name in (*READING, *WRITING_ROWS) for law in SHORT),
+        *((law, name) for name in (*READING, *WRITING_ROWS) if "-" not in name for law in sorted(_LONG_INPUT)),
     ],
 )
 def test_law(law, name):
-    law_of(READING[name], law)()
+    law_of({**READING, **WRITING_ROWS}[name], law)()
 
 
 @pytest.mark.parametrize("law", SHORT)  # long input is minutes of writing: see the test of a long passage below

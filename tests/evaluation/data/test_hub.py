@@ -1,5 +1,6 @@
 """The hub's form, through local folders: nothing is downloaded, and the user's cache stays as it is."""
 
+import importlib
 import json
 import sys
 
@@ -199,6 +200,13 @@ class Library:
         return self.rows
 
 
+@pytest.fixture
+def errors_of_the_library():
+    """The library's own errors, which are caught whatever stands in for it; loaded before anything does."""
+    importlib.import_module("datasets.exceptions")
+
+
+@pytest.mark.usefixtures("errors_of_the_library")
 def test_what_the_library_is_asked_for(monkeypatch):
     library = Library([SQUAD])
     monkeypatch.setitem(sys.modules, "datasets", library)
@@ -207,6 +215,7 @@ def test_what_the_library_is_asked_for(monkeypatch):
     assert (found.name, found.source) == ("some/thing:small", "hf:some/thing:small:test")
 
 
+@pytest.mark.usefixtures("errors_of_the_library")
 def test_a_hub_that_cannot_be_reached(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", Library(error=ConnectionError("no way\n  at all")))
     with pytest.raises(UsageError) as caught:
