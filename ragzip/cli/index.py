@@ -185,7 +185,9 @@ def info(
 def compress_(
     index: Annotated[Path, typer.Argument(help="The index's folder.")],
     with_: Annotated[str, typer.Option("--with", help="Soft compressor: xrag, comp_llm, icae or refrag.")],
-    model: Annotated[str, typer.Option("--model", help="Its weights.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="Its weights; default: those of ragzip, if it has any.")
+    ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="An option of it, as rate=4.")] = None,
     precision: Annotated[str, typer.Option("--precision", help="float16 or int8.")] = "float16",
     most_bytes: Annotated[

@@ -12,7 +12,14 @@ from ragzip.errors import UsageError
 
 
 def fill_store(
-    index: Path, method: str, model: str, options: list[str], precision: str, most_bytes: int | None, *, as_json: bool
+    index: Path,
+    method: str,
+    model: str | None,
+    options: list[str],
+    precision: str,
+    most_bytes: int | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Fills the store of an index, or goes on with it, and says what came of it.
 
@@ -27,7 +34,7 @@ def fill_store(
     from ragzip.errors import ConfigError
     from ragzip.indexes import Index
 
-    values: dict[str, Any] = {"type": method, "model": model}
+    values: dict[str, Any] = {"type": method, **({"model": model} if model else {})}
     for option in options:
         key, sign, value = option.partition("=")
         if not sign or not key:
