@@ -22,7 +22,7 @@ class Seen:
         keys: ``[key heads, n, width]``.
         values: ``[key heads, n, width]``.
         scaling: Of the products of queries and keys.
-        sentences: ``[n]``: for each position the number of the sentence it belongs to, never falling.
+        sentences: Gives ``[n]``: for each position the number of the sentence it belongs to, never falling.
         unrotated: Gives queries as they were before their positions were put in, ``[heads, n, width]``, and for later
             positions the cosines and sines by which they would be, ``[m, width]`` each; None where the model has no
             rotary embedding.
@@ -33,7 +33,7 @@ class Seen:
     keys: Tensor
     values: Tensor
     scaling: float
-    sentences: Tensor
+    sentences: Callable[[], Tensor]
     unrotated: Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]] | None = None
 
     @property

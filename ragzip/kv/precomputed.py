@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ragzip.errors import ConfigError, GenerationError, ModelError, StoreDamaged
 from ragzip.indexes.files import guarded, new_file
 from ragzip.models.chat import EncodedPrompt, encode_prompt
+from ragzip.models.identity import folder_fingerprint
 from ragzip.protocols import KVCompression
 from ragzip.types import Message, Segment, SoftSegment, TextSegment
 
@@ -57,7 +58,7 @@ class PrecomputedKV(KVCompression):
             number: Which prompt of its batch, for error messages.
 
         Raises:
-            GenerationError: The prompt has soft segments, or none of its turns has text as a segment.
+            GenerationError: The prompt has soft segments.
             ModelError: The model has no rotary embedding of the usual kind.
         """
         import torch
@@ -70,9 +71,10 @@ class PrecomputedKV(KVCompression):
         if not passages:
             return EncodedPrompt((ids,)), cache
         with torch.inference_mode():
-            pieces, place = [self._read(lm, [], first)] if first else [], len(first)
+            model = f"{folder_fingerprint(lm.folder)} {lm.dtype}"
+            pieces, place = [self._read(lm, model, [], first)] if first else [], len(first)
             for passage in passages:
-                found = self._read(lm, first, passage)
+                found = self._read(lm, model, first, passage)
                 pieces.append(turned(lm, found, place - len(first)))
                 place += len(passage)
             whole = torch.cat(pieces, dim=-2).to(device=lm.device, dtype=lm.model.dtype)
@@ -80,9 +82,9 @@ class PrecomputedKV(KVCompression):
             cache.update(whole[layer, 0][None], whole[layer, 1][None], layer)
         return EncodedPrompt((ids,)), cache
 
-    def _read(self, lm: CausalLM, before: list[int], ids: list[int]) -> Tensor:
+    def _read(self, lm: CausalLM, model: str, before: list[int], ids: list[int]) -> Tensor:
         """Keys and values of tokens behind others: ``[layers, 2, key heads, n, width]``; from where they are kept."""
-        key = _key(lm, before, ids)
+        key = hashlib.sha256(f"{model} {before} {ids}".encode()).hexdigest()
         with _lock:
             if key in _held:
                 _held.move_to_end(key)
@@ -207,10 +209,3 @@ def _compute(lm: CausalLM, before: list[int], ids: list[int]) -> Tensor:
         lm.model.base_model(input_ids=tokens, past_key_values=cache, use_cache=True)
     layers = [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]
     return torch.stack(layers)[..., len(before) :, :].cpu().clone()
-
-
-def _key(lm: CausalLM, before: list[int], ids: list[int]) -> str:
-    from ragzip.models.identity import folder_fingerprint
-
-    told = f"{folder_fingerprint(lm.folder)} {lm.dtype} {before} {ids}"
-    return hashlib.sha256(told.encode()).hexdigest()

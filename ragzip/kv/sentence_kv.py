@@ -35,7 +35,7 @@ class SentenceKV(Eviction):
         import torch
 
         first = max(seen.length - self.window, 0)
-        numbers = torch.unique_consecutive(seen.sentences, return_inverse=True)[1]
+        numbers = torch.unique_consecutive(seen.sentences(), return_inverse=True)[1]
         count = int(numbers.max()) + 1
         sizes = torch.bincount(numbers, minlength=count).float()
         sums = torch.zeros(seen.keys.shape[0], count, seen.keys.shape[2], device=numbers.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import ModelError
@@ -32,7 +32,7 @@ class KVSession:
     Args:
         lm: The model; its lock is held while the session is open.
         prompt: What is read.
-        methods: Evictions and packing.
+        methods: One eviction and one packing at most.
 
     Attributes:
         cache: What the model is given.
@@ -44,12 +44,12 @@ class KVSession:
         from transformers.cache_utils import Cache, DynamicCache
 
         self._lm, self._length = lm, prompt.length
-        self._evictions = [method for method in methods if isinstance(method, Eviction)]
+        self._prompt = prompt
+        self._eviction = next((method for method in methods if isinstance(method, Eviction)), None)
         bits = [method.bits for method in methods if isinstance(method, QuantizedKV)]
         count = int(lm.model.config.get_text_config(decoder=True).num_hidden_layers)
         self.cache: Any = Cache(layers=[packed_layer(bits[0]) for _ in range(count)]) if bits else DynamicCache()
         self._quantized = bool(bits)
-        self._sentences = sentence_numbers(lm, prompt) if self._evictions else None
         self._layers = count
         self._seen = 0
         self.bytes = self.full_bytes = 0
@@ -89,28 +89,24 @@ class KVSession:
 
     def see(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> None:
         """Called by a layer that read the prompt: evicts, then packs."""
-        import torch
-
         held = self.cache.layers[layer]
         self._seen += 1
         self.full_bytes += sum(t.numel() * t.element_size() for t in (key, value))
         queries, keys, values = query[0], key[0], value[0]
-        for method in self._evictions:
-            numbers = self._sentences
-            if numbers is None or len(numbers) != keys.shape[1]:  # a second eviction: sentences are no longer whole
-                numbers = torch.arange(keys.shape[1])
-            seen = Seen(layer, queries, keys, values, scaling, numbers.to(keys.device), self._unrotated())
-            places = method.kept(seen)
-            if places is None:
-                continue
-            if len(self._evictions) > 1:
-                raise ModelError("a cache is evicted from once", hint="Leave one eviction in kv.")
+        seen = Seen(layer, queries, keys, values, scaling, lambda: self._sentences.to(keys.device), self._unrotated())
+        places = None if self._eviction is None else self._eviction.kept(seen)
+        if places is not None:
             at = places[..., None].expand(-1, -1, keys.shape[-1])
             keys, values = keys.gather(1, at), values.gather(1, at[..., : values.shape[-1]])
             held.keys, held.values = keys[None].contiguous(), values[None].contiguous()
         if self._quantized:
             held.seal()
         self.bytes += bytes_of(held)
+
+    @cached_property
+    def _sentences(self) -> Tensor:
+        """Found once for all layers, and only where a method asks."""
+        return sentence_numbers(self._lm, self._prompt)
 
     def _unrotated(self) -> Any:
         rotary = getattr(self._lm.model.base_model, "rotary_emb", None)

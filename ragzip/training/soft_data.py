@@ -60,7 +60,10 @@ class Asking:
 
 @dataclass(frozen=True)
 class SoftData:
-    """What is trained on, and what is held out from it; no text of the one is in the other.
+    """What is trained on, and what is held out from it.
+
+    Questions whose passages help a held-out one are left out, see ``hold_out``; held-out texts are other pieces of the
+    same documents, and one of a document that stands in two sets may be seen.
 
     Attributes:
         tellings: To train on.

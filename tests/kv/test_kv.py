@@ -46,7 +46,7 @@ def seen_of(length, *, heads=4, key_heads=2, width=8, seed=0, sentences=None):
     def as_they_are(given_queries, future):
         return given_queries, torch.ones(future, width), torch.zeros(future, width)
 
-    return Seen(0, queries, keys, values, width**-0.5, numbers, as_they_are)
+    return Seen(0, queries, keys, values, width**-0.5, lambda: numbers, as_they_are)
 
 
 # Which positions stay.
@@ -138,7 +138,7 @@ def test_expected_attention_foresees_gaussian_queries():
     def plain(given_queries, future):
         return given_queries, torch.ones(future, width), torch.zeros(future, width)
 
-    seen = Seen(0, queries, keys, torch.ones_like(keys), width**-0.5, torch.zeros(20_000), plain)
+    seen = Seen(0, queries, keys, torch.ones_like(keys), width**-0.5, lambda: torch.zeros(20_000), plain)
     found = ExpectedAttention(by_values=False, sinks=0).scores(seen)[0, :12]
     real = torch.exp(queries @ keys[0, :12].T * seen.scaling).mean(1)
     real = (real / real.sum(1, keepdim=True)).mean(0)

@@ -44,7 +44,7 @@ def test_the_same_positions_are_kept(tiny_lm_path, monkeypatch):
             return places
 
         session = KVSession(lm, EncodedPrompt((ids,)), (method,))
-        monkeypatch.setattr(session, "_evictions", [type("Noted", (), {"kept": staticmethod(note)})()])
+        monkeypatch.setattr(session, "_eviction", type("Noted", (), {"kept": staticmethod(note)})())
         with session.open(), torch.inference_mode():
             lm.model(input_ids=torch.tensor([ids]), past_key_values=session.cache, use_cache=True)
         assert ours == theirs[name], name
