@@ -27,6 +27,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
     "retriever": {
         "dense": "ragzip.retrievers.dense:Dense",
         "bm25": "ragzip.retrievers.bm25:BM25",
+        "graph": "ragzip.retrievers.graph:Graph",
         "fusion": "ragzip.retrievers.fusion:Fusion",
         "rerank": "ragzip.retrievers.rerank:Rerank",
         "multi_vector": "ragzip.retrievers.multi_vector:MultiVector",

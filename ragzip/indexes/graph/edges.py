@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ragzip.indexes.graph.mentions import Found, Phrasebook, Stream, names, rare_candidates
+from ragzip.indexes.graph.mentions import Found, Phrasebook, Stream, names, rare_candidates, together
 from ragzip.indexes.graph.rows import stream
 from ragzip.indexes.graph.tensors import Arrays
 from ragzip.indexes.graph.words import phrase
@@ -49,9 +49,8 @@ class _Edges:
 
     def rows(self, nodes: int) -> Arrays:
         """Compressed sparse rows, by source, kind, target."""
-        sources, targets, kinds, weights = (
-            np.concatenate(columns) for columns in (self.sources, self.targets, self.kinds, self.weights)
-        )
+        sources, targets = np.concatenate(self.sources), np.concatenate(self.targets)
+        kinds, weights = np.concatenate(self.kinds), np.concatenate(self.weights)
         real = (weights > 0) & (sources != targets)
         sources, targets, kinds, weights = sources[real], targets[real], kinds[real], weights[real]
         order = np.lexsort((-weights, targets, kinds, sources))
@@ -97,12 +96,12 @@ def assemble(
         named.append(names(text))
         termed.append(first.rare(text, rare_in))
     owned = _distinct(np.concatenate([np.empty(0, np.int64), *first.title_owners]), _joined(first.titles))
-    mentions = _mentions(_together(mentioned), owned, most_passages)
-    known = _together(named)
+    mentions = _mentions(together(mentioned), owned, most_passages)
+    known = together(named)
     strong = np.unique(known.keys[known.sure])
     known = _only(known, np.isin(known.keys, strong) & ~titles.at(known.keys)[1])
     name_pairs = _frequent(_distinct(known.owners, known.keys), 2, most_passages)
-    terms = _together(termed)
+    terms = together(termed)
     terms = _only(terms, ~titles.at(terms.keys)[1] & ~np.isin(terms.keys, name_pairs[1]))
     term_pairs = _frequent(_distinct(terms.owners, terms.keys), 2, rare_in)
     about = _joined(first.triples).reshape(-1, 2)
@@ -138,28 +137,27 @@ class _First:
         self.triple_owners: list[NDArray[np.int64]] = []
         self._near: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
         self._links: list[tuple[NDArray[np.int64], NDArray[np.uint64]]] = []
-        self._sources = np.zeros(passages, np.uint64)
+        self._sources: NDArray[np.uint64] = np.zeros(passages, np.uint64)
         self._standing = np.zeros(_BUCKETS, np.int32)  # in how many passages the words of a bucket stand
 
     def take(self, arrays: Arrays, alive: NDArray[np.int64]) -> None:
         positions = _positions(arrays["rows"], alive)
         live = positions >= 0
         self._sources[positions[live]] = arrays["sources"][live]
-        for owner, name, owners, values in (
+        for owner, name, whose, values in (
             ("title_rows", "titles", self.title_owners, self.titles),
             ("triple_rows", "triples", self.triple_owners, self.triples),
         ):
-            whose = _positions(arrays[owner], alive)
-            owners.append(whose[whose >= 0])
-            values.append(arrays[name][whose >= 0])
-        whose = _positions(arrays["link_rows"], alive)
-        self._links.append((whose[whose >= 0], arrays["links"][whose >= 0]))
+            at = _positions(arrays[owner], alive)
+            whose.append(at[at >= 0])
+            values.append(arrays[name][at >= 0])
+        at = _positions(arrays["link_rows"], alive)
+        self._links.append((at[at >= 0], arrays["links"][at >= 0]))
         near = _positions(arrays["near"], alive)
         at = np.broadcast_to(positions[:, None], near.shape)
         real = (near >= 0) & (at >= 0)
         self._near.append((at[real], near[real], arrays["cosines"][real].astype(np.float32)))
-        owners, words = _words(stream(arrays, positions))
-        del owners
+        _, words = _words(stream(arrays, positions))
         self._standing += np.bincount(words & np.uint32(_BUCKETS - 1), minlength=_BUCKETS).astype(np.int32)
 
     def rare(self, text: Stream, rare_in: int) -> Found:
@@ -177,8 +175,11 @@ class _First:
         positions = np.arange(self.passages)
         follows = np.flatnonzero(self._sources[1:] == self._sources[:-1])
         edges.both(NEXT, positions[follows], positions[follows + 1])
-        sources, inverse, counts = np.unique(self._sources, return_inverse=True, return_counts=True)
-        linking, targets = (np.concatenate(column) for column in zip(*self._links, strict=True))
+        sources = np.unique(self._sources)
+        inverse = np.searchsorted(sources, self._sources)
+        counts = np.bincount(inverse)
+        linking = np.concatenate([one for one, _ in self._links])
+        targets = np.concatenate([one for _, one in self._links])
         book = Phrasebook(sources)
         where, known = book.at(targets)
         linking, where = linking[known], where[known]
@@ -210,12 +211,8 @@ def _joined(parts: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
     return np.concatenate([part.ravel() for part in parts]) if parts else np.empty(0, np.uint64)
 
 
-def _together(parts: list[Found]) -> Found:
-    return Found(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-
-
 def _only(found: Found, keep: NDArray[np.bool_]) -> Found:
-    return Found(*(column[keep] for column in found))
+    return Found(found.owners[keep], found.keys[keep], found.sure[keep])
 
 
 def _distinct(owners: NDArray[np.int64], keys: NDArray[np.uint64]) -> _Pairs:

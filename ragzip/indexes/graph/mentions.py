@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +41,15 @@ class Found(NamedTuple):
     sure: NDArray[np.bool_]
 
 
+def together(parts: Sequence[Found]) -> Found:
+    """One after the other."""
+    return Found(
+        np.concatenate([np.empty(0, np.int64), *(part.owners for part in parts)]),
+        np.concatenate([np.empty(0, np.uint64), *(part.keys for part in parts)]),
+        np.concatenate([np.empty(0, bool), *(part.sure for part in parts)]),
+    )
+
+
 class Phrasebook:
     """Finds known phrases.
 
@@ -55,10 +64,7 @@ class Phrasebook:
 
     def find(self, stream: Stream) -> Found:
         """Every phrase that is no part of a longer one that is known, too."""
-        parts = [Found(*found) for found in self._places(stream)]
-        if not parts:
-            return Found(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, bool))
-        return Found(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+        return together([Found(*found) for found in self._places(stream)])
 
     def at(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Where these keys are among its own, and whether they are."""
@@ -104,7 +110,7 @@ def names(stream: Stream) -> Found:
     goes_on[1:] = inside[1:] & inside[:-1] & (flags[1:] & JOINED > 0) & (owners[1:] == owners[:-1])
     starts = np.flatnonzero(inside & ~goes_on)
     if len(starts) == 0:
-        return Found(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, bool))
+        return together(())
     places = np.arange(len(flags))
     firsts = np.minimum.reduceat(np.where(capital, places, len(flags)), starts)
     ends = np.append(starts[1:], len(flags))
@@ -128,4 +134,5 @@ def names(stream: Stream) -> Found:
 
 def rare_candidates(stream: Stream) -> NDArray[np.bool_]:
     """Which words may be rare terms: long enough, no numbers."""
-    return stream.flags & (NUMBER | SHORT) == 0
+    found: NDArray[np.bool_] = stream.flags & (NUMBER | SHORT) == 0
+    return found

@@ -47,17 +47,15 @@ def placed(vectors: Vectors, alive: NDArray[np.int64], before: Cells | None) -> 
     """
     count = len(vectors)
     if before is None or count > 2 * before.trained:
-        centroids, known = _centroids(vectors, alive), np.empty(0, np.int32)
-        trained = count
-    else:
-        centroids, known, trained = before.centroids, before.of, before.trained
+        before = Cells(_centroids(vectors, alive), np.empty(0, np.int32), count)
+    centroids, known = before.centroids, before.of
     of = np.full(count, -1, np.int32)
     of[: len(known)] = known
     new = alive[np.searchsorted(alive, len(known)) :]
     for start in range(0, len(new), _BLOCK):
         part = new[start : start + _BLOCK]
         of[part] = np.argmax(vectors.take(part) @ centroids.T, axis=1) if len(centroids) > 1 else 0
-    return Cells(centroids, of, trained)
+    return Cells(centroids, of, before.trained)
 
 
 def _centroids(vectors: Vectors, alive: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -69,8 +67,7 @@ def _centroids(vectors: Vectors, alive: NDArray[np.int64]) -> NDArray[np.float32
     sample = alive[np.linspace(0, len(alive) - 1, num=min(len(alive), count * _TRAIN)).astype(np.int64)]
     means = faiss.Kmeans(vectors.dimensions, count, niter=_ROUNDS, seed=0, spherical=True, max_points_per_centroid=256)
     means.train(vectors.take(sample))
-    found: NDArray[np.float32] = means.centroids
-    return found
+    return np.asarray(means.centroids, np.float32)
 
 
 def nearest(

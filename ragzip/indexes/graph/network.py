@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,10 @@ from ragzip.indexes.graph import tensors
 from ragzip.indexes.graph.edges import KINDS
 from ragzip.indexes.graph.mentions import Phrasebook, Stream
 from ragzip.indexes.graph.words import words
+
+if TYPE_CHECKING:
+    from ragzip.indexes.index import Index
+    from ragzip.indexes.manifest import PartEntry
 
 _MOST_SHARES = 8
 
@@ -88,3 +93,8 @@ class Network:
         """How many edges there are of each kind, both directions counted."""
         numbers = np.bincount(self._kinds, minlength=len(KINDS))
         return {kind: int(number) for kind, number in zip(KINDS, numbers, strict=True)}
+
+
+def open_network(index: Index, entry: PartEntry) -> Network:
+    """For ``Index.opened``."""
+    return Network(index.path, (entry.whole or ())[0], len(index))

@@ -66,4 +66,5 @@ def _spread(
     starts = indptr[active]
     counts = indptr[active + 1] - starts
     edges = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
-    return np.bincount(indices[edges], np.repeat(mass, counts) * steps[edges], minlength=len(indptr) - 1)
+    carried = np.repeat(mass, counts) * steps[edges]
+    return np.bincount(indices[edges], carried, minlength=len(indptr) - 1).astype(np.float64, copy=False)

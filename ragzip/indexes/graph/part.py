@@ -25,6 +25,8 @@ ROWS = 16_384
 
 MOST_FILES = 64
 _SMALL = 4096
+TRIPLES = "triples_until"
+"""Among the settings: the first row that no language model has read."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,10 @@ class GraphPart:
     def compact(self, index: Index, entry: PartEntry, rows: NDArray[np.int64], folder: str) -> PartEntry:
         """The files under the new numbers."""
         files = _renumbered(index.path, entry.files, rows, folder)
-        return dataclasses.replace(entry, rows=len(rows), files=files, whole=None)
+        settings = dict(entry.settings)
+        if TRIPLES in settings:
+            settings[TRIPLES] = int(np.searchsorted(rows, settings[TRIPLES]))
+        return dataclasses.replace(entry, rows=len(rows), settings=settings, files=files, whole=None)
 
     def _joined(self, root: Path, files: tuple[FileEntry, ...], folder: str) -> tuple[FileEntry, ...]:
         if len(files) <= MOST_FILES:
@@ -100,9 +105,7 @@ class GraphPart:
         return (*files[:first], tensors.write(root, f"{folder}/rows.safetensors", made))
 
 
-def _renumbered(
-    root: Path, files: Sequence[FileEntry], kept: NDArray[np.int64], folder: str
-) -> tuple[FileEntry, ...]:
+def _renumbered(root: Path, files: Sequence[FileEntry], kept: NDArray[np.int64], folder: str) -> tuple[FileEntry, ...]:
     cells = rows.cells(root, files)
     made: list[FileEntry] = []
     for number, arrays in enumerate(rows.read_all(root, files)):

@@ -1,7 +1,7 @@
 """Text to a stream of hashed words, each with what its surroundings say: is it capitalised, does a name go on in it.
 
 Names are found without a model, by capitals; scripts without capitals still have titles and rare words. A phrase of
-several words is one number of 64 bits, which the same words give wherever they stand: in a title, a passage, a question.
+several words is one number of 64 bits, the same wherever they stand: in a title, a passage, a question.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ name ("of"); too short for a rare term."""
 MOST_WORDS = 8
 """Of a phrase."""
 
-_LINKS = frozenset("of the and de la le du des di da do dos del della von van der den zu y e al el bin ibn".split())
+_LINKS = {
+    *("of", "the", "and", "de", "la", "le", "du", "des", "di", "da", "do", "dos", "del", "della"),
+    *("von", "van", "der", "den", "zu", "y", "e", "al", "el", "bin", "ibn"),
+}
 _JOINING = re.compile(r"[ \t]*[-‐-―'’&·.]?[ \t]*|[ \t]*\n?[ \t]*")
 _SHORTENED = re.compile(r"\.[ \t]*")
 _ENDING = re.compile(r"[.!?:;。！？]|\n")
