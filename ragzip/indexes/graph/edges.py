@@ -175,15 +175,12 @@ class _First:
         positions = np.arange(self.passages)
         follows = np.flatnonzero(self._sources[1:] == self._sources[:-1])
         edges.both(NEXT, positions[follows], positions[follows + 1])
-        sources = np.unique(self._sources)
-        inverse = np.searchsorted(sources, self._sources)
-        counts = np.bincount(inverse)
+        book = Phrasebook(np.unique(self._sources))
+        inverse, _ = book.at(self._sources)
         linking = np.concatenate([one for one, _ in self._links])
-        targets = np.concatenate([one for _, one in self._links])
-        book = Phrasebook(sources)
-        where, known = book.at(targets)
+        where, known = book.at(np.concatenate([one for _, one in self._links]))
         linking, where = linking[known], where[known]
-        wanted = counts > 1
+        wanted = np.bincount(inverse) > 1
         wanted[where] = True
         number = np.cumsum(wanted) - 1
         members = np.flatnonzero(wanted[inverse])

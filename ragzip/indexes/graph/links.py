@@ -15,7 +15,7 @@ _LINK = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
-_MOST = 256
+_MOST, _LONGEST = 256, 2000
 
 
 def links(text: str, source: str) -> list[int]:
@@ -30,7 +30,7 @@ def links(text: str, source: str) -> list[int]:
     found: dict[int, None] = {}
     for match in _LINK.finditer(text):
         target = unquote(next(filter(None, match.groups()))).partition("#")[0].partition("?")[0]
-        if not target:
+        if not 0 < len(target) <= _LONGEST:
             continue
         if _SCHEME.match(target):
             found[key(target)] = None

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 ROWS = 16_384
 """Taken in at a time."""
 
-MOST_FILES = 64
-_SMALL = 4096
+MOST_SMALL = 64
+SMALL_BYTES = 1 << 22
 TRIPLES = "triples_until"
 """Among the settings: the first row that no language model has read."""
 
@@ -69,20 +69,19 @@ class GraphPart:
             "cosines": cosines.astype(np.float16),
             **rows.cell_arrays(before, now),
         }
-        file = tensors.write(index.path, f"{folder}/rows.safetensors", arrays)
-        return dataclasses.replace(entry, rows=last, files=(*entry.files, file), whole=None)
+        files = appended(index.path, entry.files, arrays, folder)
+        return dataclasses.replace(entry, rows=last, files=files, whole=None)
 
     def finish(self, index: Index, entry: PartEntry, folder: str) -> PartEntry:
-        """Makes the graph over the passages alive; joins small files first, where they have become many."""
-        files = self._joined(index.path, entry.files, folder)
+        """Makes the graph over the passages alive."""
         graph = edges.assemble(
-            lambda: rows.read_all(index.path, files),
+            lambda: rows.read_all(index.path, entry.files),
             index.rows,
             most_passages=self.most_passages,
             rare_in=self.rare_in,
         )
         whole = tensors.write(index.path, f"{folder}/graph.safetensors", graph)
-        return dataclasses.replace(entry, files=files, whole=(whole,))
+        return dataclasses.replace(entry, whole=(whole,))
 
     def compact(self, index: Index, entry: PartEntry, rows: NDArray[np.int64], folder: str) -> PartEntry:
         """The files under the new numbers."""
@@ -92,26 +91,40 @@ class GraphPart:
             settings[TRIPLES] = int(np.searchsorted(rows, settings[TRIPLES]))
         return dataclasses.replace(entry, rows=len(rows), settings=settings, files=files, whole=None)
 
-    def _joined(self, root: Path, files: tuple[FileEntry, ...], folder: str) -> tuple[FileEntry, ...]:
-        if len(files) <= MOST_FILES:
-            return files
-        sizes = [len(tensors.read(root, file, "rows")["rows"]) for file in files]
-        first = len(files)
-        while first and sizes[first - 1] < _SMALL:
-            first -= 1
-        if len(files) - first < 2:
-            return files
-        made = rows.joined(list(rows.read_all(root, files[first:])))
-        return (*files[:first], tensors.write(root, f"{folder}/rows.safetensors", made))
+
+def appended(root: Path, files: tuple[FileEntry, ...], arrays: tensors.Arrays, folder: str) -> tuple[FileEntry, ...]:
+    """The files and one more; when many small ones have come together, they are put into it.
+
+    The new folder holds just this file, so that it goes when the file is joined to others.
+    """
+    first = len(files)
+    while first and files[first - 1].bytes < SMALL_BYTES:
+        first -= 1
+    if len(files) - first >= MOST_SMALL:
+        arrays = rows.joined([*rows.read_all(root, files[first:]), arrays])
+        files = files[:first]
+    return (*files, tensors.write(root, f"{folder}/rows.safetensors", arrays))
 
 
 def _renumbered(root: Path, files: Sequence[FileEntry], kept: NDArray[np.int64], folder: str) -> tuple[FileEntry, ...]:
+    """All files under new numbers, small ones joined."""
     cells = rows.cells(root, files)
+    if cells is None:
+        return ()
+    now = dataclasses.replace(cells, of=cells.of[kept], trained=max(min(cells.trained, len(kept)), 1))
     made: list[FileEntry] = []
+    waiting: list[tensors.Arrays] = []
+    left = sum(file.bytes for file in files)
     for number, arrays in enumerate(rows.read_all(root, files)):
-        new = rows.renumbered(arrays, kept)
-        if cells is not None:
-            placed_now = dataclasses.replace(cells, of=cells.of[kept], trained=min(cells.trained, max(len(kept), 1)))
-            new |= rows.cell_arrays(placed_now if made else None, placed_now)
-        made.append(tensors.write(root, f"{folder}/rows{number:06d}.safetensors", new))
+        first = not made and not waiting
+        waiting.append(rows.renumbered(arrays, kept) | rows.cell_arrays(None if first else now, now))
+        left -= files[number].bytes
+        if left and (_bytes(waiting) < SMALL_BYTES or left < SMALL_BYTES):
+            continue
+        made.append(tensors.write(root, f"{folder}/rows{len(made):06d}.safetensors", rows.joined(waiting)))
+        waiting = []
     return tuple(made)
+
+
+def _bytes(parts: Sequence[tensors.Arrays]) -> int:
+    return sum(array.nbytes for arrays in parts for array in arrays.values())

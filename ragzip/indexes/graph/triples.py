@@ -21,7 +21,7 @@ from ragzip.errors import StoreDamaged
 from ragzip.indexes import manifest
 from ragzip.indexes.files import rebuild_hint, write_lock
 from ragzip.indexes.graph import tensors
-from ragzip.indexes.graph.part import TRIPLES
+from ragzip.indexes.graph.part import TRIPLES, appended
 from ragzip.indexes.graph.words import MOST_WORDS, phrase, words
 from ragzip.indexes.index import Index
 from ragzip.indexes.manifest import Manifest, PartEntry
@@ -106,8 +106,8 @@ def _triple(value: Any) -> Triple | None:
 
 def extract(generator: Generator[TextSegment], passages: Sequence[Passage]) -> list[list[Triple]]:
     """The triples of each passage."""
-    prompts = [
-        (Message[TextSegment]("user", (_TASK, f"{p.title}\n{p.text}" if p.title else p.text)),) for p in passages
+    prompts: list[tuple[Message[TextSegment]]] = [
+        (Message("user", (_TASK, f"{p.title}\n{p.text}" if p.title else p.text)),) for p in passages
     ]
     return [parse(answer.text) for answer in generator.generate(prompts)]
 
@@ -150,11 +150,13 @@ def add_triples(
                     passages = index.passages(mine)
                 found = extract(generator, passages)
                 entry = _entry(writer.manifest)
-                file = tensors.write(
-                    root, f"{writer.part_folder('graph')}/rows.safetensors", _arrays(root, entry, mine, found)
+                arrays = _arrays(root, entry, mine, found)
+                entry = dataclasses.replace(
+                    entry,
+                    settings={**entry.settings, TRIPLES: int(mine[-1]) + 1},
+                    files=appended(root, entry.files, arrays, writer.part_folder("graph")),
+                    whole=None,
                 )
-                settings = {**entry.settings, TRIPLES: int(mine[-1]) + 1}
-                entry = dataclasses.replace(entry, settings=settings, files=(*entry.files, file), whole=None)
                 writer.forget(parts=tuple(entry if part.kind == "graph" else part for part in writer.manifest.parts))
                 read += len(mine)
                 given += sum(map(len, found))
