@@ -18,7 +18,7 @@ BITS = (0, 1, 2, 4, 8)
 MOST_CENTROIDS = 65_536
 _PER_CENTROID = 8  # fewer vectors than this for each teach a centroid nothing but themselves
 _AUTO = 4096
-_ROUNDS = 8
+_ROUNDS = 4
 _LLOYD = 30
 _BLOCK = 8192
 

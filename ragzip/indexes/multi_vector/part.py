@@ -154,10 +154,11 @@ class MultiVectorPart:
             seed=self.seed,
         )
         arrays: dict[str, NDArray[Any]] = {name: getattr(codec, name) for name in _CODEC}
-        arrays |= FDE(self._recipe(model.dimensions)).matrices
+        arrays |= FDE(self.recipe(model.dimensions)).matrices
         return [write_array(index.path, f"{folder}/{name}.npy", values) for name, values in arrays.items()]
 
-    def _recipe(self, dimensions: int) -> FDERecipe:
+    def recipe(self, dimensions: int) -> FDERecipe:
+        """Of the encodings of vectors so wide."""
         projection = min(self.projection, dimensions)
         return FDERecipe(dimensions, self.repetitions, self.planes, projection, self.width, self.seed)
 
@@ -179,7 +180,7 @@ def learned(index: Index, settings: Mapping[str, Any]) -> tuple[Codec, FDE]:
     """The codec and the encodings of a part, as they were learned."""
     options, folder = settings["options"], settings["learned"]
     mine = MultiVectorPart(**options)
-    recipe = mine._recipe(settings["dimensions"])
+    recipe = mine.recipe(settings["dimensions"])
     names = ["planes", *(["sketch"] if recipe.projection else []), *(["final"] if recipe.width else [])]
     codec = Codec(**read_arrays(index.path, folder, _CODEC), bits=mine.residual_bits)
     return codec, FDE(recipe, read_arrays(index.path, folder, names))
