@@ -82,7 +82,7 @@ class Graph:
     budget: int = 100_000
     mix: float = 0.05
     pool: int = 100
-    diversity: float = 0.1
+    diversity: float = 0.002
     near: float = 0.1
     next: float = 1.0
     document: float = 0.3

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ragzip.indexes.graph.mentions import Found, Phrasebook, Stream, names, rare_candidates, together
 from ragzip.indexes.graph.rows import stream
 from ragzip.indexes.graph.tensors import Arrays
-from ragzip.indexes.graph.words import phrase
+from ragzip.indexes.graph.words import phrases
 
 KINDS = ("near", "next", "document", "link", "title", "mention", "name", "term", "triple", "fact")
 """Nearest vectors; next passage; same document; link; passage and what its title names; passage and another's title;
@@ -164,8 +164,7 @@ class _First:
         """The words that may stand in few passages: others share their bucket at most."""
         keep = rare_candidates(text) & (self._standing[text.hashes & np.uint32(_BUCKETS - 1)] <= rare_in)
         owners, words = _words(Stream(text.owners[keep], text.hashes[keep], text.flags[keep]))
-        different, inverse = np.unique(words, return_inverse=True)
-        keys = np.array([phrase([word]) for word in different.tolist()], np.uint64)[inverse]
+        keys = next(phrases(words, 1), np.empty(0, np.uint64))
         return Found(owners, keys, np.ones(len(keys), bool))
 
     def structure(self, edges: _Edges, at: int) -> int:
