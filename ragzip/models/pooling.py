@@ -56,7 +56,7 @@ def read_recipe(folder: Path) -> Recipe:
                 inner = part
             elif kind == "Pooling":
                 mode = _mode(part / "config.json")
-    return Recipe(inner, mode, _window(folder, inner))  # type: ignore[arg-type]
+    return Recipe(inner, mode, token_limit(folder, inner))  # type: ignore[arg-type]
 
 
 def _mode(path: Path) -> Mode:
@@ -72,7 +72,7 @@ def _mode(path: Path) -> Mode:
     return names[asked[0]]
 
 
-def _window(folder: Path, inner: Path) -> int:
+def token_limit(folder: Path, inner: Path) -> int:
     """What sentence-transformers was told, else what the tokenizer says, never more than there are positions."""
     config = _json(inner / "config.json")
     positions = config.get("max_position_embeddings")
