@@ -27,6 +27,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
     "retriever": {
         "dense": "ragzip.retrievers.dense:Dense",
         "bm25": "ragzip.retrievers.bm25:BM25",
+        "lexsem": "ragzip.retrievers.lexsem:LexSem",
         "fusion": "ragzip.retrievers.fusion:Fusion",
         "rerank": "ragzip.retrievers.rerank:Rerank",
         "cross_encoder": "ragzip.retrievers.cross_encoder:CrossEncoder",
@@ -88,6 +89,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "llmlingua2": "ragzip.training.llmlingua2:LLMLingua2Training",
         "recomp_extractive": "ragzip.training.recomp_extractive:RecompExtractiveTraining",
         "recomp_abstractive": "ragzip.training.recomp_abstractive:RecompAbstractiveTraining",
+        "lexsem": "ragzip.training.lexsem:LexSemTraining",
         "xrag": "ragzip.training.xrag:XRAGTraining",
         "comp_llm": "ragzip.training.comp_llm:CompLLMTraining",
         "icae": "ragzip.training.icae:ICAETraining",

@@ -167,6 +167,11 @@ class Encoder:
         ids = [[*before, *row[:room].tolist(), *after] for row in rows]
         return ids, np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)), len(before), len(after)
 
+    def word_embeddings(self) -> npt.NDArray[np.float32]:
+        """What the model takes for each id of its vocabulary, ``[vocabulary, width]``; not to be changed."""
+        found: npt.NDArray[np.float32] = self._model.get_input_embeddings().weight.detach().float().cpu().numpy()
+        return found
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each whole text, without special tokens and without cutting."""
         return [len(encoding.ids) for encoding in encode_batch(self._counting.tokenizer, texts, special=False)]

@@ -62,8 +62,8 @@ class PairScorer:
     def score(self, question: str, texts: Sequence[str], titles: Sequence[str] = ()) -> npt.NDArray[np.float32]:
         """Scores passages for a question.
 
-        Pairs of like length share a forward pass. In bf16 a score depends on what else is in its batch by about 1e-3, so
-        give the passages of one question in one call, and those of another in another.
+        Pairs of like length share a forward pass. In bf16 a score depends on what else is in its batch by about 1e-3,
+        so give the passages of one question in one call, and those of another in another.
 
         Args:
             question: Any string; what is longer than a third of the window is read in parts, of which the best counts.

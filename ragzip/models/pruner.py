@@ -71,7 +71,7 @@ Forward = Callable[["torch.Tensor", "torch.Tensor | None", "torch.Tensor | None"
 """Ids, mask and types ``[b, n]`` -> keep probabilities ``[b, n]`` and relevance ``[b]``, both float32."""
 
 Seen = MutableMapping[tuple[int, bytes], tuple[Any, float]]
-"""Inputs that were read, as where the passage begins in them and their ids: keep probabilities ``[n]`` and relevance."""
+"""Inputs that were read, as where the passage begins in them and their ids: keep probabilities and relevance."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,8 +24,8 @@ class CrossEncoder:
     After https://arxiv.org/abs/1901.04085, with models in the format of sentence-transformers: one label or two, whose
     scores are logits or go through a sigmoid, as the model's config says. Each question's passages, with their titles,
     are batched by length apart from those of other questions, so that a ranking does not depend on what else is asked;
-    long ones are read in windows, of which the best counts. ``rerank`` does the same with the model of ``provence``, and
-    shares its passes with that compressor. An empty question leaves passages, order and scores as they were found.
+    long ones are read in windows, of which the best counts. ``rerank`` does the same with the model of ``provence``,
+    and shares its passes with that compressor. An empty question leaves passages, order and scores as they were found.
 
     Attributes:
         retriever: Whose passages are ordered.

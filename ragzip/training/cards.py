@@ -68,6 +68,13 @@ _SAYS: Mapping[str, tuple[str, str, str]] = {
         "English only, and a small model: it copies well and concludes poorly. Check what it writes against the "
         "spans that it read.",
     ),
+    "lexsem": (
+        "Multipliers for the vectors of questions, element by element, made from the questions' own tokens or vectors. "
+        "The encoder and the passages' vectors are left alone.",
+        "By people: passages that annotators marked as helping, or that hold the answer they gave. All other passages of "
+        "the training sets are negatives.",
+        "English only, for one encoder only, and for questions like those of the training sets.",
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""Cross-encoders in the format of sentence-transformers, against plain transformers on tiny models of random weights."""
+"""Cross-encoders in the format of sentence-transformers, against plain transformers on tiny models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rerank before provence: with the same weights, the model reads every passage once, and decides as if it read twice."""
+"""Rerank before provence: with the same weights, each passage is read once, and judged as if it were read twice."""
 
 from __future__ import annotations
 
