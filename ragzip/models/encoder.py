@@ -18,11 +18,12 @@ from ragzip.errors import ModelError
 from ragzip.models.identity import folder_fingerprint
 from ragzip.models.loading import open_model
 from ragzip.models.locate import canonical, resolve
+from ragzip.models.lora import base_folder, merge
 from ragzip.models.pooling import read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
 from ragzip.models.token_windows import batches, special_ids
 from ragzip.models.tokenizer import TextTokenizer, encode_batch, read_tokenizer, tokenizer_file, well_formed
-from ragzip.models.weights import weight_files
+from ragzip.models.weights import ADAPTER_CONFIG, is_adapter, weight_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -211,7 +212,8 @@ def load_encoder(name: str, *, dtype: str = "auto", device: str = "auto") -> Enc
     """An embedding model, loaded once for each process, dtype and device.
 
     Args:
-        name: A built-in model, a folder (of sentence-transformers or of transformers), or a hub id.
+        name: A built-in model, a folder (of sentence-transformers, of transformers, or with a LoRA adapter, as
+            ``ragzip train retriever`` makes them), or a hub id.
         dtype: "auto", "fp32", "bf16" or "fp16".
         device: "auto", "cpu", "cuda", "cuda:N", "mps" or "xpu".
 
@@ -221,13 +223,17 @@ def load_encoder(name: str, *, dtype: str = "auto", device: str = "auto") -> Enc
     """
     check_options(dtype, device)
     folder = resolve(name)
-    recipe = read_recipe(folder)
+    recipe = read_recipe(base_folder(folder))
     device = choose_device(device)
     number = choose_dtype(dtype, device)
-    files = (*weight_files(recipe.folder), recipe.folder / "config.json", tokenizer_file(recipe.folder))
+    files = [*weight_files(recipe.folder), recipe.folder / "config.json", tokenizer_file(recipe.folder)]
+    if is_adapter(folder):
+        files += [*weight_files(folder), folder / ADAPTER_CONFIG]
 
     def load() -> Encoder:
         model = open_model("AutoModel", recipe.folder, dtype=number, device=device, may_lack="pooler")
+        if is_adapter(folder):
+            merge(model, folder)
         cutting = read_tokenizer(tokenizer_file(recipe.folder))
         cutting.enable_truncation(recipe.max_tokens)
         return Encoder(

@@ -22,10 +22,10 @@ UNTRAINED = 0.2
 class LexSem:
     """Retrieval as ``dense`` does it, the question's vector multiplied element by element before the search.
 
-    After LexSemBridge (https://arxiv.org/abs/2508.17858): the multipliers are a softmax, scaled to mean 1, over what the
-    question's own tokens say about each dimension. The index stays as it is, and so do the passages' vectors. In the
-    paper the map from tokens to dimensions is trained together with the encoder; here the encoder is left alone, the
-    map goes through its word embeddings, and works untrained or with weights of ``ragzip train lexsem``.
+    After LexSemBridge (https://arxiv.org/abs/2508.17858): the multipliers are a softmax, scaled to mean 1, over what
+    the question's own tokens say about each dimension. The index stays as it is, and so do the passages' vectors. In
+    the paper the map from tokens to dimensions is trained together with the encoder; here the encoder is left alone,
+    the map goes through its word embeddings, and works untrained or with weights of ``ragzip train lexsem``.
 
     Attributes:
         index: The index folder.

@@ -219,8 +219,8 @@ class Modulation:
 
         scores = self.vectors(asked, [row for row, _ in items]) @ self._pool.T * self.settings.scale
         hidden = torch.zeros_like(scores, dtype=torch.bool)
-        for place, (row, right) in enumerate(items):
-            hidden[place, [other for other in helping[row] if other != right]] = True
+        for place, (row, own) in enumerate(items):
+            hidden[place, [other for other in helping[row] if other != own]] = True
         right = torch.tensor([place for _, place in items], device=self.device)
         return torch.nn.functional.cross_entropy(scores.masked_fill(hidden, _HIDDEN), right)
 
