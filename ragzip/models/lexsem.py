@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = "lexsem"
 KINDS = ("slr", "llr")
+UNTRAINED = 0.02
+"""The strength without trained weights: the best on training questions, where it is no better than 0 to speak of."""
+
 _HINT = "Give a folder made by `ragzip train lexsem` from the encoder of the index."
 
 

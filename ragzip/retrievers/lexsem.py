@@ -14,9 +14,6 @@ from ragzip.types import Passage, Query
 if TYPE_CHECKING:
     from ragzip.indexes import Index
 
-UNTRAINED = 0.2
-"""The strength without trained weights."""
-
 
 @dataclass(frozen=True)
 class LexSem:
@@ -33,7 +30,7 @@ class LexSem:
         filters: ``key=value``, ``key>=3``, ``source=docs/*``; all must hold, and then the search is exact.
         model: A folder made by ``ragzip train lexsem`` from the index's encoder; None modulates without training.
         strength: What goes into the softmax is multiplied by this; 0 is ``dense``. None is 1 for trained weights, and
-            0.2 without.
+            0.02 without.
     """
 
     index: str
@@ -74,7 +71,7 @@ class LexSem:
         if len(index) == 0:
             return [[] for _ in queries]
         from ragzip.models import load_encoder
-        from ragzip.models.lexsem import load_bridge
+        from ragzip.models.lexsem import UNTRAINED, load_bridge
 
         encoder = load_encoder(name)
         index.check_model(encoder)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from ragzip.errors import ConfigError
 from ragzip.indexes.text import searched_text
 from ragzip.models import EMBEDDER, load_encoder
-from ragzip.models.lexsem import ARCHITECTURE, KINDS, Bridge, spread, word_matrix
+from ragzip.models.lexsem import ARCHITECTURE, KINDS, UNTRAINED, Bridge, spread, word_matrix
 from ragzip.models.tuned import HEADS, save_tuned
 from ragzip.training import examples as sets
 from ragzip.training.encoders import check_trainer, hold_out, numbers
@@ -110,7 +110,7 @@ class LexSemTraining:
             resume=resume,
             on_event=on_event,
         )
-        plain = Bridge("slr", model.words).modulate(again.vectors, again.tokens, 0.2)
+        plain = Bridge("slr", model.words).modulate(again.vectors, again.tokens, UNTRAINED)
         others = {"slr without training": pool.scores(plain, wanted)}
         write_result(out, self, result, untrained=untrained, baselines=others, examples=kept, held=len(held))
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)
