@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from ragzip.config import from_config, to_config
 from ragzip.errors import ConfigError, ModelError
+from ragzip.indexes import build
+from ragzip.ingest import Document
 from ragzip.models import load_pair_scorer
 from ragzip.protocols import Retriever
-from ragzip.retrievers import BM25
+from ragzip.retrievers import BM25, Fusion
 from ragzip.retrievers.cross_encoder import CrossEncoder
+from ragzip.testing import RetrieverContract
 from ragzip.testing.pair_scorers import tiny_pair_scorer
 from ragzip.types import Passage, Query
 
@@ -46,6 +49,38 @@ def model(tmp_path_factory, tiny_encoder_path):
 
 def made(inner, model, **options):
     return CrossEncoder(inner, model, dtype="fp32", device="cpu", **options)
+
+
+@pytest.fixture(scope="module")
+def kb(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cross") / "kb"
+    texts = ["word and fox", "a river", "the sea 漢字", "railway a word"]
+    build([Document(f"{i}.md", f"{texts[i % 4]} {i}.") for i in range(9)], folder, sync=True, retriever="bm25")
+    return str(folder)
+
+
+class TestCrossEncoder(RetrieverContract):
+    """The laws of every retriever."""
+
+    @pytest.fixture(autouse=True)
+    def parts(self, kb, model):
+        self.kb, self.model = kb, model
+
+    def make(self):
+        return CrossEncoder(BM25(self.kb), self.model, dtype="fp32", device="cpu")
+
+
+class TestFusion(RetrieverContract):
+    """The laws of every retriever, of weighted scores."""
+
+    @pytest.fixture(autouse=True)
+    def parts(self, kb, model):
+        self.kb, self.model = kb, model
+
+    def make(self):
+        words = BM25(self.kb)
+        judged = CrossEncoder(words, self.model, dtype="fp32", device="cpu")
+        return Fusion((words, judged), weights=(0.7, 0.3), normalize="minmax")
 
 
 @given(PASSAGES, PASSAGES, st.integers(1, 8), st.integers(1, 8))

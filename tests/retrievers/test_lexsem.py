@@ -17,6 +17,7 @@ from ragzip.models.lexsem import load_bridge
 from ragzip.protocols import Retriever
 from ragzip.retrievers import Dense
 from ragzip.retrievers.lexsem import LexSem
+from ragzip.testing import RetrieverContract
 from ragzip.types import Query
 
 QUESTIONS = [Query(text) for text in ("Which city is the capital?", "fox", "", "333 and (these)", "zzz 日本")]
@@ -29,6 +30,17 @@ def kb(tmp_path_factory, tiny_encoder_path):
     made = [Document(f"{i}.md", f"{TEXTS[i % 4]} Number {i}.", f"T{i}", {"even": i % 2 == 0}) for i in range(24)]
     build(made, folder, sync=True, model=tiny_encoder_path, tokens=80, overlap=0)
     return str(folder)
+
+
+class TestLexSem(RetrieverContract):
+    """The laws of every retriever."""
+
+    @pytest.fixture(autouse=True)
+    def index(self, kb):
+        self.kb = kb
+
+    def make(self):
+        return LexSem(self.kb, strength=2.0)
 
 
 def test_laws(kb):
