@@ -31,6 +31,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "fusion": "ragzip.retrievers.fusion:Fusion",
         "rerank": "ragzip.retrievers.rerank:Rerank",
         "cross_encoder": "ragzip.retrievers.cross_encoder:CrossEncoder",
+        "multi_vector": "ragzip.retrievers.multi_vector:MultiVector",
         "oracle": "ragzip.retrievers.oracle:Oracle",
     },
     "compressor": {

@@ -11,6 +11,7 @@ import typer
 import typer.core
 
 from ragzip.cli.console import human_bytes, note, pairs, print_json, progress, table, waiting
+from ragzip.cli.settings import read_settings
 from ragzip.errors import StoreError, UsageError
 
 _DEFAULT = "build"
@@ -48,7 +49,10 @@ def build(
     paths: Paths,
     index: IndexOption,
     retriever: Annotated[
-        str | None, typer.Option("--retriever", help="dense, bm25 or fusion; default: the index's, else fusion.")
+        str | None,
+        typer.Option(
+            "--retriever", help="dense, bm25, fusion, multi_vector or graph; default: the index's, else fusion."
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Embedding model; default all-minilm-l6-v2.")] = None,
     tokens: Annotated[
@@ -57,6 +61,9 @@ def build(
     overlap: Annotated[
         int | None, typer.Option("--overlap", min=0, help="Tokens shared by neighbours; default 30.")
     ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of multi_vector or graph, as repetitions=10.")
+    ] = None,
     encoding: Encoding = None,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Start afresh; the old index stays until the end.")
@@ -64,7 +71,12 @@ def build(
     json_: Json = False,
 ) -> None:
     """Index PATHS; run again, only what changed is indexed, and what is gone from PATHS is removed."""
-    settings = {"tokens": tokens, "overlap": overlap, "rebuild": rebuild}
+    settings = {
+        "tokens": tokens,
+        "overlap": overlap,
+        "rebuild": rebuild,
+        "settings": read_settings(set_ or [], example="repetitions=10"),
+    }
     _run(paths, index, retriever, model, encoding, json_, sync=True, **settings)
 
 
@@ -110,8 +122,13 @@ def _run(
 
 
 def _checked(retriever: str | None) -> Any:
-    if retriever not in (None, "dense", "bm25", "fusion"):
-        raise UsageError(f"no retriever {retriever!r} for an index", hint="Choose dense, bm25 or fusion.")
+    from typing import get_args
+
+    from ragzip.indexes.manifest import Retrieval
+
+    known = get_args(Retrieval)
+    if retriever is not None and retriever not in known:
+        raise UsageError(f"no retriever {retriever!r} for an index", hint=f"Choose one of {', '.join(known)}.")
     return retriever
 
 
@@ -199,6 +216,21 @@ def compress_(
     from ragzip.cli.soft import fill_store
 
     fill_store(index, with_, model, set_ or [], precision, most_bytes, as_json=json_)
+
+
+@app.command()
+def repair(index: IndexOption, json_: Json = False) -> None:
+    """Check every file, and make those again that are damaged and follow from passages and vectors."""
+    from ragzip import indexes
+
+    with waiting("repairing"):
+        found = indexes.repair(index)
+    if json_:
+        print_json(dataclasses.asdict(found))
+    elif found.damaged:
+        typer.echo(f"{index}: made {', '.join(found.made_anew)} anew, because of {', '.join(found.damaged)}")
+    else:
+        typer.echo(f"{index}: no damaged file")
 
 
 @app.command()

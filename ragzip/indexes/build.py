@@ -9,13 +9,14 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ragzip.errors import StoreDamaged, UsageError
 from ragzip.indexes import manifest
 from ragzip.indexes.encoding import Encoder, Progress
-from ragzip.indexes.files import rebuild_hint, write_lock
+from ragzip.indexes.files import mend_hint, write_lock
 from ragzip.indexes.manifest import Retrieval
 from ragzip.indexes.report import BuildReport
 from ragzip.indexes.run import IsKnown, Item, Options, Run
@@ -37,6 +38,7 @@ def build(
     overlap: int | None = None,
     commit_passages: int = 1024,
     rebuild: bool = False,
+    settings: Mapping[str, Any] | None = None,
     on_progress: Progress | None = None,
 ) -> BuildReport:
     """Makes an index, or brings one up to date.
@@ -50,13 +52,15 @@ def build(
         sync: Whether documents recorded under ``roots`` that did not come are removed. What was skipped as
             unreadable keeps its old version.
         roots: As ``ragzip.ingest.roots`` gives them.
-        retriever: How it will be searched: ``dense``, ``bm25`` or ``fusion``. None: as before, or fusion.
+        retriever: How it will be searched: ``dense``, ``bm25``, ``fusion``, ``multi_vector`` or ``graph``. None: as
+            before, or fusion.
         model: The encoder. None: as before, or the built-in one.
         encoder: One that is loaded already.
         tokens: Most tokens a passage. None: as before, or 180.
         overlap: Tokens shared with the passage before. None: as before, or 30.
         commit_passages: How many passages, at least, are committed and encoded together.
         rebuild: Whether to start from nothing; the old index, good or damaged, is replaced when all is done.
+        settings: Options of the part that ``multi_vector`` or ``graph`` needs; what is not named is as before.
         on_progress: Called with the passages encoded so far and 0.
 
     Raises:
@@ -66,7 +70,8 @@ def build(
         StoreDamaged: The index is damaged; ``rebuild=True`` mends it.
     """
     root = Path(path)
-    run = Run(root, Options(retriever, model, tokens, overlap, commit_passages, rebuild), encoder, on_progress)
+    options = Options(retriever, model, tokens, overlap, commit_passages, rebuild, settings or {})
+    run = Run(root, options, encoder, on_progress)
     if root.exists() and not root.is_dir():
         manifest.read(root)  # says so
     items = iter(documents(run.is_known) if callable(documents) else documents)
@@ -105,7 +110,7 @@ def remove(path: str | Path, sources: Sequence[str]) -> BuildReport:
         entry = manifest.read(root)
         problem = looks_wrong(root, entry)
         if problem:
-            raise StoreDamaged(f"{root}: {problem}.", hint=rebuild_hint(root))
+            raise StoreDamaged(f"{root}: {problem}.", hint=mend_hint(root))
         sweep(root, (entry,))
         writer = Writer(root, entry, manifest.NAME)
         try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from ragzip.errors import RagzipError, StoreDamaged, StoreError, StoreMismatch, UsageError
 from ragzip.indexes import ann, bm25, manifest
 from ragzip.indexes.encoding import Encoder, check_model
-from ragzip.indexes.files import rebuild_hint
+from ragzip.indexes.files import mend_hint, rebuild_hint
 from ragzip.indexes.filters import Condition, parse
-from ragzip.indexes.manifest import Manifest, ModelEntry, StoreMoved
+from ragzip.indexes.manifest import Manifest, ModelEntry, PartEntry, StoreMoved
 from ragzip.indexes.ranking import NO_HITS, Hits, top
 from ragzip.indexes.soundness import looks_wrong
 from ragzip.indexes.table import IndexedDocument, Table, from_row
@@ -25,6 +25,7 @@ from ragzip.indexes.text import searched_text
 from ragzip.indexes.vectors import Vectors
 from ragzip.types import Passage
 
+T = TypeVar("T")
 _MOST_FILTERS = 32
 _TRIES = 20
 
@@ -51,6 +52,7 @@ class Index:
         self._ann: ann.Ann | None = None
         self._postings: bm25.Postings | None = None
         self._checked: Encoder | None = None
+        self._parts: dict[str, Any] = {}
         self._allowed: dict[tuple[str, ...], NDArray[np.int64]] = {}
 
     @classmethod
@@ -74,7 +76,7 @@ class Index:
             if not problem:
                 break
             if not _moved(root, entry):
-                raise StoreDamaged(f"{root}: {problem}.", hint=rebuild_hint(root))
+                raise StoreDamaged(f"{root}: {problem}.", hint=mend_hint(root))
         else:
             raise StoreMoved(f"{root}: is being rewritten all the time.", hint="Try again in a moment.")
         found = entry.model.name if entry.model else None
@@ -91,6 +93,7 @@ class Index:
             if self._table is not None:
                 self._table.close()
             self._table = self._rows = self._vectors = self._ann = self._postings = None
+            self._parts.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -139,7 +142,7 @@ class Index:
             UsageError: Queries that are not finite, or not a matrix.
             ConfigError: A filter that is none.
         """
-        allowed = self._rows_where(filters) if filters else None
+        allowed = self.rows_where(filters) if filters else None
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         if queries.ndim != 2 or not np.isfinite(queries).all():
             raise UsageError("queries must be a matrix of finite numbers", hint="Check the encoder's output.")
@@ -164,7 +167,7 @@ class Index:
         Raises:
             ConfigError: A filter that is none.
         """
-        allowed = np.searchsorted(self.rows, self._rows_where(filters)).astype(np.int64) if filters else None
+        allowed = np.searchsorted(self.rows, self.rows_where(filters)).astype(np.int64) if filters else None
         if k < 1 or len(self) == 0:
             return [NO_HITS for _ in texts]
         postings = self.postings
@@ -246,6 +249,37 @@ class Index:
                     self._postings = bm25.build(searched_text(passage) for passage in self)
             return self._postings
 
+    def part(self, kind: str) -> PartEntry:
+        """What the manifest says of a part that is complete.
+
+        Raises:
+            StoreMismatch: The index was made without it.
+            StoreError: Its writer was stopped before it was done.
+        """
+        found = next((entry for entry in self.manifest.parts if entry.kind == kind), None)
+        again = f"ragzip index PATH... --index {self.path} --retriever {kind}"
+        if found is None:
+            raise StoreMismatch(f"{self.path}: was made without what {kind} needs.", hint=f"Add it: {again}")
+        if found.whole is None or found.rows != self.manifest.rows:
+            raise StoreError(f"{self.path}: indexing was stopped before {kind} was done.", hint=f"Go on: {again}")
+        return found
+
+    def opened(self, kind: str, opener: Callable[[Self, PartEntry], T]) -> T:
+        """A part, opened once until this index is closed.
+
+        Args:
+            kind: Its name.
+            opener: Opens it; what it raises for a missing or damaged file is told as for the index's own.
+
+        Raises:
+            StoreError: As ``part``.
+        """
+        with self._lock, self._opening():
+            if kind not in self._parts:
+                self._parts[kind] = opener(self, self.part(kind))
+            found: T = self._parts[kind]
+            return found
+
     @contextmanager
     def _opening(self) -> Iterator[None]:
         """Tells files that a writer replaced from files that are missing."""
@@ -292,8 +326,12 @@ class Index:
         scores: NDArray[np.float32] = self.vectors.take(rows) @ query
         return top(rows, scores, k)
 
-    def _rows_where(self, filters: Sequence[str]) -> NDArray[np.int64]:
-        """The rows alive that pass; remembered, because a component asks with the same filters each time."""
+    def rows_where(self, filters: Sequence[str]) -> NDArray[np.int64]:
+        """The rows alive that pass filters, ascending; remembered, because a component asks with the same each time.
+
+        Raises:
+            ConfigError: A filter that is none.
+        """
         key = tuple(filters)
         conditions = parse(key)
         with self._lock:

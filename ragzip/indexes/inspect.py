@@ -28,6 +28,7 @@ class IndexInfo:
         format: Version of its layout.
         commit: How many commits it has seen.
         retriever: How it is searched.
+        parts: What other retrievers can search it by.
         model: Name of its encoder, or "".
         fingerprint: Of the encoder's weights, or "".
         dimensions: Width of its vectors, or 0.
@@ -48,6 +49,7 @@ class IndexInfo:
     format: int
     commit: int
     retriever: str
+    parts: tuple[str, ...]
     model: str
     fingerprint: str
     dimensions: int
@@ -79,6 +81,7 @@ def info(path: str | Path) -> IndexInfo:
         format=manifest.FORMAT,
         commit=entry.commit,
         retriever=entry.retriever,
+        parts=tuple(part.kind for part in entry.parts),
         model=model.name if model else "",
         fingerprint=model.fingerprint if model else "",
         dimensions=model.dimensions if model else 0,

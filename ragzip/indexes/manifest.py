@@ -18,12 +18,17 @@ from typing import Any, Literal, get_args
 from ragzip.errors import StoreDamaged, StoreError, StoreMismatch
 from ragzip.indexes.files import FileEntry, new_file, rebuild_hint
 
-FORMAT = 1
+FORMAT = 2
+_READ = (1, FORMAT)  # 1 had no parts
 NAME = "manifest.json"
 PENDING = "manifest.rebuild.json"
-Retrieval = Literal["dense", "bm25", "fusion"]
+Retrieval = Literal["dense", "bm25", "fusion", "multi_vector", "graph"]
+PARTS: tuple[Retrieval, ...] = ("multi_vector", "graph")  # what is searched by a part of its own
 _MOST_BYTES = 64 * 1024 * 1024
-_FILE = re.compile(r"vectors/\d{6,}\.npy|faiss-\d{6,}\.index|bm25-\d{6,}/[a-z_]+(\.[a-z_]+)*|passages-\d{6,}\.sqlite")
+_FILE = re.compile(
+    r"vectors/\d{6,}\.npy|faiss-\d{6,}\.index|bm25-\d{6,}/[a-z_]+(\.[a-z_]+)*|passages-\d{6,}\.sqlite"
+    r"|part-[a-z_]+-\d{6,}/[a-z0-9_]+(\.[a-z0-9_]+)*"
+)
 
 
 class StoreMoved(StoreError):
@@ -76,6 +81,25 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
+class PartEntry:
+    """What a retriever needs beside vectors and terms.
+
+    Attributes:
+        kind: Name of the retriever.
+        rows: It covers rows 0 to ``rows`` of the table, dead ones included.
+        settings: ``options`` it is made with, and what else it remembers; values of JSON.
+        files: What is known of single rows.
+        whole: Made from these for all passages alive; None until a run has ended.
+    """
+
+    kind: str
+    rows: int
+    settings: Mapping[str, Any]
+    files: tuple[FileEntry, ...]
+    whole: tuple[FileEntry, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """One state of an index.
 
@@ -94,6 +118,7 @@ class Manifest:
         shards: In row order.
         faiss: Over the vectors alive, in row order; None between the commits of one run.
         bm25: Files of the term index over the same passages; empty between the commits of one run.
+        parts: One of a kind.
         serial: Last number given to a file.
         created: When, ISO 8601.
         updated: When, ISO 8601.
@@ -118,18 +143,22 @@ class Manifest:
     created: str
     updated: str
     version: str
+    parts: tuple[PartEntry, ...] = ()
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
         """Everything listed but the SQLite table."""
-        return (*(s.file for s in self.shards), *((self.faiss,) if self.faiss else ()), *self.bm25)
+        parts = (file for part in self.parts for file in (*part.files, *(part.whole or ())))
+        return (*(s.file for s in self.shards), *((self.faiss,) if self.faiss else ()), *self.bm25, *parts)
 
     @property
     def searchable(self) -> bool:
         """Whether the search structures belong to this commit; without them a search works, but slower."""
         vectors = self.faiss is not None or self.retriever == "bm25"
-        terms = bool(self.bm25) or self.retriever == "dense"
-        return self.passages == 0 or (vectors and terms)
+        terms = bool(self.bm25) or self.retriever in ("dense", "multi_vector")
+        made = {part.kind for part in self.parts if part.rows == self.rows and part.whole is not None}
+        parts = len(made) == len(self.parts) and (self.retriever not in PARTS or self.retriever in made)
+        return self.passages == 0 or (vectors and terms and parts)
 
 
 def exists(root: Path) -> bool:
@@ -169,7 +198,7 @@ def read(root: Path, name: str = NAME) -> Manifest:
         version = values["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreDamaged(f"{path}: is no manifest: {error!r}.", hint=rebuild_hint(root)) from error
-    if version != FORMAT:
+    if version not in _READ:
         age = "a newer ragzip" if isinstance(version, int) and version > FORMAT else "another ragzip"
         raise StoreMismatch(
             f"{path}: format {version!r}, written by {age}; this ragzip reads format {FORMAT}.",
@@ -214,6 +243,7 @@ def _parse(values: dict[str, Any]) -> Manifest:
             "model": model,
             "chunking": Chunking(**body["chunking"]),
             "shards": shards,
+            "parts": tuple(_part(entry) for entry in body.get("parts", ())),
             "faiss": _file(body["faiss"]) if body["faiss"] is not None else None,
             "bm25": tuple(_file(entry) for entry in body["bm25"]),
         }
@@ -225,6 +255,13 @@ def _parse(values: dict[str, Any]) -> Manifest:
     if model is not None and sum(shard.rows for shard in shards) != manifest.rows:
         raise ValueError("its shards do not hold its rows")
     return manifest
+
+
+def _part(values: dict[str, Any]) -> PartEntry:
+    files, whole = (None if values[key] is None else tuple(map(_file, values[key])) for key in ("files", "whole"))
+    if not isinstance(values["settings"]["options"], dict) or files is None:
+        raise ValueError(f"its part {values['kind']!r} is none")
+    return PartEntry(str(values["kind"]), int(values["rows"]), values["settings"], files, whole)
 
 
 def _file(values: dict[str, Any]) -> FileEntry:

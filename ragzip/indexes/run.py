@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch
-from ragzip.indexes import manifest
+from ragzip.indexes import manifest, parts
 from ragzip.indexes.encoding import Encoder, LazyEncoder, Progress, check_model
-from ragzip.indexes.files import rebuild_hint
+from ragzip.indexes.files import mend_hint, rebuild_hint
 from ragzip.indexes.manifest import Chunking, Manifest, Retrieval
 from ragzip.indexes.report import BuildReport
 from ragzip.indexes.soundness import looks_wrong
@@ -47,10 +47,13 @@ class Options:
     overlap: int | None
     commit_passages: int
     rebuild: bool
+    settings: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         if self.retriever is not None and self.retriever not in get_args(Retrieval):
-            raise ConfigError("retriever", f"unknown kind {self.retriever!r}", hint="Known: dense, bm25, fusion.")
+            raise ConfigError(
+                "retriever", f"unknown kind {self.retriever!r}", hint=f"Known: {', '.join(get_args(Retrieval))}."
+            )
         for name, value, least in (
             ("tokens", self.tokens, _LEAST_TOKENS),
             ("overlap", self.overlap, 0),
@@ -120,20 +123,25 @@ class Run:
         if not options.rebuild:
             entry = manifest.read(root) if there else None
             self._settle(entry)
+            held = entry.parts if entry is not None else ()
+            self._parts = parts.wanted(self._retriever, options.settings, held, root)
             if entry is None:
                 check_new(root)
                 sweep(root, ())
                 return
             problem = looks_wrong(root, entry)
             if problem:
-                raise StoreDamaged(f"{root}: {problem}.", hint=rebuild_hint(root))
+                raise StoreDamaged(f"{root}: {problem}.", hint=mend_hint(root))
             self._check(entry)
             sweep(root, (entry,))
             self._writer = Writer(root, entry, manifest.NAME)
             return
         self._beside = _readable(root, manifest.NAME) if there else None
         pending = _readable(root, manifest.PENDING)
-        self._settle(self._beside or pending)
+        before = self._beside or pending
+        self._settle(before)
+        held = before.parts if before is not None else ()
+        self._parts = parts.wanted(self._retriever, options.settings, held, root, anew=True)
         if not there:
             check_new(root)
         pending = pending if pending is not None and self._resumable(pending) else None
@@ -326,7 +334,7 @@ class Run:
                     removed = writer.drop(writer.table.unseen(None))
                 elif roots:
                     removed = writer.drop(writer.table.unseen([clean(root) for root in roots]))
-                writer.finish(self._retriever, self._chunking)
+                writer.finish(self._retriever, self._chunking, self._parts)
         now = writer.manifest if writer is not None else None
         return BuildReport(
             str(self._root),

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ragzip.errors import StoreDamaged, StoreError
-from ragzip.indexes import ann, bm25, manifest
+from ragzip.indexes import ann, bm25, manifest, parts
 from ragzip.indexes.files import LOCK, TEMPORARY, FileEntry, guarded, rebuild_hint, sync_file, sync_folder
 from ragzip.indexes.index import Index
 from ragzip.indexes.manifest import Chunking, Manifest, ModelEntry, Retrieval
@@ -34,7 +34,8 @@ MOST_DEAD = 0.3
 MOST_SMALL = 64
 SMALL_SHARD = 16_384
 _OURS = re.compile(
-    r"(?:vectors/(\d{6,})\.npy|faiss-(\d{6,})\.index|bm25-(\d{6,})|passages-(\d{6,})\.sqlite)(?:\.tmp|-journal)?"
+    r"(?:vectors/(\d{6,})\.npy|faiss-(\d{6,})\.index|bm25-(\d{6,})|passages-(\d{6,})\.sqlite|part-[a-z_]+-(\d{6,}))"
+    r"(?:\.tmp|-journal)?"
 )
 
 
@@ -160,8 +161,20 @@ class Writer:
             )
         return len(gone)
 
-    def finish(self, retriever: Retrieval, chunking: Chunking | None = None) -> None:
-        """Clears up where it is worth it, makes the index fast to search, and deletes what nothing needs."""
+    def forget(self, **structures: Any) -> None:
+        """Commits search structures and parts as they are given: some of them without files that are damaged."""
+        self._publish_searchable(**structures)
+
+    def finish(
+        self, retriever: Retrieval, chunking: Chunking | None = None, builders: Sequence[parts.Part] | None = None
+    ) -> None:
+        """Clears up where it is worth it, makes the index fast to search, and deletes what nothing needs.
+
+        Args:
+            retriever: How it will be searched.
+            chunking: Of this run; None as before.
+            builders: Of its parts; None for those it has.
+        """
         now = self.manifest
         dead = now.rows - now.passages
         if dead > MOST_DEAD * now.rows:
@@ -171,6 +184,13 @@ class Writer:
             self._make_searchable(retriever, chunking)
         elif (now.retriever, now.chunking) != (retriever, chunking):
             self._publish_searchable(retriever=retriever, chunking=chunking)
+        if self.manifest.passages:
+            parts.brought_up(
+                parts.wanted(retriever, {}, now.parts, self.root) if builders is None else builders,
+                lambda: Index(self.root, self.manifest),
+                lambda kind: f"part-{kind}-{self._number()}",
+                lambda entries: self._publish_searchable(parts=entries),
+            )
         if self._name != manifest.NAME:
             with guarded(self.root):
                 (self.root / self._name).replace(self.root / manifest.NAME)
@@ -180,8 +200,9 @@ class Writer:
 
     def _make_searchable(self, retriever: Retrieval, chunking: Chunking) -> None:
         # One after the other, so that neither is in memory with the other.
-        faiss = self._make_faiss() if retriever != "bm25" else None
-        files = self._make_bm25() if retriever != "dense" else ()
+        faiss = self.manifest.faiss or (self._make_faiss() if retriever != "bm25" else None)
+        terms = retriever not in ("dense", "multi_vector")
+        files = self.manifest.bm25 or (self._make_bm25() if terms else ())
         self._publish_searchable(retriever=retriever, chunking=chunking, faiss=faiss, bm25=files)
 
     def _make_faiss(self) -> FileEntry | None:
@@ -217,12 +238,19 @@ class Writer:
                 part = rows[start : start + SHARD_ROWS]
                 file = f"vectors/{self._number()}.npy"
                 shards.append(write_shard(self.root, file, old.dimensions, len(part), old.blocks(part)))
+        with Index(self.root, entry) as index:
+            moved = tuple(
+                parts.restored(part).compact(index, part, rows[rows < part.rows], f"part-{part.kind}-{self._number()}")
+                for part in entry.parts
+            )
         self.table.close()
         self.table = TableWriter(self.root, name)
-        self._publish(table=name, rows=len(rows), shards=tuple(shards))
+        self._publish(table=name, rows=len(rows), shards=tuple(shards), parts=moved)
 
     def _publish(self, **changes: Any) -> None:
         """Commits, without the search structures, which belong to the state before."""
+        entries = changes.get("parts", self.manifest.parts)
+        changes["parts"] = tuple(dataclasses.replace(part, whole=None) for part in entries)
         self._publish_searchable(**{"faiss": None, "bm25": (), **changes})
 
     def _publish_searchable(self, **changes: Any) -> None:
@@ -262,6 +290,10 @@ def sweep(root: Path, keep: Sequence[Manifest], *, pending: bool = False) -> Non
             else:
                 with suppress(OSError):
                     path.unlink()
+    for path in root.glob("part-*/*"):  # a folder stays as long as one of its files does
+        if path.relative_to(root).as_posix() not in names:
+            with suppress(OSError):
+                path.unlink()
     leftovers = [manifest.NAME + TEMPORARY, manifest.PENDING + TEMPORARY, *([] if pending else [manifest.PENDING])]
     for name in leftovers:
         with suppress(OSError):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ragzip.errors import ModelError
 from ragzip.models.loading import open_model
 from ragzip.models.locate import canonical, resolve
-from ragzip.models.pooling import token_limit
+from ragzip.models.pooling import window as token_window
 from ragzip.models.published_pruners import pair_specials
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
 from ragzip.models.token_windows import batches, windows
@@ -154,7 +154,7 @@ def load_pair_scorer(name: str, *, dtype: str = "auto", device: str = "auto") ->
     files = (*weight_files(folder), folder / "config.json", tokenizer_file(folder))
 
     def load() -> PairScorer:
-        window = token_limit(folder, folder)
+        window = token_window(folder, folder)
         if window < _LEAST:
             raise ModelError(f"{folder} reads {window} tokens at once, fewer than {_LEAST}", hint=_HINT)
         model = open_model("AutoModelForSequenceClassification", folder, dtype=number, device=device)

@@ -16,6 +16,7 @@ _FLAGS: dict[str, Mode] = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _KNOWN = ("Transformer", "Pooling", "Normalize")
+_MANY = 1 << 20  # tokens
 _PAD_OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl")
 
 
@@ -41,26 +42,39 @@ def read_recipe(folder: Path) -> Recipe:
         ModelError: A file cannot be read, or asks for what is not supported.
     """
     inner, mode = folder, "mean"
-    if (folder / "modules.json").is_file():
-        modules = _json(folder / "modules.json")
+    for kind, part in read_modules(folder, _KNOWN):
+        if kind == "Transformer":
+            inner = part
+        elif kind == "Pooling":
+            mode = _mode(part / "config.json")
+    return Recipe(inner, mode, window(folder, inner))  # type: ignore[arg-type]
+
+
+def read_modules(folder: Path, known: tuple[str, ...]) -> list[tuple[str, Path]]:
+    """Kind and folder of each module in ``modules.json``; none for a plain folder.
+
+    Raises:
+        ModelError: It cannot be read, names a module that is not known, or does not begin with a Transformer.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    modules = read_json(path)
+    try:
         kinds = [str(m.get("type", "")).rpartition(".")[2] for m in modules]
-        unknown = [kind for kind in kinds if kind not in _KNOWN]
-        if unknown or kinds[:1] != ["Transformer"]:
-            raise ModelError(
-                f"{folder} needs the sentence-transformers modules {', '.join(unknown or kinds)}",
-                hint="Supported are models made of Transformer, Pooling and Normalize.",
-            )
-        for kind, module in zip(kinds, modules, strict=True):
-            part = _inside(folder, str(module.get("path", "")))
-            if kind == "Transformer":
-                inner = part
-            elif kind == "Pooling":
-                mode = _mode(part / "config.json")
-    return Recipe(inner, mode, token_limit(folder, inner))  # type: ignore[arg-type]
+    except AttributeError as error:
+        raise ModelError(f"{path} is no list of modules", hint="Get the model's files again.") from error
+    unknown = [kind for kind in kinds if kind not in known]
+    if unknown or kinds[:1] != ["Transformer"]:
+        raise ModelError(
+            f"{folder} needs the sentence-transformers modules {', '.join(unknown or kinds)}",
+            hint=f"Supported are models made of {', '.join(known[:-1])} and {known[-1]}.",
+        )
+    return [(kind, _inside(folder, str(m.get("path", "")))) for kind, m in zip(kinds, modules, strict=True)]
 
 
 def _mode(path: Path) -> Mode:
-    config = _json(path)
+    config = read_json(path)
     asked = [flag for flag, on in config.items() if flag.startswith("pooling_mode_") and on is True]
     if isinstance(config.get("pooling_mode"), str):
         asked = [config["pooling_mode"]]
@@ -72,20 +86,24 @@ def _mode(path: Path) -> Mode:
     return names[asked[0]]
 
 
-def token_limit(folder: Path, inner: Path) -> int:
+def window(folder: Path, inner: Path) -> int:
     """What sentence-transformers was told, else what the tokenizer says, never more than there are positions."""
-    config = _json(inner / "config.json")
-    positions = config.get("max_position_embeddings")
-    limits = [1 << 20]
-    if isinstance(positions, int) and positions > 0:
-        offset = int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _PAD_OFFSET else 0
-        limits.append(positions - offset)
+    limits = [positions(inner)]
     for base in dict.fromkeys((folder, inner)):
         if (base / "sentence_bert_config.json").is_file():
-            limits.append(_json(base / "sentence_bert_config.json").get("max_seq_length") or limits[0])
-    if len(limits) < 3 and (inner / "tokenizer_config.json").is_file():
-        limits.append(_json(inner / "tokenizer_config.json").get("model_max_length") or limits[0])
+            limits.append(read_json(base / "sentence_bert_config.json").get("max_seq_length") or limits[0])
+    if len(limits) < 2 and (inner / "tokenizer_config.json").is_file():
+        limits.append(read_json(inner / "tokenizer_config.json").get("model_max_length") or limits[0])
     return max(int(min(limits)), 3)
+
+
+def positions(inner: Path) -> int:
+    """Most tokens that a transformer has positions for; many where it does not say."""
+    config = read_json(inner / "config.json")
+    found = config.get("max_position_embeddings")
+    if not isinstance(found, int) or found <= 0:
+        return _MANY
+    return found - (int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _PAD_OFFSET else 0)
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -95,7 +113,8 @@ def _inside(folder: Path, name: str) -> Path:
     return folder / name if name else folder
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """A JSON file of a model; ModelError where it cannot be read."""
     try:
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
