@@ -28,6 +28,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "dense": "ragzip.retrievers.dense:Dense",
         "bm25": "ragzip.retrievers.bm25:BM25",
         "lexsem": "ragzip.retrievers.lexsem:LexSem",
+        "graph": "ragzip.retrievers.graph:Graph",
         "fusion": "ragzip.retrievers.fusion:Fusion",
         "rerank": "ragzip.retrievers.rerank:Rerank",
         "cross_encoder": "ragzip.retrievers.cross_encoder:CrossEncoder",

@@ -69,6 +69,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "rebuild": {"before": documents(6), "after": documents(9), "rebuild": True, "tokens": 32},
     "join": {"before": documents(63, sentences=2), "after": documents(65, sentences=2), "commit_passages": 1},
     "remove": {"before": documents(8), "after": documents(3)},
+    "graph": {"before": documents(6), "after": documents(9), "retriever": "graph"},
 }
 
 
