@@ -29,6 +29,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "bm25": "ragzip.retrievers.bm25:BM25",
         "fusion": "ragzip.retrievers.fusion:Fusion",
         "rerank": "ragzip.retrievers.rerank:Rerank",
+        "multi_vector": "ragzip.retrievers.multi_vector:MultiVector",
         "oracle": "ragzip.retrievers.oracle:Oracle",
     },
     "compressor": {

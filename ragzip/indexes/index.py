@@ -146,7 +146,7 @@ class Index:
             UsageError: Queries that are not finite, or not a matrix.
             ConfigError: A filter that is none.
         """
-        allowed = self._rows_where(filters) if filters else None
+        allowed = self.rows_where(filters) if filters else None
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         if queries.ndim != 2 or not np.isfinite(queries).all():
             raise UsageError("queries must be a matrix of finite numbers", hint="Check the encoder's output.")
@@ -171,7 +171,7 @@ class Index:
         Raises:
             ConfigError: A filter that is none.
         """
-        allowed = np.searchsorted(self.rows, self._rows_where(filters)).astype(np.int64) if filters else None
+        allowed = np.searchsorted(self.rows, self.rows_where(filters)).astype(np.int64) if filters else None
         if k < 1 or len(self) == 0:
             return [NO_HITS for _ in texts]
         postings = self.postings
@@ -324,8 +324,12 @@ class Index:
             nearest = Nearest(self.vectors, self.rows, self._ann)
         return nearest.search(query, k)
 
-    def _rows_where(self, filters: Sequence[str]) -> NDArray[np.int64]:
-        """The rows alive that pass; remembered, because a component asks with the same filters each time."""
+    def rows_where(self, filters: Sequence[str]) -> NDArray[np.int64]:
+        """The rows alive that pass filters, ascending; remembered, because a component asks with the same each time.
+
+        Raises:
+            ConfigError: A filter that is none.
+        """
         key = tuple(filters)
         conditions = parse(key)
         with self._lock:

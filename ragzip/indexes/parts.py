@@ -154,8 +154,8 @@ def brought_up(
                     break
                 make = builder.extend if behind else builder.finish
                 made = make(opened, entry, folder(builder.kind))
-            if behind and made.rows <= entry.rows:
-                raise RuntimeError(f"{builder.kind} took in no row")
+            if made == entry:
+                raise RuntimeError(f"{builder.kind} does not go on")
             publish(tuple({**entries, builder.kind: made}.values()))
 
 

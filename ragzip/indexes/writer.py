@@ -314,6 +314,10 @@ def sweep(root: Path, keep: Sequence[Manifest], *, pending: bool = False) -> Non
             else:
                 with suppress(OSError):
                     path.unlink()
+    for path in root.glob("part-*/*"):  # a folder stays as long as one of its files does
+        if path.relative_to(root).as_posix() not in names:
+            with suppress(OSError):
+                path.unlink()
     leftovers = [manifest.NAME + TEMPORARY, manifest.PENDING + TEMPORARY, *([] if pending else [manifest.PENDING])]
     for name in leftovers:
         with suppress(OSError):
