@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragzip.errors import StoreDamaged
-from ragzip.indexes.files import FileEntry, guarded, new_file, rebuild_hint
+from ragzip.indexes.faiss_files import one_thread, read_faiss, write_faiss
+from ragzip.indexes.files import FileEntry, rebuild_hint
 from ragzip.indexes.kmeans import centroids_of
 from ragzip.indexes.ranking import NO_HITS, Hits, top
 from ragzip.indexes.storage import Structure
@@ -27,7 +26,6 @@ _DEEP_FACTOR = 8
 _LIST_ROWS = 39  # vectors for each list, from which the lists are learned
 _PROBED = 8  # one list in so many is searched
 _LEAST_PROBED = 8
-_BUFFER = 1 << 20
 
 
 def kind(count: int, dimensions: int) -> str:
@@ -70,9 +68,7 @@ def build(root: Path, name: str, vectors: Vectors, rows: NDArray[np.int64], stru
     lists = faiss.try_extract_index_ivf(index)
     if lists is not None:
         lists.nprobe = min(lists.nlist, max(_LEAST_PROBED, lists.nlist // _PROBED))
-    with guarded(root), new_file(root / name) as out:
-        faiss.write_index(index, _writer(faiss, out.write))
-        return out.entry(name)
+    return write_faiss(root, name, index)
 
 
 def _train_pq(faiss: Any, index: Any, sample: Matrix, structure: Structure) -> None:
@@ -83,11 +79,6 @@ def _train_pq(faiss: Any, index: Any, sample: Matrix, structure: Structure) -> N
         sample = sample - index.quantizer.reconstruct_n(0, index.nlist)[lists[:, 0]]
     faiss.copy_array_to_vector(centroids_of(sample, structure.pieces).ravel(), index.pq.centroids)
     index.is_trained = True
-
-
-def _writer(faiss: Any, write: Callable[[bytes], int]) -> Any:
-    """Through Python's own file, so that a full disk is noticed: FAISS does not look at what closing a file says."""
-    return faiss.BufferedIOWriter(faiss.PyCallbackIOWriter(write), _BUFFER)
 
 
 class Ann:
@@ -109,12 +100,7 @@ class Ann:
         import faiss
 
         path = root / file.name
-        if not path.is_file():
-            raise FileNotFoundError(path)
-        try:
-            self._index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError as error:
-            raise StoreDamaged(f"{path}: FAISS cannot read it: {error}.", hint=rebuild_hint(root)) from error
+        self._index = read_faiss(root, file)
         if (self._index.ntotal, self._index.d) != (count, dimensions):
             raise StoreDamaged(
                 f"{path}: holds {self._index.ntotal} vectors of {self._index.d}, not {count} of {dimensions}.",
@@ -136,7 +122,7 @@ class Ann:
         if wanted < 1:
             return NO_HITS
         while True:
-            with _one_thread():
+            with one_thread():
                 scores, positions = self._index.search(query.reshape(1, -1), asked)
             found = positions[0] >= 0
             scores, positions = scores[0][found], positions[0][found]
@@ -145,16 +131,3 @@ class Ann:
             if not tied:
                 return top(positions.astype(np.int64), scores.astype(np.float32), asked if not self.exact else wanted)
             asked = min(self._count, asked * 4)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One query is no faster on several threads, and leaves the others to the models."""
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
