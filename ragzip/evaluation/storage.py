@@ -180,7 +180,7 @@ def _fitting(storages: Sequence[Storage], index: Index) -> tuple[list[Storage], 
         except ConfigError:
             left_out.append(str(storage))
             continue
-        few = len(index) < storage.rows.least(width) or (storage.structure and not storage.indexed(len(index)))
+        few = len(index) < storage.rows.least or (storage.structure and not storage.indexed(len(index)))
         (left_out.append(str(storage)) if few else found.append(storage))
     return found, left_out
 

@@ -163,7 +163,7 @@ class Manifest:
         if self.model is None or self.codec is not None:
             return True
         rows = parse(self.storage).rows
-        return rows.plain or self.passages < rows.least(self.model.dimensions)
+        return rows.plain or self.passages < rows.least
 
     @property
     def searchable(self) -> bool:

@@ -63,9 +63,10 @@ class Rows:
         each = {"float32": 4, "float16": 2, "float8": 1, "int8": 1, "pq": 0}[self.code]
         return self.pieces or each * self.width(dimensions)
 
-    def least(self, dimensions: int) -> int:
+    @property
+    def least(self) -> int:
         """Passages from which on vectors are kept like this; there are float32 ones until then."""
-        return max(LEAST_ROWS, self.width(dimensions)) if not self.plain else 0
+        return max(LEAST_ROWS, self.pca or 0) if not self.plain else 0
 
 
 @dataclass(frozen=True, slots=True)
