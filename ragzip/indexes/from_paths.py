@@ -26,6 +26,7 @@ def build_index(
     encoding: str | None = None,
     rebuild: bool = False,
     settings: Mapping[str, Any] | None = None,
+    storage: str | None = None,
     stdin: BinaryIO | None = None,
     on_progress: Progress | None = None,
 ) -> BuildReport:
@@ -42,6 +43,7 @@ def build_index(
         encoding: Of text files that are not UTF-8.
         rebuild: Whether to start afresh; the old index stays until the new one is done.
         settings: Options of the part that ``multi_vector`` or ``graph`` needs.
+        storage: How vectors are kept and searched; None: as before, or ``auto``.
         stdin: What ``-`` reads.
         on_progress: Called with the passages encoded so far and 0.
 
@@ -66,6 +68,7 @@ def build_index(
         overlap=overlap,
         rebuild=rebuild,
         settings=settings,
+        storage=storage,
         on_progress=on_progress,
     )
     if not report.documents:

@@ -39,7 +39,8 @@ def repair(path: str | Path) -> RepairReport:
     with write_lock(root):
         entry = manifest.read(root)
         wrong = {file.name for file in entry.files if _is_wrong(root, file)}
-        lost = sorted(wrong & {shard.file.name for shard in entry.shards})
+        codec = {entry.codec.name} if entry.codec else set()
+        lost = sorted(wrong & ({shard.file.name for shard in entry.shards} | codec))
         if lost:
             raise StoreDamaged(f"{root / lost[0]}: vectors are damaged.", hint=rebuild_hint(root))
         if not wrong:

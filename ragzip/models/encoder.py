@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import ModelError
+from ragzip.models import layers
 from ragzip.models.identity import folder_fingerprint
 from ragzip.models.loading import open_model
 from ragzip.models.locate import canonical, resolve
@@ -60,7 +61,7 @@ class Encoder:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over its files: equal for equal models."""
-        return folder_fingerprint(self.folder)
+        return layers.fingerprint_of(folder_fingerprint(self.folder), layers.split(self.name)[1])
 
     @cached_property
     def room(self) -> int:
@@ -213,7 +214,8 @@ def load_encoder(name: str, *, dtype: str = "auto", device: str = "auto") -> Enc
 
     Args:
         name: A built-in model, a folder (of sentence-transformers, of transformers, or with a LoRA adapter, as
-            ``ragzip train retriever`` makes them), or a hub id.
+            ``ragzip train retriever`` makes them), or a hub id; with ``#layers=4`` behind it, without the layers after
+            the fourth.
         dtype: "auto", "fp32", "bf16" or "fp16".
         device: "auto", "cpu", "cuda", "cuda:N", "mps" or "xpu".
 
@@ -222,7 +224,8 @@ def load_encoder(name: str, *, dtype: str = "auto", device: str = "auto") -> Enc
         ConfigError: A dtype or device that does not exist.
     """
     check_options(dtype, device)
-    folder = resolve(name)
+    whole, depth = layers.split(name)
+    folder = resolve(whole)
     recipe = read_recipe(base_folder(folder))
     device = choose_device(device)
     number = choose_dtype(dtype, device)
@@ -234,6 +237,8 @@ def load_encoder(name: str, *, dtype: str = "auto", device: str = "auto") -> Enc
         model = open_model("AutoModel", recipe.folder, dtype=number, device=device, may_lack="pooler")
         if is_adapter(folder):
             merge(model, folder)
+        if depth is not None:
+            layers.keep(model, depth, name)
         cutting = read_tokenizer(tokenizer_file(recipe.folder))
         cutting.enable_truncation(recipe.max_tokens)
         return Encoder(
