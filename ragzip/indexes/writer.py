@@ -165,6 +165,10 @@ class Writer:
             )
         return len(gone)
 
+    def part_folder(self, kind: str) -> str:
+        """A new name for files of a part, below the index folder."""
+        return f"part-{kind}-{self._number()}"
+
     def forget(self, **structures: Any) -> None:
         """Commits search structures and parts as they are given: some of them without files that are damaged."""
         self._publish_searchable(**structures)
@@ -198,7 +202,7 @@ class Writer:
             parts.brought_up(
                 parts.wanted(retriever, {}, now.parts, self.root) if builders is None else builders,
                 lambda: Index(self.root, self.manifest),
-                lambda kind: f"part-{kind}-{self._number()}",
+                self.part_folder,
                 lambda entries: self._publish_searchable(parts=entries),
             )
         if self._name != manifest.NAME:

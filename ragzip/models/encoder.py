@@ -19,11 +19,12 @@ from ragzip.models import layers
 from ragzip.models.identity import folder_fingerprint
 from ragzip.models.loading import open_model
 from ragzip.models.locate import canonical, resolve
+from ragzip.models.lora import base_folder, merge
 from ragzip.models.pooling import read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
 from ragzip.models.token_windows import batches, special_ids
 from ragzip.models.tokenizer import TextTokenizer, encode_batch, read_tokenizer, tokenizer_file, well_formed
-from ragzip.models.weights import weight_files
+from ragzip.models.weights import ADAPTER_CONFIG, is_adapter, weight_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -168,6 +169,11 @@ class Encoder:
         ids = [[*before, *row[:room].tolist(), *after] for row in rows]
         return ids, np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)), len(before), len(after)
 
+    def word_embeddings(self) -> npt.NDArray[np.float32]:
+        """What the model takes for each id of its vocabulary, ``[vocabulary, width]``; not to be changed."""
+        found: npt.NDArray[np.float32] = self._model.get_input_embeddings().weight.detach().float().cpu().numpy()
+        return found
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each whole text, without special tokens and without cutting."""
         return [len(encoding.ids) for encoding in encode_batch(self._counting.tokenizer, texts, special=False)]
@@ -207,8 +213,9 @@ def load_encoder(name: str, *, dtype: str = "auto", device: str = "auto") -> Enc
     """An embedding model, loaded once for each process, dtype and device.
 
     Args:
-        name: A built-in model, a folder (of sentence-transformers or of transformers), or a hub id; with ``#layers=4``
-            behind it, without the layers after the fourth.
+        name: A built-in model, a folder (of sentence-transformers, of transformers, or with a LoRA adapter, as
+            ``ragzip train retriever`` makes them), or a hub id; with ``#layers=4`` behind it, without the layers after
+            the fourth.
         dtype: "auto", "fp32", "bf16" or "fp16".
         device: "auto", "cpu", "cuda", "cuda:N", "mps" or "xpu".
 
@@ -219,13 +226,17 @@ def load_encoder(name: str, *, dtype: str = "auto", device: str = "auto") -> Enc
     check_options(dtype, device)
     whole, depth = layers.split(name)
     folder = resolve(whole)
-    recipe = read_recipe(folder)
+    recipe = read_recipe(base_folder(folder))
     device = choose_device(device)
     number = choose_dtype(dtype, device)
-    files = (*weight_files(recipe.folder), recipe.folder / "config.json", tokenizer_file(recipe.folder))
+    files = [*weight_files(recipe.folder), recipe.folder / "config.json", tokenizer_file(recipe.folder)]
+    if is_adapter(folder):
+        files += [*weight_files(folder), folder / ADAPTER_CONFIG]
 
     def load() -> Encoder:
         model = open_model("AutoModel", recipe.folder, dtype=number, device=device, may_lack="pooler")
+        if is_adapter(folder):
+            merge(model, folder)
         if depth is not None:
             layers.keep(model, depth, name)
         cutting = read_tokenizer(tokenizer_file(recipe.folder))

@@ -10,6 +10,7 @@ from ragzip.protocols import Retriever
 from ragzip.retrievers.bm25 import BM25
 from ragzip.retrievers.dense import Dense
 from ragzip.retrievers.fusion import Fusion
+from ragzip.retrievers.graph import Graph
 from ragzip.retrievers.multi_vector import MultiVector
 
 
@@ -20,7 +21,7 @@ def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), 
         path: The index folder.
         top_k: How many passages at most.
         filters: Metadata filters.
-        kind: Another than the manifest's: ``dense``, ``bm25``, ``fusion`` or ``multi_vector``.
+        kind: Another than the manifest's: ``dense``, ``bm25``, ``fusion``, ``multi_vector`` or ``graph``.
 
     Raises:
         ConfigError: No such kind.
@@ -40,6 +41,9 @@ def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), 
     if kind == "multi_vector":
         opened.part(kind)
         return MultiVector(index, top_k, filters=filters)
+    if kind == "graph":
+        opened.part(kind)
+        return Graph(index, top_k, filters)
     opened.model_name()
     dense = Dense(index, top_k, filters)
     return dense if kind == "dense" else Fusion((dense, BM25(index, top_k, filters)), top_k=top_k)

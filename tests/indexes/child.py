@@ -75,6 +75,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "storage": "int8+pca8,float8",
     },
     "remove": {"before": documents(8), "after": documents(3)},
+    "graph": {"before": documents(6), "after": documents(9), "retriever": "graph"},
 }
 
 
