@@ -27,6 +27,7 @@ EXACT = "float32"
 STORAGES = (EXACT, "float16", "float8", "int8", "pca192,float8", "pca96,float8", "dims=192,float8", "pq96", "pq48")
 STORAGES += ("pq48+float16", "pq48+pca192,float8", "pq96x4+float8", "rabitq+float16", "hnsw32,int8+float16")
 MILLION, CLUSTERS, WIDTH, QUESTIONS = 1_000_000, 20_000, 384, 100
+DECAY = 2.7
 MANY = ("auto", "pq96x4+float32", "ivf1024,pq96x4+float32", "pca192,float8")
 
 
@@ -103,7 +104,11 @@ def _given(file: Any) -> tuple[Any, ...]:
 
 
 class Clustered:
-    """Unit vectors that follow from the number in a text: one of 20,000 centres, and two of 8,000 disturbances."""
+    """Unit vectors that follow from the number in a text: one of 20,000 centres, and two of 8,000 disturbances.
+
+    All shrink along their 384 directions, so that half of them hold 93 % of the squared length, as those of
+    ``all-minilm-l6-v2`` on SciFact do; the directions are not the axes.
+    """
 
     name, dimensions, max_tokens, fingerprint = "clustered", WIDTH, 64, "clustered 1"
 
@@ -113,6 +118,9 @@ class Clustered:
         draw = np.random.default_rng(0)
         self._centres = draw.standard_normal((CLUSTERS, WIDTH), np.float32)
         self._near = draw.standard_normal((8000, WIDTH), np.float32)
+        turn, _ = np.linalg.qr(draw.standard_normal((WIDTH, WIDTH)))
+        shape = (np.exp(-DECAY * np.arange(WIDTH) / WIDTH)[:, None] * turn).astype(np.float32)
+        self._centres, self._near = self._centres @ shape, self._near @ shape
 
     def encode(self, texts: Sequence[str], **_: Any) -> Any:
         """``[n, 384]``; of a text that ends in ``?``, a point beside that of its number."""

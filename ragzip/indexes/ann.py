@@ -123,7 +123,7 @@ class Ann:
             return NO_HITS
         while True:
             with one_thread():
-                scores, positions = self._index.search(query.reshape(1, -1), asked)
+                scores, positions = self._index.search(query.reshape(1, -1), asked, params=self._params(asked))
             found = positions[0] >= 0
             scores, positions = scores[0][found], positions[0][found]
             # A tie across the cut: look further, so that the row decides which of the equals is in.
@@ -131,3 +131,10 @@ class Ann:
             if not tied:
                 return top(positions.astype(np.int64), scores.astype(np.float32), asked if not self.exact else wanted)
             asked = min(self._count, asked * 4)
+
+    def _params(self, asked: int) -> Any:
+        """A graph must be told to look at as many as it is asked for."""
+        import faiss
+
+        given: Any = faiss
+        return given.SearchParametersHNSW(efSearch=asked) if hasattr(self._index, "hnsw") else None

@@ -3,9 +3,10 @@
 A codec is learned once, from a sample of the first vectors, and is a file of the index: vectors that come later are
 made smaller by the same numbers, and none is ever made smaller twice.
 
-PCA is that of second moments, without a mean: it keeps inner products, which a shift would change from passage to
-passage. float8 is e4m3 with one power of two for the whole index, int8 has a step for each component, ``pq`` is product
-quantisation (Jégou et al., TPAMI 2011) with 256 centroids a piece.
+PCA is that of second moments, without a mean, which would shift inner products from passage to passage; what is left
+of a vector is scaled to length 1 again, as after truncation, and compared by cosine. float8 is e4m3 with one power of
+two for the whole index, int8 has a step for each component, ``pq`` is product quantisation (Jégou et al., TPAMI 2011)
+with 256 centroids a piece.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ Codes = NDArray[Any]
 _DTYPES = {"float32": "<f4", "float16": "<f2", "float8": "|u1", "int8": "|i1", "pq": "|u1"}
 _FLOAT16 = 65504.0
 _FLOAT8 = 448.0
-_SIGN = np.int16(-0x4001)  # all bits but the one below the sign
-_DECODED = 1024  # rows that are decoded at once: a block stays in the cache
+_DECODED = 256  # rows that are decoded at once: a block stays in the cache
+_LOOKED_UP = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,15 +68,12 @@ class Codec:
     def reduce(self, vectors: Matrix) -> Matrix:
         """Vectors ``[n, dimensions]``, of questions or passages, as they are compared: ``[n, width]``."""
         if self.rows.dims is not None:
-            vectors = vectors[:, : self.rows.dims]
-            lengths: Matrix = np.linalg.norm(vectors, axis=1, keepdims=True)
-            lengths[lengths == 0] = 1
-            vectors = vectors / lengths
+            vectors = _unit(vectors[:, : self.rows.dims])
         matrix = self.tensors.get("matrix")
-        return vectors if matrix is None else vectors @ matrix
+        return vectors if matrix is None else _unit(vectors @ matrix)
 
     def restore(self, reduced: Matrix) -> Matrix:
-        """Reduced vectors back among those of the encoder, ``[n, dimensions]``: inner products stay."""
+        """Reduced vectors back among those of the encoder, ``[n, dimensions]``, with the same inner products."""
         matrix = self.tensors.get("matrix")
         if matrix is not None:
             reduced = reduced @ matrix.T
@@ -115,12 +113,10 @@ class Codec:
     def _numbers(self, codes: Codes) -> Matrix:
         """Codes as float32, before the steps that ``float8`` and ``int8`` are multiples of."""
         if self.rows.code == "float8":
-            # e4m3 is float16 with fewer bits at both ends: shifted into place, it is too small by 2^8.
-            wide = codes.view(np.int8).astype(np.int16)
-            wide <<= 7
-            wide &= _SIGN
-            return _halves(wide.view(np.float16)) * np.float32(256)
-        return _halves(codes) if self.rows.code == "float16" else codes.astype(np.float32, copy=False)
+            return _widened(codes.view(np.int8), 3, 4)
+        if self.rows.code == "float16":
+            return _widened(codes.view(np.int16), 10, 5)
+        return codes.astype(np.float32, copy=False)
 
     def scorer(self, query: Matrix) -> Callable[[Codes], Matrix]:
         """A function from codes to their inner products with a question.
@@ -239,21 +235,35 @@ def _components(vectors: Matrix, count: int) -> Matrix:
     return np.ascontiguousarray(found * np.where(largest < 0, -1, 1), np.float32)
 
 
-def _halves(codes: Codes) -> Matrix:
-    """float16 to float32, which NumPy does one by one and torch with the processor's own instruction."""
-    import torch
+def _widened(codes: NDArray[Any], fraction: int, exponent: int) -> Matrix:
+    """Small floating-point numbers, given as signed integers, as float32; there must be no infinities.
 
-    found: Matrix = torch.from_numpy(np.array(codes) if not codes.flags.writeable else codes).float().numpy()
+    NumPy converts float16 one by one, and torch waits for its threads: bits are shifted into place instead, and what
+    the exponents' biases differ by is multiplied in, which is right for subnormal numbers, too.
+    """
+    wide = codes.astype(np.int32)
+    wide <<= 23 - fraction
+    # The sign, of which there are several copies now, and what stood below it.
+    wide &= np.int32((((1 << (fraction + exponent)) - 1) << (23 - fraction)) - (1 << 31))
+    found = wide.view(np.float32)
+    found *= np.float32(2.0 ** (127 - (2 ** (exponent - 1) - 1)))
     return found
+
+
+def _unit(vectors: Matrix) -> Matrix:
+    """Of length 1; those without length stay."""
+    lengths: Matrix = np.linalg.norm(vectors, axis=1, keepdims=True)
+    lengths[lengths == 0] = 1
+    return vectors / lengths
 
 
 def _looked_up(table: Matrix, codes: Codes) -> Matrix:
     """The sum of ``table[piece, code]`` over the pieces of each row."""
     out = np.empty(len(codes), np.float32)
-    for start in range(0, len(codes), _DECODED):
-        part = codes[start : start + _DECODED].T
+    for start in range(0, len(codes), _LOOKED_UP):
+        part = codes[start : start + _LOOKED_UP].T
         found = np.zeros(part.shape[1], np.float32)
         for piece, column in zip(table, part, strict=True):
-            found += piece[column]
-        out[start : start + _DECODED] = found
+            found += piece.take(column)
+        out[start : start + _LOOKED_UP] = found
     return out
