@@ -126,8 +126,8 @@ def render(record: dict[str, Any]) -> str:
         f"`{record['command']}`, {record['when']}, " + ", ".join(f"{k} {v}" for k, v in record["environment"].items()),
         "",
         f"Up to {LIMIT} questions a set, drawn with seed {SEED}; {CANDIDATES} candidates for `multi_vector`. In"
-        " brackets the 95 % interval; `+` and `-`: different from `dense` (paired randomisation test, Holm over the rows"
-        " of the set).",
+        " brackets the 95 % interval; `+` and `-`: different from `dense` (paired randomisation test, Holm over the"
+        " rows of the set).",
         "",
         "| set | questions | passages | retriever | ndcg@10 | recall@5 | mrr | seconds a question |",
         "|---|---|---|---|---|---|---|---|",
