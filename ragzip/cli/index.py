@@ -27,7 +27,7 @@ class _DefaultGroup(typer.core.TyperGroup):
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         formatter.write_usage("ragzip index", "PATH... --index DIR [OPTIONS]")
-        formatter.write_usage("ragzip index", "add | remove | info | verify ... --index DIR", prefix="       ")
+        formatter.write_usage("ragzip index", "add | remove | info | verify | repair ... --index DIR", prefix="       ")
         formatter.write_usage("ragzip index", "compress DIR --with METHOD --model MODEL", prefix="       ")
         formatter.write_usage("ragzip index", "tune DIR [--apply]", prefix="       ")
 

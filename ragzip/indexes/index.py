@@ -279,7 +279,12 @@ class Index:
         """
         with self._lock, self._opening():
             if kind not in self._parts:
-                self._parts[kind] = opener(self, self.part(kind))
+                entry = self.part(kind)
+                try:
+                    self._parts[kind] = opener(self, entry)
+                except (ValueError, KeyError, IndexError, TypeError) as error:
+                    what = f"{self.path}: what {kind} needs is damaged: {error!r}."
+                    raise StoreDamaged(what, hint=mend_hint(self.path)) from error
             found: T = self._parts[kind]
             return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ragzip.errors import StoreError
-from ragzip.indexes import ann, bm25, manifest
+from ragzip.indexes import ann, bm25, manifest, parts
 from ragzip.indexes.files import checksum, rebuild_hint
 from ragzip.indexes.index import Index
 from ragzip.indexes.manifest import Manifest, StoreMoved
@@ -229,6 +229,9 @@ def _structures(index: Index) -> list[Problem]:
                 hits = searcher.search(index.vectors.reduced(rows)[0], 1)
                 if len(hits.rows) == 0:
                     return [Problem(f"{index.path / entry.faiss.name}: finds nothing.", rebuild_hint(index.path))]
+    for part in entry.parts:
+        if part.whole is not None and part.rows == entry.rows:
+            index.opened(part.kind, parts.restored(part).open)
     if entry.bm25:
         bm25.load(index.path, entry.bm25, len(index))
     return []

@@ -176,6 +176,11 @@ class Manifest:
         return self.passages == 0 or (vectors and terms and parts)
 
 
+def is_name(name: str) -> bool:
+    """Whether a file below the index folder has a name that only an index gives."""
+    return _FILE.fullmatch(name) is not None
+
+
 def exists(root: Path) -> bool:
     """Whether there is a manifest, good or bad."""
     return (root / NAME).is_file()

@@ -53,6 +53,10 @@ class Part(Protocol):
         """Makes ``whole`` for the rows alive, all of which have been taken in: at least one passage."""
         ...
 
+    def open(self, index: Index, entry: PartEntry) -> object:
+        """Opens a part that is complete, for searching; ``verify`` does, too."""
+        ...
+
     def compact(self, index: Index, entry: PartEntry, rows: NDArray[np.int64], folder: str) -> PartEntry:
         """The entry after rows were numbered anew.
 

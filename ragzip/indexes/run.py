@@ -148,6 +148,8 @@ class Run:
         before = self._beside or pending
         self._settle(before)
         held = before.parts if before is not None else ()
+        if options.retriever is not None:  # what another retriever needed is not made again
+            held = tuple(part for part in held if part.kind == options.retriever)
         self._parts = parts.wanted(self._retriever, options.settings, held, root, anew=True)
         if not there:
             check_new(root)
@@ -164,6 +166,8 @@ class Run:
         self._retriever: Retrieval = options.retriever or (before.retriever if before else DEFAULT_RETRIEVER)
         named = options.model or (before.model.name if before and before.model else EMBEDDER)
         name = "" if self._retriever == "bm25" else named
+        if options.storage is not None and not name:
+            raise ConfigError("storage", "says how vectors are kept, and an index for bm25 has none")
         self._storage = parse((options.storage or (before.storage if before else AUTO)) if name else AUTO)
         self._encoder = LazyEncoder(name, self._given, self._on_progress)
         tokens = options.tokens or (before.chunking.tokens if before else DEFAULT_TOKENS)
@@ -198,6 +202,8 @@ class Run:
         """Whether a rebuild that was stopped is this one."""
         same = (pending.model.name if pending.model else "") == self._encoder.name
         if not same or pending.chunking != self._chunking or not (self._root / pending.table).is_file():
+            return False
+        if not all(parts.restored(entry) in self._parts for entry in pending.parts):
             return False
         try:
             self._check_model(pending)

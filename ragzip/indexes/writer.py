@@ -268,7 +268,9 @@ class Writer:
             shards = [self._copied(old, rows[start : start + SHARD_ROWS]) for start in range(0, len(rows), SHARD_ROWS)]
         with Index(self.root, entry) as index:
             moved = tuple(
-                parts.restored(part).compact(index, part, rows[rows < part.rows], f"part-{part.kind}-{self._number()}")
+                parts.restored(part).compact(index, part, rows[rows < part.rows], self.part_folder(part.kind))
+                if part.rows
+                else part
                 for part in entry.parts
             )
         self.table.close()
@@ -318,8 +320,9 @@ def sweep(root: Path, keep: Sequence[Manifest], *, pending: bool = False) -> Non
             else:
                 with suppress(OSError):
                     path.unlink()
-    for path in root.glob("part-*/*"):  # a folder stays as long as one of its files does
-        if path.relative_to(root).as_posix() not in names:
+    for path in root.glob("part-*-*/*"):  # a folder stays as long as one of its files does
+        name = path.relative_to(root).as_posix()
+        if name not in names and manifest.is_name(name.removesuffix(TEMPORARY)):
             with suppress(OSError):
                 path.unlink()
     leftovers = [manifest.NAME + TEMPORARY, manifest.PENDING + TEMPORARY, *([] if pending else [manifest.PENDING])]

@@ -29,7 +29,7 @@ def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), 
         StoreMismatch: The kind needs what the index was made without.
     """
     from ragzip.indexes import open_cached
-    from ragzip.indexes.manifest import Retrieval
+    from ragzip.indexes.manifest import PARTS, Retrieval
 
     known = get_args(Retrieval)
     if kind is not None and kind not in known:
@@ -38,11 +38,11 @@ def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), 
     index, kind = str(path), kind or opened.manifest.retriever
     if kind == "bm25":
         return BM25(index, top_k, filters)
-    if kind == "multi_vector":
+    if kind in PARTS and len(opened):
         opened.part(kind)
+    if kind == "multi_vector":
         return MultiVector(index, top_k, filters=filters)
     if kind == "graph":
-        opened.part(kind)
         return Graph(index, top_k, filters)
     opened.model_name()
     dense = Dense(index, top_k, filters)

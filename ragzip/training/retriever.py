@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from ragzip.errors import ConfigError, ModelError, UsageError
 from ragzip.indexes import Index, open_cached
 from ragzip.indexes.text import searched_text
-from ragzip.models import GENERATOR, Encoder, load_encoder
+from ragzip.models import GENERATOR, Encoder, layers, load_encoder
 from ragzip.models.locate import resolve
 from ragzip.models.pooling import read_recipe
 from ragzip.models.tokenizer import encode_batch, read_tokenizer, tokenizer_file
@@ -112,6 +112,10 @@ class RetrieverTraining:
             raise UsageError("no corpus to adapt to", hint="Give the folder of an index: --corpus kb/")
         index = open_cached(self.corpus)
         base = index.model_name()
+        if layers.split(base)[1] is not None:
+            raise ModelError(
+                f"{self.corpus} was made with {base}, a part of a model", hint="Index it with the whole one."
+            )
         if is_adapter(resolve(base)):
             raise ModelError(f"{self.corpus} was made with {base}, an adapter", hint="Index it with its base first.")
         encoder = load_encoder(base, dtype=self.dtype, device=self.device)

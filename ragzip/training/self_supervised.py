@@ -60,17 +60,19 @@ def document_of(passage: Passage) -> str:
 def hold_out_passages(passages: Sequence[Passage], count: int, seed: int) -> tuple[list[Passage], list[Passage]]:
     """Passages to measure with, whole documents drawn with the seed, and the others; both in their order.
 
-    At most a fifth is held out. Of fewer than five documents, the last passages are held out.
+    At most a fifth is held out. Of fewer than five documents, and where none is small enough, the last passages are
+    held out, but for one between them and the others, whose words they share.
     """
     most = min(count, len(passages) // _SHARE)
     names = list(dict.fromkeys(map(document_of, passages)))
-    if len(names) < _FEW:
-        first = len(passages) - most
-        return list(passages[first:]), list(passages[:first])
     sizes: dict[str, int] = {}
     for passage in passages:
         name = document_of(passage)
         sizes[name] = sizes.get(name, 0) + 1
+    if len(names) < _FEW or min(sizes.values()) > most:
+        first = len(passages) - most
+        between = first > 1 and document_of(passages[first - 1]) == document_of(passages[first])
+        return list(passages[first:]), list(passages[: first - between])
     random.Random(f"{seed} held out").shuffle(names)  # noqa: S311 - no secret
     chosen: set[str] = set()
     for name in names:
