@@ -126,6 +126,9 @@ class RetrieverTraining:
                 hint="Index more documents, with passages of several sentences.",
             )
         order = plan([0] * len(items), self.batch, self.steps, self.seed)
+        if on_event:
+            message = f"{len(items):,} questions made from {len(kept):,} passages"
+            on_event(TrainingEvent("data", 0, len(order), message=message))
         negatives = self._negatives(items, order, index, encoder, {passage.id for passage in held})
         others = random.Random(f"{self.seed} others").sample(kept, min(self.others, len(kept)))  # noqa: S311 - no secret
         task = Search(asked, [searched_text(passage) for passage in others])

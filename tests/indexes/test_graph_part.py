@@ -245,6 +245,23 @@ def test_a_file_that_is_no_graph_is_named(tmp_path, damage):
         Index.open(kb).opened("graph", open_network)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("indices", 2**31 - 1), ("indices", -1), ("indptr", 10**12), ("kinds", 255), ("weights", np.nan), ("shape", 3)],
+)
+def test_numbers_that_cannot_be_are_refused_when_it_is_opened(tmp_path, name, value):
+    kb = made(tmp_path / "kb")
+    index, _, arrays = opened(kb)
+    arrays[name] = arrays[name].copy()
+    arrays[name][len(arrays[name]) // 2] = value
+    file = index.part("graph").whole[0]
+    (index.path / file.name).unlink()
+    tensors.write(index.path, file.name, arrays)
+    index.close()
+    with pytest.raises(StoreDamaged, match=file.name):
+        index.opened("graph", open_network)
+
+
 def test_another_indexs_graph_is_refused(tmp_path):
     made(tmp_path / "a")
     made(tmp_path / "b", documents(4))

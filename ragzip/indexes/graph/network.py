@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragzip.errors import StoreDamaged
-from ragzip.indexes.files import FileEntry, rebuild_hint
+from ragzip.indexes.files import FileEntry, mend_hint
 from ragzip.indexes.graph import tensors
 from ragzip.indexes.graph.edges import KINDS
 from ragzip.indexes.graph.mentions import Phrasebook, Stream
@@ -50,11 +50,17 @@ class Network:
                 and len(self.indptr) == sum(shape) + 1
                 and self.indptr[-1] == len(self.indices) == len(self._kinds) == len(self._weights)
                 and len(self._book.keys) == len(self.spread) == self.entities
+                and self.indptr[0] == 0
+                and (np.diff(self.indptr) >= 0).all()
+                and self.indices.min(initial=0) >= 0
+                and self.indices.max(initial=0) < sum(shape)
+                and self._kinds.max(initial=0) < len(KINDS)
+                and bool(np.isfinite(self._weights).all())
             )
         except (KeyError, ValueError, TypeError, IndexError) as error:
-            raise StoreDamaged(f"{root / file.name}: is no graph: {error!r}.", hint=rebuild_hint(root)) from error
+            raise StoreDamaged(f"{root / file.name}: is no graph: {error!r}.", hint=mend_hint(root)) from error
         if not sound:
-            raise StoreDamaged(f"{root / file.name}: is not this index's graph.", hint=rebuild_hint(root))
+            raise StoreDamaged(f"{root / file.name}: is not this index's graph.", hint=mend_hint(root))
         self._lock = threading.Lock()
         self._steps: dict[tuple[float, ...], NDArray[np.float32]] = {}
 

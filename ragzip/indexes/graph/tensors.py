@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragzip.errors import StoreDamaged
-from ragzip.indexes.files import FileEntry, guarded, new_file, rebuild_hint
+from ragzip.indexes.files import FileEntry, guarded, mend_hint, new_file
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -41,4 +41,4 @@ def read(root: Path, file: FileEntry, *names: str) -> Arrays:
         with safe_open(path, framework="np") as opened:
             return {name: opened.get_tensor(name) for name in names or opened.keys()}
     except (SafetensorError, OSError, ValueError) as error:
-        raise StoreDamaged(f"{path}: is damaged: {error}.", hint=rebuild_hint(root)) from error
+        raise StoreDamaged(f"{path}: is damaged: {error}.", hint=mend_hint(root)) from error

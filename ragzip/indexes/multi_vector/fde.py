@@ -94,6 +94,10 @@ class FDE:
             shapes["final"] = (recipe.raw_width,)
         if {name: matrix.shape for name, matrix in self.matrices.items()} != shapes:
             raise ValueError("the matrices are not those of the recipe")
+        for name, columns in (("sketch", recipe.projection), ("final", recipe.width)):
+            found = np.abs(self.matrices[name]) if columns else np.ones(1)
+            if not 1 <= found.min() <= found.max() <= max(columns, 1):
+                raise ValueError(f"{name} names columns that are not there")
         self._planes = np.ascontiguousarray(self.matrices["planes"], np.float32)
         if recipe.projection:
             self._sketches = _columns(self.matrices["sketch"], recipe.projection)
