@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +141,6 @@ class Codec:
             part = self._numbers(codes[start : start + _DECODED])
             np.einsum("ij,j->i", part, asked, out=out[start : start + _DECODED])
         return out
-
-    @cached_property
-    def bytes(self) -> int:
-        """Of what was learned."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def save(self, root: Path, name: str) -> FileEntry:
         """Writes what was learned into a file of the index."""

@@ -58,8 +58,6 @@ class Options:
             )
         if self.storage is not None:
             parse(self.storage)
-            if self.retriever == "bm25":
-                raise ConfigError("storage", "bm25 has no vectors to store", hint="Leave it out.")
         for name, value, least in (
             ("tokens", self.tokens, _LEAST_TOKENS),
             ("overlap", self.overlap, 0),
@@ -167,7 +165,7 @@ class Run:
         named = options.model or (before.model.name if before and before.model else EMBEDDER)
         name = "" if self._retriever == "bm25" else named
         if options.storage is not None and not name:
-            raise ConfigError("storage", "says how vectors are kept, and an index for bm25 has none")
+            raise ConfigError("storage", "bm25 has no vectors to store", hint="Leave it out.")
         self._storage = parse((options.storage or (before.storage if before else AUTO)) if name else AUTO)
         self._encoder = LazyEncoder(name, self._given, self._on_progress)
         tokens = options.tokens or (before.chunking.tokens if before else DEFAULT_TOKENS)

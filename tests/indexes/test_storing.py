@@ -158,6 +158,8 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_done(tmp_path, kb):
     with pytest.raises(ConfigError, match="bm25 has no vectors"):
         make(tmp_path / "terms", documents(3), retriever="bm25", storage="float8")
     make(tmp_path / "terms", documents(3), retriever="bm25")
+    with pytest.raises(ConfigError, match="bm25 has no vectors"):
+        make(tmp_path / "terms", documents(3), storage="float8")
     with pytest.raises(StoreMismatch, match="no vectors"):
         store_as(tmp_path / "terms", "float8")
 
