@@ -103,4 +103,4 @@ class Network:
 
 def open_network(index: Index, entry: PartEntry) -> Network:
     """For ``Index.opened``."""
-    return Network(index.path, (entry.whole or ())[0], len(index))
+    return Network(index.path, next(iter(entry.whole or ())), len(index))
