@@ -207,7 +207,7 @@ def test_the_index_says_which_retriever_it_is_for(tmp_path, model, tiny_encoder_
 
 def test_another_encoder_is_refused_and_named(tmp_path, model, tiny_encoder_path):
     other = str(tiny_encoder(tmp_path / "other", seed=9))
-    with pytest.raises(StoreMismatch, match="made with.*not with.*other"):
+    with pytest.raises(StoreMismatch, match=r"made with.*not with.*other"):
         build(tmp_path / "kb", documents(3), model, other)
     kb, copy = tmp_path / "own", tmp_path / "copy"
     shutil.copytree(model, copy)

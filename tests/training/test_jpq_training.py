@@ -26,9 +26,9 @@ from ragzip.training.options import make_trainer
 from ragzip.training.retriever import Adapted, RetrieverTraining
 from ragzip.training.self_supervised import hold_out_passages, make_items
 from ragzip.types import Query
+from tests.indexes.tools import WORDS
 
 CPU = {"dtype": "fp32", "device": "cpu"}
-WORDS = "amber bridge copper delta ember forest garden harbour island jungle kettle lantern meadow north ocean".split()
 
 
 def document(number: int) -> Document:
@@ -218,8 +218,8 @@ def test_only_passages_of_other_documents_compete():
 def test_corpora_and_options_that_cannot_be(tmp_path, tiny_encoder_path, kb, monkeypatch):
     with pytest.raises(UsageError, match="--corpus"):
         JPQTraining().run(tmp_path / "out")
-    build(map(document, range(200)), tmp_path / "few", sync=True, model=tiny_encoder_path, tokens=100)
-    with pytest.raises(UsageError, match="200 passages, fewer than the 256 centroids"):
+    build(map(document, range(60)), tmp_path / "few", sync=True, model=tiny_encoder_path, tokens=100)
+    with pytest.raises(UsageError, match=r"\d+ passages, fewer than the 256 centroids"):
         toy(str(tmp_path / "few")).run(tmp_path / "out")
     with pytest.raises(ConfigError, match=r"5 does not divide vectors of 32.*Use 4"):
         toy(kb, pieces=5).run(tmp_path / "out")
@@ -251,7 +251,18 @@ def test_on_the_command_line(kb, tmp_path):
     for number in range(3):
         (new / f"{number}.md").write_text(document(number).text, "utf-8")
     base = str(check_card(out).base_model)
-    made = ["index", str(new), "--index", str(tmp_path / "kb"), "--model", base, "--retriever", "jpq"]
+    made = [
+        "index",
+        str(new),
+        "--index",
+        str(tmp_path / "kb"),
+        "--model",
+        base,
+        "--tokens",
+        "100",
+        "--retriever",
+        "jpq",
+    ]
     done = CliRunner().invoke(app, [*made, "--set", f"model={out}"])
     assert done.exit_code == 0, done.output
     assert len(JPQ(str(tmp_path / "kb")).retrieve([Query("amber")])[0]) >= 3
