@@ -1,6 +1,7 @@
-"""A thirty-second of the bytes: product quantisation, trained with the questions' encoder or not, beside whole vectors.
+"""Codes of 48 or 16 bytes a passage, trained with the encoder of questions or not, beside whole vectors.
 
-    python benchmarks/run.py retrieval_jpq    # about half an hour on two cores, most of it encoding
+    python benchmarks/run.py retrieval_jpq       # 48 bytes a passage
+    python benchmarks/run.py retrieval_jpq:16    # 16 bytes
 
 scifact's corpus, one passage a document, without its labels, is what is trained on; its development questions only
 measure. Index and trained folders are left in .bench/retrieval_jpq.
@@ -19,12 +20,12 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "retrieval_jpq"
-SET, PIECES, STEPS, SEED = "scifact_retrieval", 48, 100, 0
+SET, STEPS, SEED = "scifact_retrieval", 100, 0
 SHOWN = ("ndcg@10", "recall@10", "same@10")
 
 
-def run() -> dict[str, Any]:
-    """Every way of searching the same vectors."""
+def run(piece: str = "48") -> dict[str, Any]:
+    """Every way of searching the same vectors, with codes of so many bytes."""
     from ragzip.evaluation.data import open_set
     from ragzip.evaluation.statistics import holm, paired
     from ragzip.indexes import Index, build
@@ -35,7 +36,7 @@ def run() -> dict[str, Any]:
     from ragzip.training.folder import train_into
     from ragzip.training.jpq import JPQTraining
 
-    data, index = open_set(SET), RUNS / "index"
+    data, index, pieces = open_set(SET), RUNS / "index", int(piece)
     documents = [Document(p.id, p.text, p.title, {"id": p.id}) for p in data.corpus]
     build(documents, index, sync=True, retriever="dense", tokens=50_000, overlap=0)
     questions = [record.question for record in data.records]
@@ -52,14 +53,15 @@ def run() -> dict[str, Any]:
             ("the same, rotated", True, False),
             ("the same, rotated, balanced", True, True),
         ):
-            made = learned(opened, PIECES, rotate=rotate, balanced=balanced)
+            made = learned(opened, pieces, rotate=rotate, balanced=balanced)
             codec = made.codec
             codes = made.encode(vectors)
             found[name] = [ids[np.argsort(-codec.scorer(one)(codes), kind="stable")[:10]].tolist() for one in asked]
     for name, balanced in (("jpq", False), ("jpq, balanced", True)):
-        out, copy = RUNS / name.replace(", ", "-"), RUNS / f"index-{name.replace(', ', '-')}"
+        own = f"{name.replace(', ', '-')}-{pieces}"
+        out, copy = RUNS / own, RUNS / f"index-{own}"
         start = time.process_time()
-        train_into(out, JPQTraining(str(index), pieces=PIECES, balanced=balanced, steps=STEPS, seed=SEED))
+        train_into(out, JPQTraining(str(index), pieces=pieces, balanced=balanced, steps=STEPS, seed=SEED))
         seconds[name] = time.process_time() - start
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(index, copy)
@@ -78,7 +80,7 @@ def run() -> dict[str, Any]:
     return {
         "questions": len(questions),
         "passages": len(passages),
-        "bytes": {"vectors": 4 * vectors.shape[1], "codes": PIECES},
+        "bytes": {"vectors": 4 * vectors.shape[1], "codes": pieces},
         "cpu_seconds": seconds,
         "rows": {
             name: {

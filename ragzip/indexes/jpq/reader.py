@@ -30,7 +30,7 @@ class TrainedCodes:
     def __init__(self, index: Index, entry: PartEntry) -> None:
         learned = kept(index.path, entry)
         codes = opened(index.path, entry, learned)
-        (file,) = entry.whole or ()
+        file = next(iter(entry.whole or ()))
         ann = Ann(index.path, file, len(index), learned.dimensions, deep=True)
         self._index, self._entry = index, entry
         self._nearest = Nearest(codes, index.rows, ann)
