@@ -33,6 +33,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "rerank": "ragzip.retrievers.rerank:Rerank",
         "cross_encoder": "ragzip.retrievers.cross_encoder:CrossEncoder",
         "multi_vector": "ragzip.retrievers.multi_vector:MultiVector",
+        "jpq": "ragzip.retrievers.jpq:JPQ",
         "oracle": "ragzip.retrievers.oracle:Oracle",
     },
     "compressor": {
@@ -93,6 +94,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "recomp_abstractive": "ragzip.training.recomp_abstractive:RecompAbstractiveTraining",
         "retriever": "ragzip.training.retriever:RetrieverTraining",
         "lexsem": "ragzip.training.lexsem:LexSemTraining",
+        "jpq": "ragzip.training.jpq:JPQTraining",
         "xrag": "ragzip.training.xrag:XRAGTraining",
         "comp_llm": "ragzip.training.comp_llm:CompLLMTraining",
         "icae": "ragzip.training.icae:ICAETraining",

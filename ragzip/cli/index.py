@@ -52,7 +52,7 @@ def build(
     retriever: Annotated[
         str | None,
         typer.Option(
-            "--retriever", help="dense, bm25, fusion, multi_vector or graph; default: the index's, else fusion."
+            "--retriever", help="dense, bm25, fusion, multi_vector, graph or jpq; default: the index's, else fusion."
         ),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Embedding model; default all-minilm-l6-v2.")] = None,
@@ -63,7 +63,7 @@ def build(
         int | None, typer.Option("--overlap", min=0, help="Tokens shared by neighbours; default 30.")
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="An option of multi_vector or graph, as repetitions=10.")
+        list[str] | None, typer.Option("--set", help="An option of multi_vector, graph or jpq, as repetitions=10.")
     ] = None,
     storage: Annotated[
         str | None, typer.Option("--storage", help="How vectors are kept, as pca192,float8 or pq48+float16.")

@@ -33,7 +33,7 @@ def train(
         Path | None, typer.Argument(help="A YAML file of options, or the folder of a model card.")
     ] = None,
     corpus: Annotated[
-        Path | None, typer.Option("--corpus", help="The index folder that 'retriever' adapts its encoder to.")
+        Path | None, typer.Option("--corpus", help="The index folder that 'retriever' and 'jpq' are trained on.")
     ] = None,
     data_dir: runs.DataDir = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start afresh, whatever --out holds.")] = False,
@@ -47,6 +47,7 @@ def train(
         ragzip train provence examples/training/provence.yaml --out runs/provence
         ragzip train provence examples/training/provence.yaml --out runs/try --set steps=20
         ragzip train retriever --corpus kb/ --out runs/retriever
+        ragzip train jpq --corpus kb/ --out runs/jpq
     """  # noqa: D301 - a backspace, by which the help keeps lines apart
     from ragzip.training.folder import read_report, report_values, train_into
     from ragzip.training.options import read_trainer

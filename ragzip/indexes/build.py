@@ -55,15 +55,15 @@ def build(
         sync: Whether documents recorded under ``roots`` that did not come are removed. What was skipped as
             unreadable keeps its old version.
         roots: As ``ragzip.ingest.roots`` gives them.
-        retriever: How it will be searched: ``dense``, ``bm25``, ``fusion``, ``multi_vector`` or ``graph``. None: as
-            before, or fusion.
+        retriever: How it will be searched: ``dense``, ``bm25``, ``fusion``, ``multi_vector``, ``graph`` or
+            ``jpq``. None: as before, or fusion.
         model: The encoder. None: as before, or the built-in one.
         encoder: One that is loaded already.
         tokens: Most tokens a passage. None: as before, or 180.
         overlap: Tokens shared with the passage before. None: as before, or 30.
         commit_passages: How many passages, at least, are committed and encoded together.
         rebuild: Whether to start from nothing; the old index, good or damaged, is replaced when all is done.
-        settings: Options of the part that ``multi_vector`` or ``graph`` needs; what is not named is as before.
+        settings: Options of the part that ``multi_vector``, ``graph`` or ``jpq`` needs; what is not named is as before.
         storage: How vectors are kept and searched, as ``pca192,float8`` or ``pq48+float16``. None: as before, or
             ``auto``: float32, in a FAISS index that is exact below 100,000 passages.
         on_progress: Called with the passages encoded so far and 0.

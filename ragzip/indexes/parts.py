@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BUILDERS: dict[str, str] = {
     "multi_vector": "ragzip.indexes.multi_vector.part:MultiVectorPart",
     "graph": "ragzip.indexes.graph.part:GraphPart",
+    "jpq": "ragzip.indexes.jpq.part:JPQPart",
 }
 """Kind to the class that makes it; the kinds are those of ``Retrieval`` that need a part."""
 

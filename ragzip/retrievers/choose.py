@@ -11,6 +11,7 @@ from ragzip.retrievers.bm25 import BM25
 from ragzip.retrievers.dense import Dense
 from ragzip.retrievers.fusion import Fusion
 from ragzip.retrievers.graph import Graph
+from ragzip.retrievers.jpq import JPQ
 from ragzip.retrievers.multi_vector import MultiVector
 
 
@@ -21,7 +22,7 @@ def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), 
         path: The index folder.
         top_k: How many passages at most.
         filters: Metadata filters.
-        kind: Another than the manifest's: ``dense``, ``bm25``, ``fusion``, ``multi_vector`` or ``graph``.
+        kind: Another than the manifest's: ``dense``, ``bm25``, ``fusion``, ``multi_vector``, ``graph`` or ``jpq``.
 
     Raises:
         ConfigError: No such kind.
@@ -44,6 +45,9 @@ def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), 
         return MultiVector(index, top_k, filters=filters)
     if kind == "graph":
         return Graph(index, top_k, filters)
+    if kind == "jpq":
+        opened.part(kind)
+        return JPQ(index, top_k, filters=filters)
     opened.model_name()
     dense = Dense(index, top_k, filters)
     return dense if kind == "dense" else Fusion((dense, BM25(index, top_k, filters)), top_k=top_k)

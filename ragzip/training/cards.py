@@ -77,6 +77,15 @@ _SAYS: Mapping[str, tuple[str, str, str]] = {
         "For the corpus it was trained on. Held-out questions are made in the same way, not asked by people: what "
         "helps with them need not help with yours, so measure it on questions of your own before you use it.",
     ),
+    "jpq": (
+        "Codes of a few bytes for the vectors of one encoder, and a low-rank adapter of that encoder for questions, "
+        "trained together. Passages are encoded as before.",
+        "By nobody. Questions were made from the corpus: a sentence, a title or a first sentence for the passage it is "
+        "from or beside. Negatives are the passages whose codes the questions find, while that changes. As far as "
+        "the config says (teacher), the ranking by whole vectors is what is to be learned.",
+        "For one encoder, and for passages like those it was trained on. Held-out questions are made in the same way, "
+        "not asked by people: measure it on questions of your own.",
+    ),
     "lexsem": (
         "Multipliers for the vectors of questions, element by element, made from the questions' own tokens or vectors. "
         "The encoder and the passages' vectors are left alone.",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import ModelError
 from ragzip.models.lora import TARGETS
+from ragzip.models.weights import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ragzip.models import CausalLM
 
 
@@ -73,3 +78,31 @@ class LowRank:
         from torch.nn.functional import linear
 
         return out + linear(linear(given[0], a), b) * scale if self._on else out
+
+
+def save_adapter(
+    out: Path, base: str, targets: Sequence[str], rank: int, alpha: int, tensors: Mapping[str, Tensor]
+) -> None:
+    """Writes an encoder's adapter in half precision, as ``load_encoder`` and ``peft`` read it."""
+    import torch
+    from safetensors.torch import save
+
+    half = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in tensors.items()}
+    config = {
+        "peft_type": "LORA",
+        "task_type": "FEATURE_EXTRACTION",
+        "base_model_name_or_path": base,
+        "ragzip_base": base,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "target_modules": list(targets),
+        "bias": "none",
+        "use_rslora": False,
+        "inference_mode": True,
+    }
+    parts = [out / f"{name}.part" for name in ("adapter_model.safetensors", ADAPTER_CONFIG)]
+    parts[0].write_bytes(save(half, metadata={"format": "pt"}))
+    parts[1].write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+    for part in parts:
+        part.replace(part.with_suffix(""))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from ragzip.models import GENERATOR, Encoder, layers, load_encoder
 from ragzip.models.locate import resolve
 from ragzip.models.pooling import read_recipe
 from ragzip.models.tokenizer import encode_batch, read_tokenizer, tokenizer_file
-from ragzip.models.weights import ADAPTER_CONFIG, is_adapter
+from ragzip.models.weights import is_adapter
 from ragzip.training.encoders import check_trainer, trainable
 from ragzip.training.examples import Example, Marked, fingerprint
 from ragzip.training.loop import LoopSettings, train
-from ragzip.training.low_rank import Adaptable, LowRank
+from ragzip.training.low_rank import Adaptable, LowRank, save_adapter
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.pairs import plan
 from ragzip.training.self_supervised import Item, Task, hold_out_passages, make_items, near, write_items
@@ -157,7 +156,7 @@ class RetrieverTraining:
                 out,
                 config={**trainer_config(self), "data": fingerprint([_example(item) for item in items])},
                 best="mrr",
-                save=partial(self._save, out, base, model.targets),
+                save=partial(save_adapter, out, base, model.targets, self.rank, self.alpha),
                 resume=resume,
                 on_event=on_event,
             )
@@ -188,30 +187,6 @@ class RetrieverTraining:
         if not self.near:
             return dict.fromkeys(used, "")
         return dict(zip(used, near([items[i] for i in used], index, encoder.encode, held), strict=True))
-
-    def _save(self, out: Path, base: str, targets: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
-        import torch
-        from safetensors.torch import save
-
-        half = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in tensors.items()}
-        config = {
-            "peft_type": "LORA",
-            "task_type": "FEATURE_EXTRACTION",
-            "base_model_name_or_path": base,
-            "ragzip_base": base,
-            "r": self.rank,
-            "lora_alpha": self.alpha,
-            "lora_dropout": 0.0,
-            "target_modules": list(targets),
-            "bias": "none",
-            "use_rslora": False,
-            "inference_mode": True,
-        }
-        parts = [out / f"{name}.part" for name in ("adapter_model.safetensors", ADAPTER_CONFIG)]
-        parts[0].write_bytes(save(half, metadata={"format": "pt"}))
-        parts[1].write_text(json.dumps(config, indent=1) + "\n", "utf-8")
-        for part in parts:
-            part.replace(part.with_suffix(""))
 
     def _card(
         self, out: Path, base: str, result: Any, untrained: Mapping[str, float], items: Sequence[Item], task: Search
