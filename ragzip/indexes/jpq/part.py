@@ -24,6 +24,7 @@ from ragzip.models import canonical, fingerprint, resolve
 if TYPE_CHECKING:
     from ragzip.indexes.encoding import Encoder
     from ragzip.indexes.index import Index
+    from ragzip.indexes.jpq.reader import TrainedCodes
 
 STEP = 65_536
 """Rows that are taken in by one commit."""
@@ -86,6 +87,12 @@ class JPQPart:
             made.add_sa_codes(block)
         file = write_faiss(index.path, f"{folder}/codes.faiss", made)
         return dataclasses.replace(entry, whole=(file,))
+
+    def open(self, index: Index, entry: PartEntry) -> TrainedCodes:
+        """What searches."""
+        from ragzip.indexes.jpq.reader import TrainedCodes
+
+        return TrainedCodes(index, entry)
 
     def compact(self, index: Index, entry: PartEntry, rows: NDArray[np.int64], folder: str) -> PartEntry:
         """The codes of the rows that stay."""
