@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "retrieval"
 SETS = ("hotpotqa_pooled500", "scifact_retrieval", "cranfield", "dbpedia_small")
-LIMIT, SEED, CANDIDATES = 500, 0, 50
+LIMIT, SEED, CANDIDATES = 200, 0, 50
 METRICS = ("ndcg@10", "recall@5", "mrr", "retrieve_seconds")
 PARTS = ("graph", "multi_vector")
 
@@ -54,7 +54,7 @@ def run() -> dict[str, Any]:
 
 
 def _retrievers(index: str) -> dict[str, Any]:
-    from ragzip.retrievers import BM25, Dense, Graph, MultiVector, for_index
+    from ragzip.retrievers import BM25, Dense, Fusion, Graph, MultiVector, for_index
     from ragzip.retrievers.lexsem import LexSem
 
     return {
@@ -64,6 +64,7 @@ def _retrievers(index: str) -> dict[str, Any]:
         "lexsem": LexSem(index),
         "graph": Graph(index),
         "graph, submodular": Graph(index, method="submodular"),
+        "dense and multi_vector": Fusion((Dense(index), MultiVector(index, candidates=CANDIDATES))),
         "multi_vector": MultiVector(index, candidates=CANDIDATES),
         "multi_vector, all ranked": MultiVector(index, candidates=0),
     }
