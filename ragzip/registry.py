@@ -87,6 +87,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "llmlingua2": "ragzip.training.llmlingua2:LLMLingua2Training",
         "recomp_extractive": "ragzip.training.recomp_extractive:RecompExtractiveTraining",
         "recomp_abstractive": "ragzip.training.recomp_abstractive:RecompAbstractiveTraining",
+        "late_interaction": "ragzip.training.late_interaction:LateInteractionTraining",
         "xrag": "ragzip.training.xrag:XRAGTraining",
         "comp_llm": "ragzip.training.comp_llm:CompLLMTraining",
         "icae": "ragzip.training.icae:ICAETraining",

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ragzip.text import sentences
 from ragzip.training.examples import Example, Marked, joined
@@ -15,17 +15,25 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ragzip.models import Encoder
-
 _NEAR = 40
 _BLOCK = 512
 _TELLING = 20  # characters of a stretch, from which on it is the same one wherever it stands
 _SINGLE = "squad_sentences"
 
 
+class Encodes(Protocol):
+    """An embedding model, as far as it is needed here."""
+
+    def encode(
+        self, texts: Sequence[str], *, on_progress: Callable[[int, int], None] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Vectors ``[n, dimensions]`` of length 1."""
+        ...
+
+
 def mine(
     examples: Sequence[Example],
-    encoder: Encoder,
+    encoder: Encodes,
     *,
     wanted: int,
     seed: int,
@@ -58,7 +66,7 @@ def mine(
 
 def _mine_set(
     examples: list[Example],
-    encoder: Encoder,
+    encoder: Encodes,
     wanted: int,
     draw: random.Random,
     on_progress: Callable[[int, int], None] | None,

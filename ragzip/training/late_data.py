@@ -1,0 +1,160 @@
+"""What late interaction is trained on and measured by: questions with passages, and the pool of those held out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ragzip.indexes.text import searched_text
+from ragzip.models import load_encoder
+from ragzip.training.examples import Example, Marked
+from ragzip.types import Passage
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+_CLAIM = "Is this true? "  # before claims where they are asked; those who search for them leave it out
+_ASKED = 0.5  # share of the claims that keep it
+_UNTITLED = 0.2  # share of the questions whose passages are read without titles
+_HELPING = 2  # passages that help a question, at most, for each of which there is an item
+_DEPTH = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A question with passages to be told apart.
+
+    Attributes:
+        question: As it is searched for.
+        passages: The first one helps, the others look like it and do not.
+        helping: As they are searched, all passages that help.
+    """
+
+    question: str
+    passages: tuple[Marked, ...]
+    helping: frozenset[str]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The passages as they are searched."""
+        return tuple(map(searched, self.passages))
+
+
+def searched(marked: Marked) -> str:
+    """A passage as an index gives it to encoders."""
+    return searched_text(Passage("", marked.text, marked.title))
+
+
+def items(examples: Sequence[Example], negatives: int, seed: int) -> list[Item]:
+    """One item for every passage that helps, two for a question at most.
+
+    Args:
+        examples: With negatives.
+        negatives: In an item, where its example has so many.
+        seed: Decides which negatives, which titles are left out, and which claims are asked.
+    """
+    draw = random.Random(f"{seed} items")  # noqa: S311 - no secret
+    found = []
+    for example in examples:
+        question = example.question
+        if question.startswith(_CLAIM) and draw.random() >= _ASKED:
+            question = question.removeprefix(_CLAIM)
+        bare = draw.random() < _UNTITLED
+        some = [[replace(m, title="") if bare else m for m in g] for g in (example.positives, example.negatives)]
+        helping, others = ({searched(m): m for m in group} for group in some)
+        for text in helping:
+            others.pop(text, None)
+        for positive in draw.sample(list(helping.values()), min(_HELPING, len(helping))):
+            drawn = draw.sample(list(others.values()), min(negatives, len(others)))
+            found.append(Item(question, (positive, *drawn), frozenset(helping)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Questions over the passages of all of them.
+
+    Attributes:
+        questions: Each once.
+        texts: Passages as they are searched, each once.
+        helping: For each question the numbers of the passages that help.
+    """
+
+    questions: tuple[str, ...]
+    texts: tuple[str, ...]
+    helping: tuple[frozenset[int], ...]
+
+    @classmethod
+    def of(cls, held: Sequence[Item]) -> Pool:
+        """The pool of held-out items."""
+        texts = dict.fromkeys(text for item in held for text in (*item.texts, *sorted(item.helping)))
+        place = {text: number for number, text in enumerate(texts)}
+        asked = {item.question: frozenset(place[text] for text in item.helping) for item in held}
+        return cls(tuple(asked), tuple(texts), tuple(asked.values()))
+
+    def metrics(self, rank: Callable[[Sequence[str], Sequence[str]], npt.NDArray[np.float32]]) -> dict[str, float]:
+        """``ndcg@10`` and ``mrr`` of scores ``[questions, texts]``; passages that help are all worth the same."""
+        import numpy as np
+
+        scores = np.asarray(rank(self.questions, self.texts))
+        gains, firsts = [], []
+        for row, wanted in zip(scores, self.helping, strict=True):
+            order = np.argsort(-row, kind="stable")
+            places = np.flatnonzero(np.isin(order, list(wanted)))
+            best = (1 / np.log2(np.arange(min(len(wanted), _DEPTH)) + 2)).sum()
+            gains.append((1 / np.log2(places[places < _DEPTH] + 2)).sum() / best)
+            firsts.append(1 / (1 + places[0]))
+        return {"ndcg@10": float(np.mean(gains or [0.0])), "mrr": float(np.mean(firsts or [0.0]))}
+
+
+class Remembering:
+    """An encoder that reads each text once: for mining, for what its cosines are, and to be compared with.
+
+    Attributes:
+        encoder: As it was before training.
+    """
+
+    def __init__(self, base: str, device: str) -> None:
+        self.encoder = load_encoder(base, device=device)
+        self._known: dict[str, npt.NDArray[np.float32]] = {}
+
+    def encode(
+        self, texts: Sequence[str], *, on_progress: Callable[[int, int], None] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """As ``Encoder.encode``."""
+        import numpy as np
+
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        self._known.update(zip(new, self.encoder.encode(new, on_progress=on_progress), strict=True))
+        if not texts:
+            return np.zeros((0, self.encoder.dimensions), np.float32)
+        return np.stack([self._known[text] for text in texts])
+
+    def tensor(self, texts: Sequence[str]) -> Tensor:
+        """The same as a tensor."""
+        import torch
+
+        return torch.from_numpy(self.encode(texts))
+
+    def rank(self, questions: Sequence[str], texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Cosines ``[questions, texts]``."""
+        cosines: npt.NDArray[np.float32] = self.encode(questions) @ self.encode(texts).T
+        return cosines
+
+
+def rank_by_terms(questions: Sequence[str], texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """BM25 scores ``[questions, texts]``, 0 for a text that shares no term."""
+    import numpy as np
+
+    from ragzip.indexes import bm25
+
+    postings = bm25.build(texts)
+    scores = np.zeros((len(questions), len(texts)), np.float32)
+    for row, question in zip(scores, questions, strict=True):
+        hits = postings.search(question, len(texts))
+        row[hits.rows] = hits.scores
+    return scores

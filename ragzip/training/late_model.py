@@ -1,0 +1,211 @@
+"""The late-interaction model while it is trained: token vectors, scores, and what they should be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ragzip.models.late_recipe import HEAD, PUNCTUATION
+from ragzip.models.token_windows import special_ids
+from ragzip.models.tokenizer import text_tokenizer
+from ragzip.training.encoders import longest, named, trainable
+from ragzip.training.examples import Marked
+from ragzip.training.late_data import Item, searched
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from ragzip.training.late_interaction import LateInteractionTraining
+
+_AT_ONCE = 32  # texts of a forward pass
+_SAMPLE = 256  # texts from which the projection's first state is made
+_FAR = -1e4
+_COSINE = 20.0  # what cosines of the encoder are multiplied by, as it was trained
+_SURE = 9.0  # logits of the judge lie within this on both sides
+
+
+@dataclass(frozen=True, eq=False)
+class Hints:
+    """What is known of a batch's passages beside which of them help.
+
+    Attributes:
+        judge: Logits of how much passages help a question, of a cross-encoder; None where there is none.
+        near: ``[n, d]`` of length 1: the vectors of texts without titles by the encoder before it is trained; None
+            where these do not count.
+    """
+
+    judge: Callable[[str, Sequence[Marked]], list[float]] | None = None
+    near: Callable[[Sequence[str]], Tensor] | None = None
+
+
+class Late:
+    """The encoder and its projection."""
+
+    def __init__(self, settings: LateInteractionTraining) -> None:
+        import torch
+
+        self.settings = settings
+        self.backbone, self.device = trainable(
+            settings.base, dtype=settings.dtype, device=settings.device, layers=settings.layers
+        )
+        self.text = text_tokenizer(settings.base)
+        self.before, self.after = special_ids(self.text.tokenizer)
+        self.longest = longest(settings.base, settings.max_tokens)
+        found = map(self.text.tokenizer.token_to_id, PUNCTUATION)
+        self.skipped = torch.tensor([i for i in found if i is not None], dtype=torch.long, device=self.device)
+        width = int(self.backbone.config.hidden_size)
+        with torch.device("meta"):  # not drawn at random first: that would move the process's generator
+            projection = torch.nn.Linear(width, settings.dimensions, bias=False)
+        self.projection: Any = projection.to_empty(device=self.device).float()
+
+    def begin(self, texts: Sequence[str]) -> None:
+        """Sets the projection to the directions in which token vectors are longest: it keeps their products best."""
+        import torch
+
+        with torch.inference_mode():
+            unit, mask = self._hidden(texts[:_SAMPLE])
+            rows = torch.nn.functional.normalize(unit[mask], dim=-1)
+            _, directions = torch.linalg.eigh((rows.T @ rows).double().cpu())
+            best = directions[:, -self.settings.dimensions :].flip(1).T.float()
+            signs = torch.sign(best.gather(1, best.abs().argmax(1, keepdim=True)))  # else the machine's to choose
+        with torch.no_grad():
+            self.projection.weight.copy_((best * signs).to(self.device))
+
+    def parameters(self) -> list[tuple[str, Any]]:
+        """What is trained, as ``save_tuned`` names it."""
+        return named(self.backbone, **{HEAD: self.projection})
+
+    def vectors(self, texts: Sequence[str], *, documents: bool) -> tuple[Tensor, Tensor]:
+        """Unit vectors ``[n, tokens, dimensions]`` of texts, and the mask ``[n, tokens]`` of those that count."""
+        import torch
+
+        hidden, mask = self._hidden(texts, documents=documents)
+        return torch.nn.functional.normalize(self.projection(hidden), dim=-1), mask
+
+    def _hidden(self, texts: Sequence[str], *, documents: bool = True) -> tuple[Tensor, Tensor]:
+        """The encoder's hidden states in float32; texts of like length share a pass."""
+        import torch
+
+        room = self.longest - len(self.before) - len(self.after)
+        encoded = [[*self.before, *ids[:room], *self.after] for ids in self.text.encode(texts)]
+        order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
+        most = max(map(len, encoded))
+        states, masks = [], []
+        for start in range(0, len(order), _AT_ONCE):
+            rows = [encoded[i] for i in order[start : start + _AT_ONCE]]
+            width = max(map(len, rows))
+            ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self.device)
+            there = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.device)
+            hidden = self.backbone(input_ids=ids, attention_mask=there).last_hidden_state.float()
+            counts = there.bool() & ~torch.isin(ids, self.skipped) if documents else there.bool()
+            states.append(torch.nn.functional.pad(hidden, (0, 0, 0, most - width)))
+            masks.append(torch.nn.functional.pad(counts, (0, most - width)))
+        back = torch.empty(len(order), dtype=torch.long, device=self.device)
+        back[torch.tensor(order, device=self.device)] = torch.arange(len(order), device=self.device)
+        return torch.cat(states)[back], torch.cat(masks)[back]
+
+    def scores(self, questions: Sequence[str], texts: Sequence[str]) -> Tensor:
+        """``[q, n]``: the mean, over a question's tokens, of the largest cosine to a token of the text."""
+        asked, asking = self.vectors(questions, documents=False)
+        found, there = self.vectors(texts, documents=True)
+        return maxsim(asked, asking, found, there)
+
+    def loss(self, batch: Sequence[Item], hints: Hints) -> Tensor:
+        """How far the scores of a batch are from what they should be: three parts, weighted by the settings.
+
+        The cross-entropy of the passage that helps among all passages of the batch, without those that help, too; the
+        divergence from the judge over a question's own passages; and that from the encoder's cosines over all.
+        """
+        import torch
+
+        plain = {searched(marked): marked.text for item in batch for marked in item.passages}
+        texts = list(plain)
+        place = {text: number for number, text in enumerate(texts)}
+        questions = [item.question for item in batch]
+        scores = self.scores(questions, texts) * self.settings.scale
+        own = torch.full((len(batch), max(len(item.passages) for item in batch)), -1, dtype=torch.long)
+        hidden = torch.zeros(scores.shape, dtype=torch.bool)
+        for row, item in enumerate(batch):
+            own[row, : len(item.texts)] = torch.tensor([place[text] for text in item.texts])
+            hidden[row, [place[text] for text in item.helping if text in place]] = True
+            hidden[row, own[row, 0]] = False
+        own, hidden = own.to(self.device), hidden.to(self.device)
+        absent = own < 0
+        total = torch.zeros((), device=self.device)
+        if hints.judge is not None:
+            judged = torch.full(own.shape, _FAR, device=self.device)
+            for row, item in enumerate(batch):
+                judged[row, : len(item.passages)] = torch.tensor(hints.judge(item.question, item.passages))
+            for row, column in ((judged > 0) & ~absent).nonzero().tolist():
+                hidden[row, own[row, column]] |= column > 0  # it helps, if the judge is right
+            mine = scores.gather(1, own.clamp_min(0)).masked_fill(absent, _FAR)
+            total = total + self.settings.judge_weight * _divergence(mine, judged)
+        if hints.near is not None:
+            vectors = hints.near([*questions, *plain.values()])
+            cosines = vectors[: len(batch)] @ vectors[len(batch) :].T
+            total = total + self.settings.near_weight * _divergence(scores, cosines.to(self.device) * _COSINE)
+        return total + torch.nn.functional.cross_entropy(scores.masked_fill(hidden, _FAR), own[:, 0])
+
+    def rank(self, questions: Sequence[str], texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """``[q, n]``: scores in evaluation, a few texts at a time."""
+        import numpy as np
+        import torch
+
+        found = np.empty((len(questions), len(texts)), np.float32)
+        with torch.inference_mode():
+            asked = self.vectors(questions, documents=False)
+            order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+            for start in range(0, len(order), _AT_ONCE):
+                rows = order[start : start + _AT_ONCE]
+                vectors = self.vectors([texts[i] for i in rows], documents=True)
+                found[:, rows] = maxsim(*asked, *vectors).cpu().numpy()
+        return found
+
+
+def maxsim(asked: Tensor, asking: Tensor, found: Tensor, there: Tensor) -> Tensor:
+    """Scores of questions for texts.
+
+    Args:
+        asked: ``[q, m, d]``: vectors of the questions' tokens.
+        asking: ``[q, m]``: which of them count.
+        found: ``[n, k, d]``: vectors of the texts' tokens.
+        there: ``[n, k]``: which of them count.
+
+    Returns:
+        ``[q, n]``: the mean over a question's tokens of the largest product with a token of the text.
+    """
+    products = asked.flatten(0, 1) @ found.flatten(0, 1).T
+    products = products.view(*asking.shape, *there.shape).masked_fill(~there, _FAR)
+    best = products.max(-1).values * asking[:, :, None]
+    return best.sum(1) / asking.sum(1)[:, None]
+
+
+def judged_by(name: str, *, device: str) -> Callable[[str, Sequence[Marked]], list[float]]:
+    """What a pruner says of whole passages, as logits."""
+    from ragzip.models import load_pruner
+
+    pruner = load_pruner(name, device=device)
+
+    def judge(question: str, passages: Sequence[Marked]) -> list[float]:
+        found = pruner.judge(question, [m.text for m in passages], [m.title for m in passages])
+        return [_logit(one.relevance) for one in found]
+
+    return judge
+
+
+def _logit(share: float) -> float:
+    low = 1 / (1 + math.exp(_SURE))
+    share = min(max(share, low), 1 - low)
+    return math.log(share / (1 - share))
+
+
+def _divergence(scores: Tensor, wanted: Tensor) -> Tensor:
+    """Of the distribution over each row that scores give from the one that is wanted."""
+    import torch
+
+    functional = torch.nn.functional
+    return functional.kl_div(scores.log_softmax(-1), wanted.log_softmax(-1), reduction="batchmean", log_target=True)
