@@ -63,9 +63,9 @@ _SAYS: Mapping[str, tuple[str, str, str]] = {
         "An encoder with a projection that makes a short vector of every token: a passage helps as far as the tokens "
         "of the question find like ones in it.",
         "By people: passages that they marked as needed, or that hold the answer they gave. Passages that do not "
-        "help are those that came with the question, or those of other questions that the base encoder finds "
-        "closest, and all others of the batch. How much each helps was learned from `provence-minilm-l6`, too, which "
-        "was trained on the same sets, and from the cosines of the base encoder.",
+        "help are those that came with the question, or those of other questions that share its words (BM25), and all "
+        "others of the batch; passages that hold an answer are left out of these. How much each helps was learned "
+        "from a cross-encoder, too (`judge` in the config), which was trained on the same sets.",
         "English only, and mostly encyclopedic text. Passages are read up to 256 tokens.",
     ),
     "recomp_abstractive": (

@@ -15,7 +15,8 @@ from ragzip.types import Passage
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    from torch import Tensor
+
+    Rank = Callable[[Sequence[str], Sequence[str]], npt.NDArray[np.float32]]
 
 _CLAIM = "Is this true? "  # before claims where they are asked; those who search for them leave it out
 _ASKED = 0.5  # share of the claims that keep it
@@ -96,7 +97,7 @@ class Pool:
         asked = {item.question: frozenset(place[text] for text in item.helping) for item in held}
         return cls(tuple(asked), tuple(texts), tuple(asked.values()))
 
-    def metrics(self, rank: Callable[[Sequence[str], Sequence[str]], npt.NDArray[np.float32]]) -> dict[str, float]:
+    def metrics(self, rank: Rank) -> dict[str, float]:
         """``ndcg@10`` and ``mrr`` of scores ``[questions, texts]``; passages that help are all worth the same."""
         import numpy as np
 
@@ -111,50 +112,12 @@ class Pool:
         return {"ndcg@10": float(np.mean(gains or [0.0])), "mrr": float(np.mean(firsts or [0.0]))}
 
 
-class Remembering:
-    """An encoder that reads each text once: for mining, for what its cosines are, and to be compared with.
+def by_encoder(base: str, *, device: str) -> Rank:
+    """Cosines ``[questions, texts]`` of one vector a text: what dense retrieval ranks by."""
 
-    Attributes:
-        encoder: As it was before training.
-    """
-
-    def __init__(self, base: str, device: str) -> None:
-        self.encoder = load_encoder(base, device=device)
-        self._known: dict[str, npt.NDArray[np.float32]] = {}
-
-    def encode(
-        self, texts: Sequence[str], *, on_progress: Callable[[int, int], None] | None = None
-    ) -> npt.NDArray[np.float32]:
-        """As ``Encoder.encode``."""
-        import numpy as np
-
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        self._known.update(zip(new, self.encoder.encode(new, on_progress=on_progress), strict=True))
-        if not texts:
-            return np.zeros((0, self.encoder.dimensions), np.float32)
-        return np.stack([self._known[text] for text in texts])
-
-    def tensor(self, texts: Sequence[str]) -> Tensor:
-        """The same as a tensor."""
-        import torch
-
-        return torch.from_numpy(self.encode(texts))
-
-    def rank(self, questions: Sequence[str], texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Cosines ``[questions, texts]``."""
-        cosines: npt.NDArray[np.float32] = self.encode(questions) @ self.encode(texts).T
+    def rank(questions: Sequence[str], texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        encoder = load_encoder(base, device=device)
+        cosines: npt.NDArray[np.float32] = encoder.encode(questions) @ encoder.encode(texts).T
         return cosines
 
-
-def rank_by_terms(questions: Sequence[str], texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """BM25 scores ``[questions, texts]``, 0 for a text that shares no term."""
-    import numpy as np
-
-    from ragzip.indexes import bm25
-
-    postings = bm25.build(texts)
-    scores = np.zeros((len(questions), len(texts)), np.float32)
-    for row, question in zip(scores, questions, strict=True):
-        hits = postings.search(question, len(texts))
-        row[hits.rows] = hits.scores
-    return scores
+    return rank

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,10 @@ from ragzip.models.shipped import PROVENCE
 from ragzip.models.tuned import save_tuned
 from ragzip.training.encoders import check_trainer, hold_out, longest, numbers
 from ragzip.training.examples import Example, fingerprint, read_examples
-from ragzip.training.late_data import Item, Pool, Remembering, items, rank_by_terms
-from ragzip.training.late_model import Hints, Late, judged_by
+from ragzip.training.late_data import Pool, by_encoder, items
+from ragzip.training.late_model import Late, judged_by
 from ragzip.training.loop import LoopSettings, train
-from ragzip.training.negatives import mine
+from ragzip.training.negatives import by_words, mine
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.pairs import plan
 
@@ -50,8 +50,8 @@ class LateInteractionTraining:
     After ColBERTv2 (https://arxiv.org/abs/2112.01488), on an encoder that compares texts already: its last layers and
     a projection are trained, which begins as the directions in which token vectors are longest. The score of a
     passage is the mean over the question's tokens of the largest cosine to one of its tokens. Negatives are the other
-    passages of the batch, and those that the encoder finds close; how close they should come is learned from a
-    cross-encoder, and from the encoder itself, so that what it knows of other kinds of text is not lost.
+    passages of the batch, and those that came with a question or share its words, as BM25 has it; how close these
+    should come is learned from a cross-encoder.
 
     Attributes:
         base: The encoder to start from.
@@ -63,7 +63,6 @@ class LateInteractionTraining:
         scale: Scores are multiplied by this.
         judge: The pruner whose judgement of a question's own passages is learned: a name or a folder; None for none.
         judge_weight: Weight of that part of the loss.
-        near_weight: Weight of the part that keeps scores like the cosines of the untrained encoder; 0 for none.
         max_tokens: Longest passage in training, title included.
         batch: Questions in a step.
         steps: Optimiser steps.
@@ -85,7 +84,6 @@ class LateInteractionTraining:
     scale: float = 32.0
     judge: str | None = PROVENCE
     judge_weight: float = 1.0
-    near_weight: float = 0.5
     max_tokens: int = 160
     batch: int = 16
     steps: int = 1000
@@ -100,7 +98,6 @@ class LateInteractionTraining:
     def __post_init__(self) -> None:
         check_trainer(self)
         check_number("judge_weight", self.judge_weight, low=0.0, high=100.0)
-        check_number("near_weight", self.near_weight, low=0.0, high=100.0)
         if self.dimensions < 1:
             raise ConfigError("dimensions", f"must be at least 1, not {self.dimensions}")
         if self.judge == "":
@@ -112,8 +109,7 @@ class LateInteractionTraining:
         """Trains, and leaves ``config.json``, ``model.safetensors`` and a model card in ``out``."""
         from ragzip.training.cards import write_result
 
-        near = Remembering(self.base, self.device)
-        examples, held_examples = self._examples(data, near, on_event)
+        examples, held_examples = self._examples(data)
         kept, held = (items(some, self.negatives, self.seed) for some in (examples, held_examples))
         model = Late(self)
         if self.dimensions > int(model.backbone.config.hidden_size):
@@ -121,7 +117,7 @@ class LateInteractionTraining:
             raise ConfigError("dimensions", f"{self.base} has {wide}, fewer than {self.dimensions}")
         model.begin([text for item in kept for text in item.texts])
         order = plan([0] * len(kept), self.batch, self.steps, self.seed)
-        hints = self._hints([kept[i] for step in order for i in step], near, on_event)
+        judge = judged_by(self.judge, device=self.device) if self.judge and self.judge_weight else None
         settings = LoopSettings(
             steps=len(order), lr=self.lr, eval_every=self.eval_every, patience=self.patience, checkpoint_every=250
         )
@@ -131,7 +127,7 @@ class LateInteractionTraining:
             on_event(TrainingEvent("eval", 0, len(order), None, untrained, "before training"))
         result = train(
             model.parameters(),
-            lambda step: model.loss([kept[i] for i in order[step]], hints),
+            lambda step: model.loss([kept[i] for i in order[step]], judge),
             lambda: pool.metrics(model.rank),
             settings,
             out,
@@ -142,18 +138,17 @@ class LateInteractionTraining:
             on_event=on_event,
         )
         what = f"{len(pool.questions):,} held-out questions over the {len(pool.texts):,} passages that came with them"
-        others = {"dense, the same encoder": pool.metrics(near.rank), "bm25": pool.metrics(rank_by_terms)}
+        others = {"dense, the same encoder": pool.metrics(by_encoder(self.base, device=self.device))}
+        others["bm25"] = pool.metrics(lambda questions, texts: by_words(texts)(questions))
         write_result(
             out, self, result, untrained=untrained, baselines=others, examples=examples, held=len(held), what=what
         )
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)
 
-    def _examples(
-        self, data: Path | None, near: Remembering, on_event: OnEvent | None
-    ) -> tuple[list[Example], list[Example]]:
+    def _examples(self, data: Path | None) -> tuple[list[Example], list[Example]]:
         """Examples to train on, and examples that are held out, with their hard negatives."""
         found = read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
-        found = mine(found, near, wanted=self.negatives, seed=self.seed, on_progress=self._tell(on_event, "mined"))
+        found = mine(found, None, wanted=self.negatives, seed=self.seed)
         held, kept = hold_out(found, self.held_out, self.seed)
         if not kept:
             raise UsageError(
@@ -161,22 +156,6 @@ class LateInteractionTraining:
                 hint="Give more sets, or a smaller held_out.",
             )
         return kept, held
-
-    def _hints(self, used: Sequence[Item], near: Remembering, on_event: OnEvent | None) -> Hints:
-        judge = judged_by(self.judge, device=self.device) if self.judge and self.judge_weight else None
-        if not self.near_weight:
-            return Hints(judge)
-        # Before the first step, so that a training that goes on sees the same bits as one that was not interrupted.
-        texts = dict.fromkeys(text for item in used for text in (item.question, *(m.text for m in item.passages)))
-        near.encode(list(texts), on_progress=self._tell(on_event, "read"))
-        return Hints(judge, near.tensor)
-
-    def _tell(self, on_event: OnEvent | None, what: str) -> Callable[[int, int], None]:
-        def tell(done: int, total: int) -> None:
-            if on_event:
-                on_event(TrainingEvent("data", 0, self.steps, None, {}, f"passages {what} {done:,} of {total:,}"))
-
-        return tell
 
     def _save(self, out: Path, tensors: Mapping[str, Tensor]) -> None:
         save_tuned(

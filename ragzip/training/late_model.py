@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ragzip.models.late_recipe import HEAD, PUNCTUATION
@@ -12,7 +11,7 @@ from ragzip.models.token_windows import special_ids
 from ragzip.models.tokenizer import text_tokenizer
 from ragzip.training.encoders import longest, named, trainable
 from ragzip.training.examples import Marked
-from ragzip.training.late_data import Item, searched
+from ragzip.training.late_data import Item
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,22 +23,11 @@ if TYPE_CHECKING:
 _AT_ONCE = 32  # texts of a forward pass
 _SAMPLE = 256  # texts from which the projection's first state is made
 _FAR = -1e4
-_COSINE = 20.0  # what cosines of the encoder are multiplied by, as it was trained
 _SURE = 9.0  # logits of the judge lie within this on both sides
 
 
-@dataclass(frozen=True, eq=False)
-class Hints:
-    """What is known of a batch's passages beside which of them help.
-
-    Attributes:
-        judge: Logits of how much passages help a question, of a cross-encoder; None where there is none.
-        near: ``[n, d]`` of length 1: the vectors of texts without titles by the encoder before it is trained; None
-            where these do not count.
-    """
-
-    judge: Callable[[str, Sequence[Marked]], list[float]] | None = None
-    near: Callable[[Sequence[str]], Tensor] | None = None
+Judge = Callable[[str, Sequence[Marked]], list[float]]
+"""Question and passages -> logits of how much each helps."""
 
 
 class Late:
@@ -114,19 +102,18 @@ class Late:
         found, there = self.vectors(texts, documents=True)
         return maxsim(asked, asking, found, there)
 
-    def loss(self, batch: Sequence[Item], hints: Hints) -> Tensor:
-        """How far the scores of a batch are from what they should be: three parts, weighted by the settings.
+    def loss(self, batch: Sequence[Item], judge: Judge | None) -> Tensor:
+        """How far the scores of a batch are from what they should be.
 
-        The cross-entropy of the passage that helps among all passages of the batch, without those that help, too; the
-        divergence from the judge over a question's own passages; and that from the encoder's cosines over all.
+        The cross-entropy of the passage that helps among all passages of the batch, without those that help, too; and
+        with a judge the divergence from what it says of a question's own passages, weighted by the settings. Of these
+        it also says which help, and are no negatives.
         """
         import torch
 
-        plain = {searched(marked): marked.text for item in batch for marked in item.passages}
-        texts = list(plain)
+        texts = list(dict.fromkeys(text for item in batch for text in item.texts))
         place = {text: number for number, text in enumerate(texts)}
-        questions = [item.question for item in batch]
-        scores = self.scores(questions, texts) * self.settings.scale
+        scores = self.scores([item.question for item in batch], texts) * self.settings.scale
         own = torch.full((len(batch), max(len(item.passages) for item in batch)), -1, dtype=torch.long)
         hidden = torch.zeros(scores.shape, dtype=torch.bool)
         for row, item in enumerate(batch):
@@ -134,20 +121,16 @@ class Late:
             hidden[row, [place[text] for text in item.helping if text in place]] = True
             hidden[row, own[row, 0]] = False
         own, hidden = own.to(self.device), hidden.to(self.device)
-        absent = own < 0
         total = torch.zeros((), device=self.device)
-        if hints.judge is not None:
+        if judge is not None:
+            absent = own < 0
             judged = torch.full(own.shape, _FAR, device=self.device)
             for row, item in enumerate(batch):
-                judged[row, : len(item.passages)] = torch.tensor(hints.judge(item.question, item.passages))
+                judged[row, : len(item.passages)] = torch.tensor(judge(item.question, item.passages))
             for row, column in ((judged > 0) & ~absent).nonzero().tolist():
-                hidden[row, own[row, column]] |= column > 0  # it helps, if the judge is right
+                hidden[row, own[row, column]] |= column > 0
             mine = scores.gather(1, own.clamp_min(0)).masked_fill(absent, _FAR)
-            total = total + self.settings.judge_weight * _divergence(mine, judged)
-        if hints.near is not None:
-            vectors = hints.near([*questions, *plain.values()])
-            cosines = vectors[: len(batch)] @ vectors[len(batch) :].T
-            total = total + self.settings.near_weight * _divergence(scores, cosines.to(self.device) * _COSINE)
+            total = self.settings.judge_weight * _divergence(mine, judged)
         return total + torch.nn.functional.cross_entropy(scores.masked_fill(hidden, _FAR), own[:, 0])
 
     def rank(self, questions: Sequence[str], texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -184,7 +167,7 @@ def maxsim(asked: Tensor, asking: Tensor, found: Tensor, there: Tensor) -> Tenso
     return best.sum(1) / asking.sum(1)[:, None]
 
 
-def judged_by(name: str, *, device: str) -> Callable[[str, Sequence[Marked]], list[float]]:
+def judged_by(name: str, *, device: str) -> Judge:
     """What a pruner says of whole passages, as logits."""
     from ragzip.models import load_pruner
 

@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ragzip.text import sentences
 from ragzip.training.examples import Example, Marked, joined
@@ -15,25 +15,17 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from ragzip.models import Encoder
+
 _NEAR = 40
 _BLOCK = 512
 _TELLING = 20  # characters of a stretch, from which on it is the same one wherever it stands
 _SINGLE = "squad_sentences"
 
 
-class Encodes(Protocol):
-    """An embedding model, as far as it is needed here."""
-
-    def encode(
-        self, texts: Sequence[str], *, on_progress: Callable[[int, int], None] | None = None
-    ) -> npt.NDArray[np.float32]:
-        """Vectors ``[n, dimensions]`` of length 1."""
-        ...
-
-
 def mine(
     examples: Sequence[Example],
-    encoder: Encodes,
+    encoder: Encoder | None,
     *,
     wanted: int,
     seed: int,
@@ -48,7 +40,7 @@ def mine(
 
     Args:
         examples: Of any sets.
-        encoder: Whose idea of closeness is to be corrected.
+        encoder: Whose idea of closeness is to be corrected; None goes by the words that are shared, as BM25 does.
         wanted: Negatives for an example.
         seed: For the draws.
         on_progress: Told texts encoded and texts in all.
@@ -66,18 +58,17 @@ def mine(
 
 def _mine_set(
     examples: list[Example],
-    encoder: Encodes,
+    encoder: Encoder | None,
     wanted: int,
     draw: random.Random,
     on_progress: Callable[[int, int], None] | None,
 ) -> list[Example]:
     pool = list({m.text: m for e in examples for m in (*e.positives, *e.negatives)}.values())
-    rows = encoder.encode([m.text for m in pool], on_progress=on_progress)
-    asked = encoder.encode([e.question for e in examples])
+    closeness = _closeness([e.question for e in examples], [m.text for m in pool], encoder, on_progress)
     low = [m.text.lower() for m in pool]
     out = []
     for start in range(0, len(examples), _BLOCK):
-        near = _nearest(asked[start : start + _BLOCK] @ rows.T)
+        near = _nearest(closeness(start, start + _BLOCK))
         for example, places in zip(examples[start : start + _BLOCK], near, strict=True):
             own = {m.text for m in (*example.positives, *example.negatives)}
             helping = _helping(example)
@@ -95,6 +86,39 @@ def _mine_set(
             more = draw.sample(fit, min(lacking, len(fit)))
             out.append(replace(example, negatives=(*example.negatives, *more)))
     return out
+
+
+def _closeness(
+    questions: Sequence[str],
+    texts: Sequence[str],
+    encoder: Encoder | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> Callable[[int, int], npt.NDArray[np.float32]]:
+    """What gives, for questions from one to another, their closeness to all texts: ``[questions, texts]``."""
+    if encoder is None:
+        ranked = by_words(texts)
+        return lambda start, end: ranked(questions[start:end])
+    rows = encoder.encode(texts, on_progress=on_progress)
+    asked = encoder.encode(questions)
+    return lambda start, end: asked[start:end] @ rows.T
+
+
+def by_words(texts: Sequence[str]) -> Callable[[Sequence[str]], npt.NDArray[np.float32]]:
+    """What gives BM25 scores of texts for questions, ``[questions, texts]``: 0 for a text that shares no word."""
+    import numpy as np
+
+    from ragzip.indexes import bm25
+
+    postings = bm25.build(texts)
+
+    def scores(questions: Sequence[str]) -> npt.NDArray[np.float32]:
+        found = np.zeros((len(questions), len(texts)), np.float32)
+        for row, question in zip(found, questions, strict=True):
+            hits = postings.search(question, len(texts))
+            row[hits.rows] = hits.scores
+        return found
+
+    return scores
 
 
 def holds(low: str, answers: Sequence[str]) -> bool:

@@ -16,9 +16,10 @@ from ragzip.models.late_interaction import load_late_interaction
 from ragzip.testing.pruners import tiny_pruner
 from ragzip.training.card import check_card
 from ragzip.training.examples import Example, Marked
-from ragzip.training.late_data import Item, Pool, Remembering, items, rank_by_terms, searched
+from ragzip.training.late_data import Item, Pool, by_encoder, items, searched
 from ragzip.training.late_interaction import LateInteractionTraining
-from ragzip.training.late_model import Hints, Late, maxsim
+from ragzip.training.late_model import Late, maxsim
+from ragzip.training.negatives import by_words, mine
 from ragzip.training.options import make_trainer, trainer_config
 
 OPTIONS = {"sets": ("squad", "hotpotqa"), "most": (), "held_out": 4, "dtype": "fp32", "device": "cpu", "seed": 1}
@@ -135,9 +136,7 @@ def test_the_projection_begins_with_the_best_rank(tiny_encoder_path):
 
 def test_the_loss_is_the_sum_of_its_parts(tiny_encoder_path):
     """Against one that is written down item by item."""
-    trainer = LateInteractionTraining(
-        base=tiny_encoder_path, **{**OPTIONS, "negatives": 2}, judge_weight=0.7, near_weight=0.3
-    )
+    trainer = LateInteractionTraining(base=tiny_encoder_path, **{**OPTIONS, "negatives": 2}, judge_weight=0.7)
     late = Late(trainer)
     helps, also, near, far = (Marked(t, relevant=i < 2) for i, t in enumerate(("a town", "two towns", "sea", "tea")))
     batch = [
@@ -145,12 +144,9 @@ def test_the_loss_is_the_sum_of_its_parts(tiny_encoder_path):
         Item("how many?", (also, far), frozenset({"two towns"})),
     ]
     late.begin(["a town", "sea"])
-    near_of = Remembering(tiny_encoder_path, "cpu")
     judged = {"a town": 2.0, "two towns": 1.0, "sea": 0.5, "tea": -3.0}
-    hints = Hints(lambda _, passages: [judged[m.text] for m in passages], near_of.tensor)
     texts = ["a town", "sea", "tea", "two towns"]
     scores = late.rank([item.question for item in batch], texts) * 32.0
-    cosines = near_of.rank([item.question for item in batch], texts) * 20.0
 
     def shares(values):
         powers = [math.exp(v - max(values)) for v in values]
@@ -162,10 +158,11 @@ def test_the_loss_is_the_sum_of_its_parts(tiny_encoder_path):
     # The first question: another passage that helps, and one that the judge takes for helpful, are no negatives.
     contrast = -math.log(shares([scores[0][0], scores[0][2]])[0]) - math.log(shares(list(scores[1]))[3])
     by_judge = divergence([2.0, 0.5, -3.0], list(scores[0][:3])) + divergence([1.0, -3.0], [scores[1][3], scores[1][2]])
-    by_near = sum(divergence(list(cosines[row]), list(scores[row])) for row in range(2))
-    expected = (contrast + 0.7 * by_judge + 0.3 * by_near) / 2
-    assert late.loss(batch, hints).item() == pytest.approx(expected, rel=1e-3)
-    assert late.loss(batch, Hints()).item() == pytest.approx(
+    expected = (contrast + 0.7 * by_judge) / 2
+    assert late.loss(batch, lambda _, passages: [judged[m.text] for m in passages]).item() == pytest.approx(
+        expected, rel=1e-3
+    )
+    assert late.loss(batch, None).item() == pytest.approx(
         sum(
             -math.log(shares(row)[0])
             for row in ([scores[0][0], scores[0][1], scores[0][2]], [scores[1][i] for i in (3, 0, 1, 2)])
@@ -204,23 +201,31 @@ def test_metrics_of_a_pool():
     assert second["mrr"] == 0.5
 
 
-def test_terms_rank_and_an_encoder_remembers(tiny_encoder_path):
-    scores = rank_by_terms(["red rose", "nothing"], ["a red rose", "a red house", "tea"])
+def test_words_and_an_encoder_rank(tiny_encoder_path):
+    scores = by_words(["a red rose", "a red house", "tea"])(["red rose", "nothing"])
     assert scores[0][0] > scores[0][1] > scores[0][2] == 0
     assert not scores[1].any()
-    near = Remembering(tiny_encoder_path, "cpu")
-    first = near.encode(["one", "two", "one"])
-    assert np.array_equal(first[0], first[2])
-    calls = []
-    again = near.encode(["two", "three"], on_progress=lambda done, total: calls.append(total))
-    assert calls == [1]
-    assert np.array_equal(again[0], first[1])
-    assert near.encode([]).shape == (0, near.encoder.dimensions)
+    cosines = by_encoder(tiny_encoder_path, device="cpu")(["one"], ["two", "one"])
+    assert cosines[0][0] < cosines[0][1] == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    "options", [{"dimensions": 0}, {"judge": ""}, {"judge_weight": -1.0}, {"near_weight": -0.1}, {"scale": 0.0}]
-)
+def test_negatives_by_words_share_them_and_help_nobody():
+    def example(number, question, text):
+        return Example(
+            str(number), "s", question, (Marked(text, "", ((0, len(text)),), True),), (), (f"answer{number}",)
+        )
+
+    examples = [
+        example(i, f"who has answer{i} of the red number{i}", f"answer{i} of the red number{i} it is") for i in range(3)
+    ]
+    examples += [example(i, f"blue tea{i}", f"answer{i} is blue tea{i} indeed, they say") for i in range(3, 60)]
+    (first, *_) = mine(examples, None, wanted=2, seed=0)
+    assert {m.text for m in first.negatives} <= {e.positives[0].text for e in examples[1:]}
+    closest = by_words([e.positives[0].text for e in examples])([first.question])[0].argsort()[::-1][:3]
+    assert set(closest) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("options", [{"dimensions": 0}, {"judge": ""}, {"judge_weight": -1.0}, {"scale": 0.0}])
 def test_bad_options(options):
     with pytest.raises(ConfigError) as caught:
         LateInteractionTraining(**options)
