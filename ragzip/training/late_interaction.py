@@ -39,8 +39,18 @@ _SETS = (
     "selqa",
     "musique",
 )
-_DEFAULT_MOST = ("squad=4000", "squadshifts=3000", "policyqa=1500", "fever_rationale=3000")
+_DEFAULT_MOST = (
+    "squad=700",
+    "squadshifts=500",
+    "policyqa=250",
+    "qed=400",
+    "2wikimultihopqa=250",
+    "nq_multidoc=800",
+    "fever_rationale=700",
+    "selqa=500",
+)
 _WINDOW = 256
+_NEAR, _MINED = 12, 6  # of so many passages that share most words with a question, how many are kept as negatives
 
 
 @dataclass(frozen=True)
@@ -80,17 +90,17 @@ class LateInteractionTraining:
     most: tuple[str, ...] = _DEFAULT_MOST
     dimensions: int = 96
     layers: int = 3
-    negatives: int = 3
+    negatives: int = 2
     scale: float = 32.0
     judge: str | None = PROVENCE
     judge_weight: float = 1.0
-    max_tokens: int = 160
+    max_tokens: int = 128
     batch: int = 16
-    steps: int = 1000
-    lr: float = 5e-5
-    eval_every: int = 250
+    steps: int = 200
+    lr: float = 1e-4
+    eval_every: int = 100
     patience: int = 2
-    held_out: int = 240
+    held_out: int = 80
     seed: int = 0
     dtype: str = "auto"
     device: str = "auto"
@@ -110,16 +120,16 @@ class LateInteractionTraining:
         from ragzip.training.cards import write_result
 
         examples, held_examples = self._examples(data)
-        kept, held = (items(some, self.negatives, self.seed) for some in (examples, held_examples))
+        kept, held = items(examples, self.negatives, self.seed), items(held_examples, _MINED, self.seed)
         model = Late(self)
         if self.dimensions > int(model.backbone.config.hidden_size):
             wide = model.backbone.config.hidden_size
             raise ConfigError("dimensions", f"{self.base} has {wide}, fewer than {self.dimensions}")
         model.begin([text for item in kept for text in item.texts])
         order = plan([0] * len(kept), self.batch, self.steps, self.seed)
-        judge = judged_by(self.judge, device=self.device) if self.judge and self.judge_weight else None
+        judge = judged_by(self.judge, self.max_tokens, device=self.device) if self.judge and self.judge_weight else None
         settings = LoopSettings(
-            steps=len(order), lr=self.lr, eval_every=self.eval_every, patience=self.patience, checkpoint_every=250
+            steps=len(order), lr=self.lr, eval_every=self.eval_every, patience=self.patience, checkpoint_every=50
         )
         pool = Pool.of(held)
         untrained = pool.metrics(model.rank)
@@ -148,7 +158,7 @@ class LateInteractionTraining:
     def _examples(self, data: Path | None) -> tuple[list[Example], list[Example]]:
         """Examples to train on, and examples that are held out, with their hard negatives."""
         found = read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
-        found = mine(found, None, wanted=self.negatives, seed=self.seed)
+        found = mine(found, None, wanted=max(self.negatives, _MINED), seed=self.seed, near=_NEAR)
         held, kept = hold_out(found, self.held_out, self.seed)
         if not kept:
             raise UsageError(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 32  # texts of a forward pass
 _SAMPLE = 256  # texts from which the projection's first state is made
 _FAR = -1e4
+_CHARACTERS = 5  # of a token, about
 _SURE = 9.0  # logits of the judge lie within this on both sides
 
 
@@ -167,15 +168,21 @@ def maxsim(asked: Tensor, asking: Tensor, found: Tensor, there: Tensor) -> Tenso
     return best.sum(1) / asking.sum(1)[:, None]
 
 
-def judged_by(name: str, *, device: str) -> Judge:
-    """What a pruner says of whole passages, as logits."""
+def judged_by(name: str, max_tokens: int, *, device: str) -> Judge:
+    """What a pruner says of passages, as logits.
+
+    Args:
+        name: Of the pruner.
+        max_tokens: About so much of a passage is read: no more than the model in training reads, either.
+        device: Where it runs.
+    """
     from ragzip.models import load_pruner
 
     pruner = load_pruner(name, device=device)
 
     def judge(question: str, passages: Sequence[Marked]) -> list[float]:
-        found = pruner.judge(question, [m.text for m in passages], [m.title for m in passages])
-        return [_logit(one.relevance) for one in found]
+        texts = [marked.text[: max_tokens * _CHARACTERS] for marked in passages]
+        return [_logit(one.relevance) for one in pruner.judge(question, texts, [m.title for m in passages])]
 
     return judge
 

@@ -29,11 +29,12 @@ def mine(
     *,
     wanted: int,
     seed: int,
+    near: int = _NEAR,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Example]:
     """The examples with at least ``wanted`` negatives where their sets have so many.
 
-    Negatives are drawn from the 40 passages of the same set whose vectors are closest to the question's, without
+    Negatives are drawn from the ``near`` passages of the same set that are closest to the question, without
     those that help, other cuts of these that hold what helps, and those that hold one of the answers. Questions that
     came with passages of their own keep these. Single sentences that answer are put among the sentences that come
     closest, so that they make a passage with one sentence that helps.
@@ -43,6 +44,7 @@ def mine(
         encoder: Whose idea of closeness is to be corrected; None goes by the words that are shared, as BM25 does.
         wanted: Negatives for an example.
         seed: For the draws.
+        near: From how many.
         on_progress: Told texts encoded and texts in all.
     """
     out: list[Example] = []
@@ -52,7 +54,7 @@ def mine(
         if all(len(example.negatives) >= wanted for example in some):
             out += some
             continue
-        out += _mine_set(some, encoder, wanted, random.Random(f"{seed} negatives {name}"), on_progress)  # noqa: S311
+        out += _mine_set(some, encoder, wanted, near, random.Random(f"{seed} negatives {name}"), on_progress)  # noqa: S311
     return out
 
 
@@ -60,6 +62,7 @@ def _mine_set(
     examples: list[Example],
     encoder: Encoder | None,
     wanted: int,
+    near: int,
     draw: random.Random,
     on_progress: Callable[[int, int], None] | None,
 ) -> list[Example]:
@@ -68,8 +71,8 @@ def _mine_set(
     low = [m.text.lower() for m in pool]
     out = []
     for start in range(0, len(examples), _BLOCK):
-        near = _nearest(closeness(start, start + _BLOCK))
-        for example, places in zip(examples[start : start + _BLOCK], near, strict=True):
+        closest = _nearest(closeness(start, start + _BLOCK), near)
+        for example, places in zip(examples[start : start + _BLOCK], closest, strict=True):
             own = {m.text for m in (*example.positives, *example.negatives)}
             helping = _helping(example)
             fit = [
@@ -142,10 +145,10 @@ def _helping(example: Example) -> list[str]:
     return found
 
 
-def _nearest(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+def _nearest(scores: npt.NDArray[np.float32], near: int) -> npt.NDArray[np.int64]:
     import numpy as np
 
-    count = min(_NEAR, scores.shape[1])
+    count = min(near, scores.shape[1])
     return np.argpartition(-scores, count - 1, axis=1)[:, :count]
 
 

@@ -209,20 +209,18 @@ def test_words_and_an_encoder_rank(tiny_encoder_path):
     assert cosines[0][0] < cosines[0][1] == pytest.approx(1, abs=1e-5)
 
 
-def test_negatives_by_words_share_them_and_help_nobody():
-    def example(number, question, text):
+def test_negatives_by_words_share_them():
+    def example(number, colour):
+        text = f"answer{number} is {colour}, as they say"
         return Example(
-            str(number), "s", question, (Marked(text, "", ((0, len(text)),), True),), (), (f"answer{number}",)
+            str(number), "s", f"who is {colour} number{number}?", (Marked(text, "", ((0, len(text)),), True),)
         )
 
-    examples = [
-        example(i, f"who has answer{i} of the red number{i}", f"answer{i} of the red number{i} it is") for i in range(3)
-    ]
-    examples += [example(i, f"blue tea{i}", f"answer{i} is blue tea{i} indeed, they say") for i in range(3, 60)]
-    (first, *_) = mine(examples, None, wanted=2, seed=0)
-    assert {m.text for m in first.negatives} <= {e.positives[0].text for e in examples[1:]}
-    closest = by_words([e.positives[0].text for e in examples])([first.question])[0].argsort()[::-1][:3]
-    assert set(closest) == {0, 1, 2}
+    examples = [example(i, "red") for i in range(50)] + [example(i, "blue") for i in range(50, 120)]
+    for mined, given_ in zip(mine(examples, None, wanted=3, seed=0), examples, strict=True):
+        colour = given_.question.split()[2]
+        assert len(mined.negatives) == 3
+        assert all(f"is {colour}," in m.text and m.text != given_.positives[0].text for m in mined.negatives)
 
 
 @pytest.mark.parametrize("options", [{"dimensions": 0}, {"judge": ""}, {"judge_weight": -1.0}, {"scale": 0.0}])
