@@ -23,6 +23,8 @@ _ASKED = 0.5  # share of the claims that keep it
 _UNTITLED = 0.2  # share of the questions whose passages are read without titles
 _HELPING = 2  # passages that help a question, at most, for each of which there is an item
 _DEPTH = 10
+_CLOSEST = 12  # passages that a question is confused with
+_BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,35 @@ def items(examples: Sequence[Example], negatives: int, seed: int) -> list[Item]:
             drawn = draw.sample(list(others.values()), min(negatives, len(others)))
             found.append(Item(question, (positive, *drawn), frozenset(helping)))
     return found
+
+
+def confused(
+    found: Sequence[Item], vectors: Callable[[Sequence[str]], npt.NDArray[np.float32]], seed: int
+) -> list[Item]:
+    """The items with all but one of their negatives replaced by passages of any item that are closest to the question.
+
+    Args:
+        found: As ``items`` makes them.
+        vectors: Gives unit vectors of texts.
+        seed: Decides which of the closest, and which negative stays.
+    """
+    import numpy as np
+
+    draw = random.Random(f"{seed} confused")  # noqa: S311 - no secret
+    pool = {searched(marked): marked for item in found for marked in item.passages}
+    texts, rows = list(pool), vectors(list(pool))
+    out = []
+    for start in range(0, len(found), _BLOCK):
+        some = found[start : start + _BLOCK]
+        scores = vectors([item.question for item in some]) @ rows.T
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :_CLOSEST]
+        for item, places in zip(some, order, strict=True):
+            first, *others = item.passages
+            near = [pool[texts[i]] for i in places if texts[i] not in item.helping and pool[texts[i]] not in others]
+            stay = draw.sample(others, min(1, len(others)))
+            more = draw.sample(near, min(len(others) - len(stay), len(near)))
+            out.append(replace(item, passages=(first, *stay, *more)))
+    return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from ragzip.models.shipped import PROVENCE
 from ragzip.models.tuned import save_tuned
 from ragzip.training.encoders import check_trainer, hold_out, longest, numbers
 from ragzip.training.examples import Example, fingerprint, read_examples
-from ragzip.training.late_data import Pool, by_encoder, items
+from ragzip.training.late_data import Pool, by_encoder, confused, items
 from ragzip.training.late_model import Late, judged_by
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.negatives import by_words, mine
@@ -40,14 +40,17 @@ _SETS = (
     "musique",
 )
 _DEFAULT_MOST = (
-    "squad=700",
-    "squadshifts=500",
-    "policyqa=250",
-    "qed=400",
-    "2wikimultihopqa=250",
-    "nq_multidoc=800",
-    "fever_rationale=700",
-    "selqa=500",
+    "squad=350",
+    "squadshifts=250",
+    "policyqa=120",
+    "qed=200",
+    "hotpotqa=160",
+    "2wikimultihopqa=60",
+    "nq_multidoc=250",
+    "fever_rationale=300",
+    "scifact=400",
+    "selqa=250",
+    "musique=20",
 )
 _WINDOW = 256
 _NEAR, _MINED = 12, 6  # of so many passages that share most words with a question, how many are kept as negatives
@@ -57,18 +60,18 @@ _NEAR, _MINED = 12, 6  # of so many passages that share most words with a questi
 class LateInteractionTraining:
     """Contrastive training of token vectors, with hard negatives and a judge to learn from.
 
-    After ColBERTv2 (https://arxiv.org/abs/2112.01488), on an encoder that compares texts already: its last layers and
-    a projection are trained, which begins as the directions in which token vectors are longest. The score of a
-    passage is the mean over the question's tokens of the largest cosine to one of its tokens. Negatives are the other
-    passages of the batch, and those that came with a question or share its words, as BM25 has it; how close these
-    should come is learned from a cross-encoder.
+    After ColBERTv2 (https://arxiv.org/abs/2112.01488), on an encoder that compares texts already: a projection is
+    trained, which begins as the directions in which token vectors are longest, and the last layers if that is wanted.
+    The score of a passage is the mean over the question's tokens of the largest cosine to one of its tokens.
+    Negatives are the other passages of the batch, one that came with the question or shares its words (BM25), and
+    those that the encoder finds closest; how close these should come is learned from a cross-encoder.
 
     Attributes:
         base: The encoder to start from.
         sets: Training sets.
         most: ``set=number``: at most so many questions of a set.
         dimensions: Width of a vector.
-        layers: How many of the last layers to train.
+        layers: How many of the last layers to train; None for the projection alone, for which each text is read once.
         negatives: Passages beside the one that helps that a question brings into its batch.
         scale: Scores are multiplied by this.
         judge: The pruner whose judgement of a question's own passages is learned: a name or a folder; None for none.
@@ -89,18 +92,18 @@ class LateInteractionTraining:
     sets: tuple[str, ...] = _SETS
     most: tuple[str, ...] = _DEFAULT_MOST
     dimensions: int = 96
-    layers: int = 3
-    negatives: int = 2
+    layers: int | None = None
+    negatives: int = 3
     scale: float = 32.0
     judge: str | None = PROVENCE
     judge_weight: float = 1.0
     max_tokens: int = 128
-    batch: int = 16
-    steps: int = 200
-    lr: float = 1e-4
-    eval_every: int = 100
-    patience: int = 2
-    held_out: int = 80
+    batch: int = 64
+    steps: int = 400
+    lr: float = 1e-3
+    eval_every: int = 50
+    patience: int = 4
+    held_out: int = 160
     seed: int = 0
     dtype: str = "auto"
     device: str = "auto"
@@ -125,7 +128,10 @@ class LateInteractionTraining:
         if self.dimensions > int(model.backbone.config.hidden_size):
             wide = model.backbone.config.hidden_size
             raise ConfigError("dimensions", f"{self.base} has {wide}, fewer than {self.dimensions}")
-        model.begin([text for item in kept for text in item.texts])
+        texts = dict.fromkeys(text for item in kept for text in item.texts)
+        model.prepare([*texts, *(item.question for item in kept)], self._tell(on_event))
+        model.begin(list(texts))
+        kept = confused(kept, model.pooled, self.seed)
         order = plan([0] * len(kept), self.batch, self.steps, self.seed)
         judge = judged_by(self.judge, self.max_tokens, device=self.device) if self.judge and self.judge_weight else None
         settings = LoopSettings(
@@ -166,6 +172,13 @@ class LateInteractionTraining:
                 hint="Give more sets, or a smaller held_out.",
             )
         return kept, held
+
+    def _tell(self, on_event: OnEvent | None) -> Callable[[int, int], None]:
+        def tell(done: int, total: int) -> None:
+            if on_event:
+                on_event(TrainingEvent("data", 0, self.steps, None, {}, f"texts read {done:,} of {total:,}"))
+
+        return tell
 
     def _save(self, out: Path, tensors: Mapping[str, Tensor]) -> None:
         save_tuned(

@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from ragzip.training.late_interaction import LateInteractionTraining
 
 _AT_ONCE = 32  # texts of a forward pass
-_SAMPLE = 256  # texts from which the projection's first state is made
 _FAR = -1e4
 _CHARACTERS = 5  # of a token, about
-_SURE = 9.0  # logits of the judge lie within this on both sides
+_SURE = 3.0  # logits of the judge lie within this on both sides: nobody is surer of a passage
 
 
 Judge = Callable[[str, Sequence[Marked]], list[float]]
@@ -39,8 +38,12 @@ class Late:
 
         self.settings = settings
         self.backbone, self.device = trainable(
-            settings.base, dtype=settings.dtype, device=settings.device, layers=settings.layers
+            settings.base, dtype=settings.dtype, device=settings.device, layers=settings.layers or 1
         )
+        self.frozen = settings.layers is None
+        if self.frozen:
+            self.backbone.requires_grad_(False)
+        self._read: dict[str, Tensor] = {}  # text -> hidden states, where these never change
         self.text = text_tokenizer(settings.base)
         self.before, self.after = special_ids(self.text.tokenizer)
         self.longest = longest(settings.base, settings.max_tokens)
@@ -55,12 +58,16 @@ class Late:
         """Sets the projection to the directions in which token vectors are longest: it keeps their products best."""
         import torch
 
+        width = int(self.backbone.config.hidden_size)
+        products = torch.zeros(width, width, dtype=torch.float64)
         with torch.inference_mode():
-            unit, mask = self._hidden(texts[:_SAMPLE])
-            rows = torch.nn.functional.normalize(unit[mask], dim=-1)
-            _, directions = torch.linalg.eigh((rows.T @ rows).double().cpu())
-            best = directions[:, -self.settings.dimensions :].flip(1).T.float()
-            signs = torch.sign(best.gather(1, best.abs().argmax(1, keepdim=True)))  # else the machine's to choose
+            for start in range(0, len(texts), _AT_ONCE):
+                hidden, mask = self._hidden(texts[start : start + _AT_ONCE])
+                rows = torch.nn.functional.normalize(hidden[mask], dim=-1)
+                products += (rows.T @ rows).double().cpu()
+        _, directions = torch.linalg.eigh(products)
+        best = directions[:, -self.settings.dimensions :].flip(1).T.float()
+        signs = torch.sign(best.gather(1, best.abs().argmax(1, keepdim=True)))  # else the machine's to choose
         with torch.no_grad():
             self.projection.weight.copy_((best * signs).to(self.device))
 
@@ -75,27 +82,74 @@ class Late:
         hidden, mask = self._hidden(texts, documents=documents)
         return torch.nn.functional.normalize(self.projection(hidden), dim=-1), mask
 
-    def _hidden(self, texts: Sequence[str], *, documents: bool = True) -> tuple[Tensor, Tensor]:
-        """The encoder's hidden states in float32; texts of like length share a pass."""
+    def prepare(self, texts: Sequence[str], on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Reads texts ahead where the encoder is not trained: each once, and the same whatever is read later."""
+        new = [text for text in dict.fromkeys(texts) if self.frozen and text not in self._read]
+        rows = dict(zip(new, self._ids(new), strict=True))
+        order = sorted(new, key=lambda text: len(rows[text]))
+        for start in range(0, len(order), _AT_ONCE):
+            some = order[start : start + _AT_ONCE]
+            hidden = self._forward([rows[text] for text in some]).half().cpu()
+            self._read.update((text, row[: len(rows[text])].clone()) for text, row in zip(some, hidden, strict=True))
+            if on_progress:
+                on_progress(start + len(some), len(order))
+
+    def pooled(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Unit vectors ``[n, d]``, each the mean of a text's hidden states: how the encoder itself compares texts."""
+        import numpy as np
         import torch
 
+        found = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), _AT_ONCE):
+                hidden, mask = self._hidden(texts[start : start + _AT_ONCE], documents=False)
+                sums = (hidden * mask[:, :, None]).sum(1)
+                found.append(torch.nn.functional.normalize(sums, dim=-1).cpu().numpy())
+        vectors: npt.NDArray[np.float32] = np.concatenate(found)
+        return vectors
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         room = self.longest - len(self.before) - len(self.after)
-        encoded = [[*self.before, *ids[:room], *self.after] for ids in self.text.encode(texts)]
-        order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
+        return [[*self.before, *ids[:room], *self.after] for ids in self.text.encode(texts)]
+
+    def _hidden(self, texts: Sequence[str], *, documents: bool = True) -> tuple[Tensor, Tensor]:
+        """The encoder's hidden states ``[n, tokens, d]`` in float32, and the mask of those that count."""
+        import torch
+
+        encoded = self._ids(texts)
         most = max(map(len, encoded))
-        states, masks = [], []
+        ids, there = self._padded(encoded)
+        counts = there.bool() & ~torch.isin(ids, self.skipped) if documents else there.bool()
+        if self.frozen:
+            self.prepare(texts)
+            known = [self._read[text] for text in texts]
+            states = torch.nn.utils.rnn.pad_sequence(known, batch_first=True).to(self.device).float()
+            return states, counts
+        order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))  # texts of like length share a pass
+        parts = []
         for start in range(0, len(order), _AT_ONCE):
-            rows = [encoded[i] for i in order[start : start + _AT_ONCE]]
-            width = max(map(len, rows))
-            ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self.device)
-            there = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.device)
-            hidden = self.backbone(input_ids=ids, attention_mask=there).last_hidden_state.float()
-            counts = there.bool() & ~torch.isin(ids, self.skipped) if documents else there.bool()
-            states.append(torch.nn.functional.pad(hidden, (0, 0, 0, most - width)))
-            masks.append(torch.nn.functional.pad(counts, (0, most - width)))
+            hidden = self._forward([encoded[i] for i in order[start : start + _AT_ONCE]])
+            parts.append(torch.nn.functional.pad(hidden, (0, 0, 0, most - hidden.shape[1])))
         back = torch.empty(len(order), dtype=torch.long, device=self.device)
         back[torch.tensor(order, device=self.device)] = torch.arange(len(order), device=self.device)
-        return torch.cat(states)[back], torch.cat(masks)[back]
+        return torch.cat(parts)[back], counts
+
+    def _forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        import torch
+
+        ids, there = self._padded(rows)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            hidden: Tensor = self.backbone(input_ids=ids, attention_mask=there).last_hidden_state.float()
+        return hidden
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Token ids ``[n, tokens]``, and 1 where there are some."""
+        import torch
+
+        width = max(map(len, rows))
+        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=self.device)
+        there = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.device)
+        return ids, there
 
     def scores(self, questions: Sequence[str], texts: Sequence[str]) -> Tensor:
         """``[q, n]``: the mean, over a question's tokens, of the largest cosine to a token of the text."""
@@ -179,10 +233,15 @@ def judged_by(name: str, max_tokens: int, *, device: str) -> Judge:
     from ragzip.models import load_pruner
 
     pruner = load_pruner(name, device=device)
+    known: dict[tuple[str, tuple[Marked, ...]], list[float]] = {}  # by groups: a score depends a little on its batch
 
     def judge(question: str, passages: Sequence[Marked]) -> list[float]:
-        texts = [marked.text[: max_tokens * _CHARACTERS] for marked in passages]
-        return [_logit(one.relevance) for one in pruner.judge(question, texts, [m.title for m in passages])]
+        key = question, tuple(passages)
+        if key not in known:
+            texts = [marked.text[: max_tokens * _CHARACTERS] for marked in passages]
+            found = pruner.judge(question, texts, [marked.title for marked in passages])
+            known[key] = [_logit(one.relevance) for one in found]
+        return known[key]
 
     return judge
 

@@ -16,7 +16,7 @@ from ragzip.models.late_interaction import load_late_interaction
 from ragzip.testing.pruners import tiny_pruner
 from ragzip.training.card import check_card
 from ragzip.training.examples import Example, Marked
-from ragzip.training.late_data import Item, Pool, by_encoder, items, searched
+from ragzip.training.late_data import Item, Pool, by_encoder, confused, items, searched
 from ragzip.training.late_interaction import LateInteractionTraining
 from ragzip.training.late_model import Late, maxsim
 from ragzip.training.negatives import by_words, mine
@@ -76,9 +76,10 @@ def test_the_card(trained):
     assert all(value is not None for row in table.rows for value in row.values)
 
 
-def test_what_is_saved_scores_as_what_was_trained(trained, small_data, tmp_path):
+@pytest.mark.parametrize("layers", [1, None])
+def test_what_is_saved_scores_as_what_was_trained(trained, small_data, tmp_path, layers):
     """The folder, read as any model is, against the model in memory: one step, so that the last weights are saved."""
-    trainer = LateInteractionTraining(**{**trained.trainer.__dict__, "steps": 1, "eval_every": 1})
+    trainer = LateInteractionTraining(**{**trained.trainer.__dict__, "layers": layers, "steps": 1, "eval_every": 1})
     trainer.run(tmp_path, data=small_data)
     model = load_late_interaction(str(tmp_path), dtype="fp32", device="cpu")
     assert (model.dimensions, model.max_tokens) == (8, 128)
@@ -88,6 +89,9 @@ def test_what_is_saved_scores_as_what_was_trained(trained, small_data, tmp_path)
     scores = [[(q @ d.T).max(1).mean() for d in found] for q in asked]
     late = Late(trainer)
     late.begin(texts)
+    assert {name.partition(".")[0] for name in saved(tmp_path)} == (
+        {"heads"} if layers is None else {"heads", "backbone"}
+    )
     for name, parameter in late.parameters():
         with torch.no_grad():
             parameter.copy_(saved(tmp_path)[name].float())
@@ -186,6 +190,51 @@ def test_items_have_what_helps_first_and_nothing_that_helps_behind():
     assert {item.question for item in found} == {"Is this true? Cats bark.", "Cats bark."}
     assert {item.passages[0].title for item in found if item.passages[0].text == "one"} == {"T", ""}
     assert searched(helps[0]) == "T\none"
+
+
+def test_what_a_question_is_confused_with():
+    """The closest that do not help, by vectors made for it: texts are numbers, and close where the numbers are."""
+    passages = [Marked(str(number)) for number in range(40)]
+    found = [
+        Item(
+            str(number),
+            (passages[number], *passages[(number + 20) % 40 :][:3]),
+            frozenset({str(number), str(number ^ 1)}),
+        )
+        for number in range(30)
+    ]
+
+    def vectors(texts):
+        angles = np.array([int(text) / 40 for text in texts])
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+    changed = confused(found, vectors, 0)
+    assert changed == confused(found, vectors, 0)
+    for before, after in zip(found, changed, strict=True):
+        assert (after.question, after.passages[0]) == (before.question, before.passages[0])
+        assert len(after.passages) == len(before.passages)
+        assert after.passages[1] in before.passages[1:]
+        number = int(before.question)
+        for marked in after.passages[2:]:
+            assert marked.text not in before.helping
+            assert marked not in before.passages
+            assert abs(int(marked.text) - number) <= 14
+
+
+def test_the_encoder_is_read_once_and_stays_as_it_is(tiny_encoder_path):
+    late = Late(LateInteractionTraining(base=tiny_encoder_path, **{**OPTIONS, "layers": None}))
+    before = [p.clone() for p in late.backbone.parameters()]
+    told = []
+    late.prepare(["one", "two", "one"], lambda *progress: told.append(progress))
+    late.prepare(["two"], lambda *progress: told.append(progress))
+    assert told == [(2, 2)]
+    late.begin(["one", "two"])
+    late.loss([Item("one", (Marked("two"), Marked("three, four")), frozenset({"two"}))] * 2, None).backward()
+    assert [name for name, p in late.parameters() if p.grad is not None] == ["heads.projection.weight"]
+    assert all(torch.equal(p, q) for p, q in zip(before, late.backbone.parameters(), strict=True))
+    whole = by_encoder(tiny_encoder_path, device="cpu")(["one"], ["three, four"])[0][0]
+    pooled = late.pooled(["one", "three, four"])
+    assert float(pooled[0] @ pooled[1]) == pytest.approx(float(whole), abs=2e-3)
 
 
 def test_metrics_of_a_pool():
