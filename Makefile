@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 DEMO := .demo-kb
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install models demo fmt check test test-fast test-kvpress bench bench-quality bench-hard bench-soft bench-compressors build clean
+.PHONY: help install models demo fmt check test test-fast test-kvpress bench bench-quality bench-hard bench-soft bench-retrieval bench-compressors build clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -75,6 +75,15 @@ bench-hard: models ## All hard compressors beside the baselines: two hours, goes
 
 bench-soft: models ## Soft compression and smaller caches: about two hours
 	$(BIN)/python benchmarks/run.py soft:speed soft:answers soft:kv
+
+bench-retrieval: models .bench/fde/.installed ## All retrievers, encodings and storage: about an hour and a half
+	$(BIN)/python benchmarks/run.py retrieval retrieval_scale retrieval_fde retrieval_graph:quality retrieval_graph:scale \
+		retrieval_storage:sets retrieval_storage:million
+
+.bench/fde/.installed: constraints.txt
+	$(PYTHON) -m venv .bench/fde
+	.bench/fde/bin/python -m pip install -qq --disable-pip-version-check fastembed==0.9.1 muvera-python==0.2.0
+	@touch $@
 
 bench-compressors: models .bench/llmlingua/.installed ## Speed of the hard compressors, and reranking: about an hour
 	$(BIN)/python benchmarks/run.py end_to_end rerank exit_prefix llmlingua2

@@ -5,7 +5,7 @@
 Every question of a set is compared with every passage of its corpus: nothing is pruned, quantised or searched
 approximately, so this is what the vectors are worth before an index makes them small. Three ways with one encoder: one
 vector a text (``dense``), the vectors of its last layer as they are, and those of the trained weights. What was encoded
-is left in .bench/retrieval_late, token vectors in half precision.
+is left in .bench/retrieval_late, token vectors in half precision, and is not encoded again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RUNS = ROOT / ".bench" / "retrieval_late"
 SETS = ("scifact_retrieval", "hotpotqa_pooled500", "cranfield", "dbpedia_small")
 DENSE, PLAIN, TRAINED = "dense", "token vectors, untrained", "token vectors, trained"
 DEPTH, SEED = 10, 0
-_BLOCK = 512  # passages that are encoded, or compared, at once
+_BLOCK = 512  # passages that are encoded at once, and then safe; and compared
 _ASKED = 64  # questions that are compared at once
 
 Floats = NDArray[np.float32]
@@ -55,10 +55,11 @@ def _dense(name: str, questions: Sequence[str], texts: Sequence[str], model: str
     from ragzip.models import load_encoder
 
     encoder = load_encoder(model)
-    path = RUNS / name / f"dense-{encoder.fingerprint[:16]}.npy"
+    path = RUNS / name / f"dense-{encoder.fingerprint[:16]}.npz"
     if not path.is_file():
-        _write(path, encoder.encode(texts))
-    scores: Floats = encoder.encode_each(questions) @ np.load(path).T
+        _write(path, vectors=encoder.encode(texts))
+    with np.load(path) as found:
+        scores: Floats = encoder.encode_each(questions) @ found["vectors"].T
     return scores
 
 
@@ -68,50 +69,49 @@ def _late(name: str, questions: Sequence[str], texts: Sequence[str], model: str)
 
     late = load_late_interaction(model)
     folder = RUNS / name / f"tokens-{late.fingerprint[:16]}"
-    if not (folder / "counts.npy").is_file():
-        parts = []
-        for start in range(0, len(texts), _BLOCK):
-            parts += late.encode_documents(texts[start : start + _BLOCK])
-            print(f"{name}, {model}: {len(parts):,} of {len(texts):,} passages", flush=True)
-        _write(folder / "vectors.npy", np.concatenate([one.vectors.astype(np.float16) for one in parts]))
-        _write(folder / "counts.npy", np.array([len(one.vectors) for one in parts]))
-    vectors, counts = np.load(folder / "vectors.npy", mmap_mode="r"), np.load(folder / "counts.npy")
-    scores = maxsim(late.encode_queries(questions), vectors, counts)
+    parts = []
+    for start in range(0, len(texts), _BLOCK):
+        path = folder / f"{start:06d}.npz"
+        if not path.is_file():
+            found = late.encode_documents(texts[start : start + _BLOCK])
+            vectors = np.concatenate([one.vectors.astype(np.float16) for one in found])
+            _write(path, vectors=vectors, counts=np.array([len(one.vectors) for one in found]))
+            print(f"{name}, {model}: {start + len(found):,} of {len(texts):,} passages", flush=True)
+        with np.load(path) as part:
+            parts.append((part["vectors"], part["counts"]))
+    counts = np.concatenate([part[1] for part in parts])
+    scores = maxsim(late.encode_queries(questions), parts)
     return scores, {"dimensions": late.dimensions, "per_passage": float(counts.mean())}
 
 
-def maxsim(asked: Sequence[Floats], vectors: NDArray[Any], counts: NDArray[Any]) -> Floats:
+def maxsim(asked: Sequence[Floats], parts: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> Floats:
     """Exact scores.
 
     Args:
         asked: The token vectors of each question.
-        vectors: ``[tokens, dimensions]``: those of all passages, one after the other.
-        counts: How many of these each passage has.
+        parts: Some passages at a time: ``[tokens, dimensions]``, those of all of them one after the other, and how
+            many each passage has.
 
     Returns:
         ``[questions, passages]``: the sum over a question's tokens of the largest product; 0 without tokens.
     """
-    scores: Floats = np.zeros((len(asked), len(counts)), np.float32)
-    ends = np.cumsum(counts)
-    for first in range(0, len(counts), _BLOCK):
-        filled = first + np.flatnonzero(counts[first : first + _BLOCK])
-        if not len(filled):
-            continue
-        begin = ends[filled[0]] - counts[filled[0]]
-        block = np.asarray(vectors[begin : ends[filled[-1]]], np.float32)
-        starts = ends[filled] - counts[filled] - begin
-        for some in range(0, len(asked), _ASKED):
-            rows = asked[some : some + _ASKED]
+    blocks = []
+    for vectors, counts in parts:
+        scores: Floats = np.zeros((len(asked), len(counts)), np.float32)
+        filled = np.flatnonzero(counts)
+        starts, block = (np.cumsum(counts) - counts)[filled], vectors.astype(np.float32)
+        for first in range(0, len(asked) if len(filled) else 0, _ASKED):
+            rows = asked[first : first + _ASKED]
             best = np.maximum.reduceat(np.concatenate(rows) @ block.T, starts, axis=1)
-            places = np.cumsum([0, *map(len, rows[:-1])])
-            scores[some : some + len(rows), filled] = np.add.reduceat(best, places, axis=0)
-    return scores
+            scores[first : first + len(rows), filled] = np.add.reduceat(best, np.cumsum([0, *map(len, rows[:-1])]))
+        blocks.append(scores)
+    return np.concatenate(blocks, axis=1)
 
 
-def _write(path: Path, values: NDArray[Any]) -> None:
+def _write(path: Path, **arrays: NDArray[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".part").open("wb") as file:
-        np.save(file, values)
+        np.savez(file, **arrays)
     path.with_suffix(".part").replace(path)
 
 

@@ -27,8 +27,12 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
     "retriever": {
         "dense": "ragzip.retrievers.dense:Dense",
         "bm25": "ragzip.retrievers.bm25:BM25",
+        "lexsem": "ragzip.retrievers.lexsem:LexSem",
+        "graph": "ragzip.retrievers.graph:Graph",
         "fusion": "ragzip.retrievers.fusion:Fusion",
         "rerank": "ragzip.retrievers.rerank:Rerank",
+        "cross_encoder": "ragzip.retrievers.cross_encoder:CrossEncoder",
+        "multi_vector": "ragzip.retrievers.multi_vector:MultiVector",
         "oracle": "ragzip.retrievers.oracle:Oracle",
     },
     "compressor": {
@@ -88,6 +92,8 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "recomp_extractive": "ragzip.training.recomp_extractive:RecompExtractiveTraining",
         "recomp_abstractive": "ragzip.training.recomp_abstractive:RecompAbstractiveTraining",
         "late_interaction": "ragzip.training.late_interaction:LateInteractionTraining",
+        "retriever": "ragzip.training.retriever:RetrieverTraining",
+        "lexsem": "ragzip.training.lexsem:LexSemTraining",
         "xrag": "ragzip.training.xrag:XRAGTraining",
         "comp_llm": "ragzip.training.comp_llm:CompLLMTraining",
         "icae": "ragzip.training.icae:ICAETraining",

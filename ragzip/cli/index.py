@@ -11,6 +11,7 @@ import typer
 import typer.core
 
 from ragzip.cli.console import human_bytes, note, pairs, print_json, progress, table, waiting
+from ragzip.cli.settings import read_settings
 from ragzip.errors import StoreError, UsageError
 
 _DEFAULT = "build"
@@ -26,8 +27,9 @@ class _DefaultGroup(typer.core.TyperGroup):
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         formatter.write_usage("ragzip index", "PATH... --index DIR [OPTIONS]")
-        formatter.write_usage("ragzip index", "add | remove | info | verify ... --index DIR", prefix="       ")
+        formatter.write_usage("ragzip index", "add | remove | info | verify | repair ... --index DIR", prefix="       ")
         formatter.write_usage("ragzip index", "compress DIR --with METHOD --model MODEL", prefix="       ")
+        formatter.write_usage("ragzip index", "tune DIR [--apply]", prefix="       ")
 
 
 app = typer.Typer(
@@ -48,7 +50,10 @@ def build(
     paths: Paths,
     index: IndexOption,
     retriever: Annotated[
-        str | None, typer.Option("--retriever", help="dense, bm25 or fusion; default: the index's, else fusion.")
+        str | None,
+        typer.Option(
+            "--retriever", help="dense, bm25, fusion, multi_vector or graph; default: the index's, else fusion."
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Embedding model; default all-minilm-l6-v2.")] = None,
     tokens: Annotated[
@@ -57,6 +62,12 @@ def build(
     overlap: Annotated[
         int | None, typer.Option("--overlap", min=0, help="Tokens shared by neighbours; default 30.")
     ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of multi_vector or graph, as repetitions=10.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option("--storage", help="How vectors are kept, as pca192,float8 or pq48+float16.")
+    ] = None,
     encoding: Encoding = None,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Start afresh; the old index stays until the end.")
@@ -64,7 +75,13 @@ def build(
     json_: Json = False,
 ) -> None:
     """Index PATHS; run again, only what changed is indexed, and what is gone from PATHS is removed."""
-    settings = {"tokens": tokens, "overlap": overlap, "rebuild": rebuild}
+    settings = {
+        "tokens": tokens,
+        "overlap": overlap,
+        "rebuild": rebuild,
+        "storage": storage,
+        "settings": read_settings(set_ or [], example="repetitions=10"),
+    }
     _run(paths, index, retriever, model, encoding, json_, sync=True, **settings)
 
 
@@ -110,8 +127,13 @@ def _run(
 
 
 def _checked(retriever: str | None) -> Any:
-    if retriever not in (None, "dense", "bm25", "fusion"):
-        raise UsageError(f"no retriever {retriever!r} for an index", hint="Choose dense, bm25 or fusion.")
+    from typing import get_args
+
+    from ragzip.indexes.manifest import Retrieval
+
+    known = get_args(Retrieval)
+    if retriever is not None and retriever not in known:
+        raise UsageError(f"no retriever {retriever!r} for an index", hint=f"Choose one of {', '.join(known)}.")
     return retriever
 
 
@@ -199,6 +221,44 @@ def compress_(
     from ragzip.cli.soft import fill_store
 
     fill_store(index, with_, model, set_ or [], precision, most_bytes, as_json=json_)
+
+
+@app.command()
+def tune(
+    index: Annotated[Path, typer.Argument(help="The index's folder.")],
+    storage: Annotated[
+        list[str] | None, typer.Option("--storage", help="One to try, as pq48+float16; default: some fifteen.")
+    ] = None,
+    questions: Annotated[int, typer.Option("--questions", min=1, help="Made from sentences of passages.")] = 200,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Passages that each question finds.")] = 10,
+    least_recall: Annotated[
+        float,
+        typer.Option("--least-recall", min=0, max=1, help="Of what exact search finds; the cheapest that has it."),
+    ] = 0.95,
+    by: Annotated[str, typer.Option("--by", help="What is to be cheap: disk, memory or milliseconds.")] = "disk",
+    apply: Annotated[bool, typer.Option("--apply", help="Store the index so from now on.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of the sentences that are drawn.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Measure ways to store the vectors on the index's own passages, and name the cheapest that finds enough."""
+    from ragzip.cli.storage import tune_storage
+
+    tune_storage(index, storage or [], questions, top_k, least_recall, by, seed, apply=apply, as_json=json_)
+
+
+@app.command()
+def repair(index: IndexOption, json_: Json = False) -> None:
+    """Check every file, and make those again that are damaged and follow from passages and vectors."""
+    from ragzip import indexes
+
+    with waiting("repairing"):
+        found = indexes.repair(index)
+    if json_:
+        print_json(dataclasses.asdict(found))
+    elif found.damaged:
+        typer.echo(f"{index}: made {', '.join(found.made_anew)} anew, because of {', '.join(found.damaged)}")
+    else:
+        typer.echo(f"{index}: no damaged file")
 
 
 @app.command()

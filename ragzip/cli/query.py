@@ -35,7 +35,9 @@ def query(
     keep: Annotated[float | None, typer.Option("--keep", help="Share of tokens kept, above 0 up to 1.")] = None,
     threshold: Annotated[float | None, typer.Option("--threshold", "-t", help="Least score kept.")] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, help="Passages retrieved; default 20.")] = None,
-    retriever: Annotated[str | None, typer.Option("--retriever", help="dense, bm25 or fusion.")] = None,
+    retriever: Annotated[
+        str | None, typer.Option("--retriever", help="dense, bm25, fusion, multi_vector or graph.")
+    ] = None,
     filter_: Annotated[list[str] | None, typer.Option("--filter", help="Metadata filter: source=docs/*")] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="The generator's model; default smollm2-135m-instruct.")

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from ragzip.cli.console import human_bytes, note, print_json, progress
+from ragzip.cli.settings import read_settings
 from ragzip.errors import UsageError
 
 
@@ -29,17 +30,13 @@ def fill_store(
     """
     import dataclasses
 
-    from ragzip import config, yaml_io
+    from ragzip import config
     from ragzip.compressors._stored import Storable, fill
     from ragzip.errors import ConfigError
     from ragzip.indexes import Index
 
     values: dict[str, Any] = {"type": method, **({"model": model} if model else {})}
-    for option in options:
-        key, sign, value = option.partition("=")
-        if not sign or not key:
-            raise UsageError(f"--set {option!r} is not option=value", hint="Example: --set rate=4")
-        values[key] = yaml_io.parse(value)[0]
+    values |= read_settings(options, example="rate=4")
     made = config.from_config("compressor", values)
     if not isinstance(made, Storable):
         raise UsageError(

@@ -22,6 +22,7 @@ class Costs:
         peak_memory: Most bytes this process (and its part of a GPU) held meanwhile, or None where unknown.
         prefill_flops: Floating point operations of the prefill, or None where the model's shapes are unknown.
         decode_flops: Floating point operations of all decoding steps, or None.
+        kv_memory: Bytes of the prompt's key-value cache once a ``kv`` compressed it, or None where none did.
     """
 
     retrieve: float = 0.0
@@ -33,6 +34,7 @@ class Costs:
     peak_memory: int | None = None
     prefill_flops: float | None = None
     decode_flops: float | None = None
+    kv_memory: int | None = None
 
     @property
     def ttft(self) -> float:

@@ -241,6 +241,7 @@ def _with_answer(outcome: Outcome, timed: Timed, shape: Shape | None) -> Outcome
         peak_memory=_most([outcome.costs.peak_memory, timed.peak]),
         prefill_flops=shape.prefill(made.prompt_tokens) if shape else None,
         decode_flops=shape.decode(made.prompt_tokens, made.passes or made.new_tokens) if shape else None,
+        kv_memory=made.kv_bytes or None,
     )
     return replace(outcome, answer=made.text, costs=costs)
 

@@ -160,6 +160,11 @@ def rebuild_hint(root: Path) -> str:
     return f"Index the documents again: ragzip index PATH... --index {root} --rebuild"
 
 
+def mend_hint(root: Path) -> str:
+    """The commands that mend an index whose files are damaged."""
+    return f"Mend it: ragzip index repair --index {root}. {rebuild_hint(root)}"
+
+
 def _sqlite_error(root: Path, error: sqlite3.Error) -> StoreError:
     name = getattr(error, "sqlite_errorname", "") or ""
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_SCHEMA", "SQLITE_FORMAT")):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +15,20 @@ from numpy.typing import NDArray
 from ragzip.errors import RagzipError, StoreDamaged, StoreError, StoreMismatch, UsageError
 from ragzip.indexes import ann, bm25, manifest
 from ragzip.indexes.encoding import Encoder, check_model
-from ragzip.indexes.files import rebuild_hint
+from ragzip.indexes.files import mend_hint, rebuild_hint
 from ragzip.indexes.filters import Condition, parse
-from ragzip.indexes.manifest import Manifest, ModelEntry, StoreMoved
-from ragzip.indexes.ranking import NO_HITS, Hits, top
+from ragzip.indexes.manifest import Manifest, ModelEntry, PartEntry, StoreMoved
+from ragzip.indexes.nearest import Nearest
+from ragzip.indexes.ranking import NO_HITS, Hits
 from ragzip.indexes.soundness import looks_wrong
+from ragzip.indexes.storage import parse as parse_storage
+from ragzip.indexes.stored import codec_of
 from ragzip.indexes.table import IndexedDocument, Table, from_row
 from ragzip.indexes.text import searched_text
 from ragzip.indexes.vectors import Vectors
 from ragzip.types import Passage
 
+T = TypeVar("T")
 _MOST_FILTERS = 32
 _TRIES = 20
 
@@ -51,6 +55,7 @@ class Index:
         self._ann: ann.Ann | None = None
         self._postings: bm25.Postings | None = None
         self._checked: Encoder | None = None
+        self._parts: dict[str, Any] = {}
         self._allowed: dict[tuple[str, ...], NDArray[np.int64]] = {}
 
     @classmethod
@@ -74,7 +79,7 @@ class Index:
             if not problem:
                 break
             if not _moved(root, entry):
-                raise StoreDamaged(f"{root}: {problem}.", hint=rebuild_hint(root))
+                raise StoreDamaged(f"{root}: {problem}.", hint=mend_hint(root))
         else:
             raise StoreMoved(f"{root}: is being rewritten all the time.", hint="Try again in a moment.")
         found = entry.model.name if entry.model else None
@@ -91,6 +96,7 @@ class Index:
             if self._table is not None:
                 self._table.close()
             self._table = self._rows = self._vectors = self._ann = self._postings = None
+            self._parts.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -126,8 +132,9 @@ class Index:
     def search_vectors(self, queries: NDArray[np.float32], k: int, filters: Sequence[str] = ()) -> list[Hits]:
         """The passages whose vectors have the greatest inner product with each query.
 
-        Exact below 100,000 passages and wherever filters apply; above, a compressed index finds the candidates. The
-        scores are exact always. One query's result does not depend on the others.
+        Exact for the vectors as they are kept below 100,000 passages and wherever filters apply; above, and where the
+        index's storage says so, a compressed index finds the candidates. Scores are those of the vectors that are
+        kept, always. One query's result does not depend on the others.
 
         Args:
             queries: ``[n, dimensions]``, finite.
@@ -139,7 +146,7 @@ class Index:
             UsageError: Queries that are not finite, or not a matrix.
             ConfigError: A filter that is none.
         """
-        allowed = self._rows_where(filters) if filters else None
+        allowed = self.rows_where(filters) if filters else None
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         if queries.ndim != 2 or not np.isfinite(queries).all():
             raise UsageError("queries must be a matrix of finite numbers", hint="Check the encoder's output.")
@@ -164,7 +171,7 @@ class Index:
         Raises:
             ConfigError: A filter that is none.
         """
-        allowed = np.searchsorted(self.rows, self._rows_where(filters)).astype(np.int64) if filters else None
+        allowed = np.searchsorted(self.rows, self.rows_where(filters)).astype(np.int64) if filters else None
         if k < 1 or len(self) == 0:
             return [NO_HITS for _ in texts]
         postings = self.postings
@@ -231,8 +238,7 @@ class Index:
         """All vectors, dead ones included, ``[rows, dimensions]``."""
         with self._lock, self._opening():
             if self._vectors is None:
-                width = self.manifest.model.dimensions if self.manifest.model else 0
-                self._vectors = Vectors(self.path, self.manifest.shards, width)
+                self._vectors = Vectors(self.path, self.manifest.shards, codec_of(self.path, self.manifest))
             return self._vectors
 
     @property
@@ -245,6 +251,42 @@ class Index:
                 else:
                     self._postings = bm25.build(searched_text(passage) for passage in self)
             return self._postings
+
+    def part(self, kind: str) -> PartEntry:
+        """What the manifest says of a part that is complete.
+
+        Raises:
+            StoreMismatch: The index was made without it.
+            StoreError: Its writer was stopped before it was done.
+        """
+        found = next((entry for entry in self.manifest.parts if entry.kind == kind), None)
+        again = f"ragzip index PATH... --index {self.path} --retriever {kind}"
+        if found is None:
+            raise StoreMismatch(f"{self.path}: was made without what {kind} needs.", hint=f"Add it: {again}")
+        if found.whole is None or found.rows != self.manifest.rows:
+            raise StoreError(f"{self.path}: indexing was stopped before {kind} was done.", hint=f"Go on: {again}")
+        return found
+
+    def opened(self, kind: str, opener: Callable[[Self, PartEntry], T]) -> T:
+        """A part, opened once until this index is closed.
+
+        Args:
+            kind: Its name.
+            opener: Opens it; what it raises for a missing or damaged file is told as for the index's own.
+
+        Raises:
+            StoreError: As ``part``.
+        """
+        with self._lock, self._opening():
+            if kind not in self._parts:
+                entry = self.part(kind)
+                try:
+                    self._parts[kind] = opener(self, entry)
+                except (ValueError, KeyError, IndexError, TypeError) as error:
+                    what = f"{self.path}: what {kind} needs is damaged: {error!r}."
+                    raise StoreDamaged(what, hint=mend_hint(self.path)) from error
+            found: T = self._parts[kind]
+            return found
 
     @contextmanager
     def _opening(self) -> Iterator[None]:
@@ -282,18 +324,17 @@ class Index:
             return self.vectors.search(query, k, self.rows if allowed is None else allowed)
         with self._lock, self._opening():
             if self._ann is None:
-                self._ann = ann.Ann(self.path, self.manifest.faiss, len(self), len(query))
-            searcher = self._ann
-        hits = searcher.search(query, k)
-        rows = self.rows[hits.rows]
-        if searcher.exact:
-            return Hits(rows, hits.scores)
-        rows = np.sort(rows)
-        scores: NDArray[np.float32] = self.vectors.take(rows) @ query
-        return top(rows, scores, k)
+                deep = parse_storage(self.manifest.storage).structure is not None
+                self._ann = ann.Ann(self.path, self.manifest.faiss, len(self), self.vectors.codec.width, deep=deep)
+            nearest = Nearest(self.vectors, self.rows, self._ann)
+        return nearest.search(query, k)
 
-    def _rows_where(self, filters: Sequence[str]) -> NDArray[np.int64]:
-        """The rows alive that pass; remembered, because a component asks with the same filters each time."""
+    def rows_where(self, filters: Sequence[str]) -> NDArray[np.int64]:
+        """The rows alive that pass filters, ascending; remembered, because a component asks with the same each time.
+
+        Raises:
+            ConfigError: A filter that is none.
+        """
         key = tuple(filters)
         conditions = parse(key)
         with self._lock:

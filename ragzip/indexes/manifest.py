@@ -15,15 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ragzip.errors import StoreDamaged, StoreError, StoreMismatch
+from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch
 from ragzip.indexes.files import FileEntry, new_file, rebuild_hint
+from ragzip.indexes.storage import AUTO, parse
 
-FORMAT = 1
+FORMAT = 2
+_READ = (1, FORMAT)  # 1 had no parts and one storage
 NAME = "manifest.json"
 PENDING = "manifest.rebuild.json"
-Retrieval = Literal["dense", "bm25", "fusion"]
+Retrieval = Literal["dense", "bm25", "fusion", "multi_vector", "graph"]
+PARTS: tuple[Retrieval, ...] = ("multi_vector", "graph")  # what is searched by a part of its own
 _MOST_BYTES = 64 * 1024 * 1024
-_FILE = re.compile(r"vectors/\d{6,}\.npy|faiss-\d{6,}\.index|bm25-\d{6,}/[a-z_]+(\.[a-z_]+)*|passages-\d{6,}\.sqlite")
+_FILE = re.compile(
+    r"vectors/\d{6,}\.npy|faiss-\d{6,}\.index|bm25-\d{6,}/[a-z_]+(\.[a-z_]+)*|passages-\d{6,}\.sqlite"
+    r"|codec-\d{6,}\.safetensors|part-[a-z_]+-\d{6,}/[a-z0-9_]+(\.[a-z0-9_]+)*"
+)
 
 
 class StoreMoved(StoreError):
@@ -69,10 +75,29 @@ class Chunking:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Vectors of consecutive rows, ``[rows, dimensions]`` float32."""
+    """Vectors of consecutive rows: ``[rows, dimensions]`` float32, or the codes of the manifest's codec."""
 
     file: FileEntry
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartEntry:
+    """What a retriever needs beside vectors and terms.
+
+    Attributes:
+        kind: Name of the retriever.
+        rows: It covers rows 0 to ``rows`` of the table, dead ones included.
+        settings: ``options`` it is made with, and what else it remembers; values of JSON.
+        files: What is known of single rows.
+        whole: Made from these for all passages alive; None until a run has ended.
+    """
+
+    kind: str
+    rows: int
+    settings: Mapping[str, Any]
+    files: tuple[FileEntry, ...]
+    whole: tuple[FileEntry, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +117,11 @@ class Manifest:
         table: File name of the SQLite table.
         table_bytes: Its least size.
         shards: In row order.
-        faiss: Over the vectors alive, in row order; None between the commits of one run.
+        faiss: Over the vectors alive, in row order; None between the commits of one run, and where shards are scanned.
         bm25: Files of the term index over the same passages; empty between the commits of one run.
+        parts: One of a kind.
+        storage: How vectors are kept and searched, as ``storage.parse`` reads it.
+        codec: What the shards hold; None while that is float32.
         serial: Last number given to a file.
         created: When, ISO 8601.
         updated: When, ISO 8601.
@@ -118,18 +146,39 @@ class Manifest:
     created: str
     updated: str
     version: str
+    parts: tuple[PartEntry, ...] = ()
+    storage: str = AUTO
+    codec: FileEntry | None = None
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
         """Everything listed but the SQLite table."""
-        return (*(s.file for s in self.shards), *((self.faiss,) if self.faiss else ()), *self.bm25)
+        parts = (file for part in self.parts for file in (*part.files, *(part.whole or ())))
+        single = (file for file in (self.codec, self.faiss) if file is not None)
+        return (*(s.file for s in self.shards), *single, *self.bm25, *parts)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the shards hold what the storage says, or there are too few passages for it."""
+        if self.model is None or self.codec is not None:
+            return True
+        rows = parse(self.storage).rows
+        return rows.plain or self.passages < rows.least
 
     @property
     def searchable(self) -> bool:
         """Whether the search structures belong to this commit; without them a search works, but slower."""
-        vectors = self.faiss is not None or self.retriever == "bm25"
-        terms = bool(self.bm25) or self.retriever == "dense"
-        return self.passages == 0 or (vectors and terms)
+        found = self.faiss is not None or not parse(self.storage).indexed(self.passages)
+        vectors = self.retriever == "bm25" or (found and self.settled)
+        terms = bool(self.bm25) or self.retriever in ("dense", "multi_vector")
+        made = {part.kind for part in self.parts if part.rows == self.rows and part.whole is not None}
+        parts = len(made) == len(self.parts) and (self.retriever not in PARTS or self.retriever in made)
+        return self.passages == 0 or (vectors and terms and parts)
+
+
+def is_name(name: str) -> bool:
+    """Whether a file below the index folder has a name that only an index gives."""
+    return _FILE.fullmatch(name) is not None
 
 
 def exists(root: Path) -> bool:
@@ -169,7 +218,7 @@ def read(root: Path, name: str = NAME) -> Manifest:
         version = values["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreDamaged(f"{path}: is no manifest: {error!r}.", hint=rebuild_hint(root)) from error
-    if version != FORMAT:
+    if version not in _READ:
         age = "a newer ragzip" if isinstance(version, int) and version > FORMAT else "another ragzip"
         raise StoreMismatch(
             f"{path}: format {version!r}, written by {age}; this ragzip reads format {FORMAT}.",
@@ -214,10 +263,16 @@ def _parse(values: dict[str, Any]) -> Manifest:
             "model": model,
             "chunking": Chunking(**body["chunking"]),
             "shards": shards,
+            "parts": tuple(_part(entry) for entry in body.get("parts", ())),
             "faiss": _file(body["faiss"]) if body["faiss"] is not None else None,
             "bm25": tuple(_file(entry) for entry in body["bm25"]),
+            "codec": _file(body["codec"]) if body.get("codec") is not None else None,
         }
     )
+    try:
+        parse(manifest.storage)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
     if manifest.retriever not in get_args(Retrieval):
         raise ValueError(f"unknown retriever {manifest.retriever!r}")
     if not _FILE.fullmatch(manifest.table):
@@ -225,6 +280,13 @@ def _parse(values: dict[str, Any]) -> Manifest:
     if model is not None and sum(shard.rows for shard in shards) != manifest.rows:
         raise ValueError("its shards do not hold its rows")
     return manifest
+
+
+def _part(values: dict[str, Any]) -> PartEntry:
+    files, whole = (None if values[key] is None else tuple(map(_file, values[key])) for key in ("files", "whole"))
+    if not isinstance(values["settings"]["options"], dict) or files is None:
+        raise ValueError(f"its part {values['kind']!r} is none")
+    return PartEntry(str(values["kind"]), int(values["rows"]), values["settings"], files, whole)
 
 
 def _file(values: dict[str, Any]) -> FileEntry:

@@ -41,7 +41,7 @@ def _marks() -> str:
 
 
 @functools.cache
-def _word() -> re.Pattern[str]:
+def word_pattern() -> re.Pattern[str]:
     """Runs of spaceless characters (group 1), or words with their combining marks."""
     return re.compile(f"([{_SPACELESS}]+)|{_LETTER}(?:{_LETTER}|[{_marks()}])*")
 
@@ -92,7 +92,7 @@ class Analyzer:
         if text.isascii():
             return _ASCII_WORD.findall(text.lower())
         found: list[str] = []
-        for match in _word().finditer(unicodedata.normalize("NFKC", text).casefold()):
+        for match in word_pattern().finditer(unicodedata.normalize("NFKC", text).casefold()):
             run = match[1]
             if run is None:
                 found.append(match[0])

@@ -77,6 +77,22 @@ _SAYS: Mapping[str, tuple[str, str, str]] = {
         "English only, and a small model: it copies well and concludes poorly. Check what it writes against the "
         "spans that it read.",
     ),
+    "retriever": (
+        "A low-rank adapter of an embedding model, for one corpus.",
+        "By nobody. Questions were made from the corpus: a sentence for the rest of its passage, a title or first "
+        "sentence for what follows, a sentence for a neighbouring passage, and, where the config says so, questions "
+        "that a language model wrote. Negatives are passages of other documents that the base encoder finds close, "
+        "and those of other questions in the batch.",
+        "For the corpus it was trained on. Held-out questions are made in the same way, not asked by people: what "
+        "helps with them need not help with yours, so measure it on questions of your own before you use it.",
+    ),
+    "lexsem": (
+        "Multipliers for the vectors of questions, element by element, made from the questions' own tokens or vectors. "
+        "The encoder and the passages' vectors are left alone.",
+        "By people: passages that annotators marked as helping, or that hold the answer they gave. All other passages "
+        "of the training sets are negatives.",
+        "English only, for one encoder only, and for questions like those of the training sets.",
+    ),
 }
 
 
@@ -99,6 +115,7 @@ def card_of(
     baselines: Mapping[str, Mapping[str, float]] | None = None,
     more: Sequence[Results] = (),
     what: str = "",
+    base: str = "",
 ) -> Card:
     """The card of a training that has ended.
 
@@ -111,6 +128,7 @@ def card_of(
         baselines: Metrics of other methods on the held-out examples, by name.
         more: Results on other data.
         what: The held-out data in words, where they are not just training examples.
+        base: What was trained from, where the trainer has no option that says so.
     """
     config: dict[str, Any] = trainer_config(trainer)
     method = name_of(trainer)
@@ -130,7 +148,7 @@ def card_of(
         method=method,
         about=f"{about} {went_on(start, str(config.get('start_sha256')), config)}" if start else about,
         licence=_LICENCE,
-        base_model=str(config["base"]),
+        base_model=base or str(config["base"]),
         data=tuple(DataSource(s, "train", rows_, LICENCES.get(s, "unknown")) for s, rows_ in counts.items()),
         labels=labels,
         limits=limits,

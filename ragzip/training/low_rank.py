@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,23 @@ if TYPE_CHECKING:
     from ragzip.models import CausalLM
 
 
-class LowRank:
-    """Matrices of a rank for each target; they count from the start on, unless they are switched off."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Adaptable:
+    """A model of ``transformers`` and what it is called."""
 
-    def __init__(self, lm: CausalLM, rank: int, alpha: int, seed: int) -> None:
+    name: str
+    model: Any
+
+
+class LowRank:
+    """Matrices of a rank for each target; they count from the start on, unless they are switched off.
+
+    Targets are linear layers, by their names or the last parts of these.
+    """
+
+    def __init__(
+        self, lm: CausalLM | Adaptable, rank: int, alpha: int, seed: int, targets: Collection[str] = TARGETS
+    ) -> None:
         import torch
 
         generator = torch.Generator().manual_seed(seed)
@@ -26,7 +40,7 @@ class LowRank:
         self._hooks = []
         self._on = True
         for name, module in lm.model.named_modules():
-            if not isinstance(module, torch.nn.Linear) or name.rpartition(".")[2] not in TARGETS:
+            if not isinstance(module, torch.nn.Linear) or {name, name.rpartition(".")[2]}.isdisjoint(targets):
                 continue
             down = torch.randn(rank, module.in_features, generator=generator) / math.sqrt(module.in_features)
             a = torch.nn.Parameter(down.to(module.weight))
@@ -35,7 +49,7 @@ class LowRank:
             self._named += [(f"{key}.lora_A.weight", a), (f"{key}.lora_B.weight", b)]
             self._hooks.append(module.register_forward_hook(partial(self._add, a, b, alpha / rank)))
         if not self._named:
-            raise ModelError(f"{lm.name} has none of the layers {', '.join(TARGETS)}", hint="Use a Llama-like model.")
+            raise ModelError(f"{lm.name} has none of the layers {', '.join(targets)}", hint="Use a Llama-like model.")
 
     def named(self) -> list[tuple[str, Any]]:
         """The matrices, as ``peft`` names them."""

@@ -23,7 +23,7 @@ EXPECTED = [
     *("em", "f1", "match", "rouge_l", "recall@k", "ndcg@k", "mrr", "answer_in_context"),
     *("sentence_precision", "sentence_recall", "sentence_f1", "tokens_in", "tokens_out", "ratio"),
     *("prompt_tokens", "new_tokens", "retrieve_seconds", "compress_seconds", "prefill_seconds", "decode_seconds"),
-    *("ttft", "total_seconds", "peak_memory", "prefill_flops", "decode_flops"),
+    *("ttft", "total_seconds", "peak_memory", "prefill_flops", "decode_flops", "kv_memory"),
 ]
 
 
@@ -155,7 +155,7 @@ def outcome(costs=None, tokens=(12, 4), answer="x") -> Outcome:
 
 
 def test_costs():
-    case = outcome(Costs(1.0, 2.0, 4.0, 8.0, 30, 5, 3 * 2**20, 7e9, 8e9))
+    case = outcome(Costs(1.0, 2.0, 4.0, 8.0, 30, 5, 3 * 2**20, 7e9, 8e9, 5 * 2**19))
     expected = {
         "tokens_in": 12,
         "tokens_out": 4,
@@ -170,6 +170,7 @@ def test_costs():
         "peak_memory": 3,
         "prefill_flops": 7e9,
         "decode_flops": 8e9,
+        "kv_memory": 2.5,
         "ratio": 3,
     }
     assert {name: parse(name).score(case) for name in expected} == expected
@@ -177,7 +178,7 @@ def test_costs():
 
 
 def test_costs_that_are_not_known():
-    for name in ("peak_memory", "prefill_flops", "decode_flops"):
+    for name in ("peak_memory", "prefill_flops", "decode_flops", "kv_memory"):
         assert parse(name).score(outcome()) is None
     silent = outcome(Costs(1.0, 2.0), answer=None)
     said = {name: parse(name).score(silent) for name in EXPECTED[11:]}

@@ -203,6 +203,20 @@ def test_when_nothing_answers_the_run_stops(tmp_path) -> None:
         evaluate(plan([("mine", Pipeline(Reader(fails_over=1), prompt=PROMPT))]), small_set(3), tmp_path / "run")
 
 
+def test_a_smaller_key_value_cache_is_counted(tmp_path, tiny_lm_path) -> None:
+    from ragzip.generators.huggingface import HuggingFace
+    from ragzip.kv.streaming_llm import StreamingLLM
+
+    rows = [
+        (str(keep), Pipeline(HuggingFace(tiny_lm_path, max_new_tokens=2, kv=(StreamingLLM(keep=keep),))))
+        for keep in (0.5, 0.25)
+    ]
+    run = evaluate(plan(rows), small_set(3), tmp_path / "run", Settings(metrics=("kv_memory",)))
+    half, quarter = (run.metrics[name]["kv_memory"]["mean"] for name in ("0.5", "0.25"))
+    assert quarter == pytest.approx(half / 2, rel=0.1)
+    assert quarter > 0
+
+
 def test_a_real_model_has_its_operations_and_times_counted(tmp_path, tiny_lm_path) -> None:
     from ragzip.generators.huggingface import HuggingFace
 

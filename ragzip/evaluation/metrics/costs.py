@@ -34,6 +34,9 @@ _KINDS = {
     "peak_memory": _Kind("MiB", lambda o: None if o.costs.peak_memory is None else o.costs.peak_memory / _MIB),
     "prefill_flops": _Kind("FLOP", lambda o: o.costs.prefill_flops, generated=True),
     "decode_flops": _Kind("FLOP", lambda o: o.costs.decode_flops, generated=True),
+    "kv_memory": _Kind(
+        "MiB", lambda o: None if o.costs.kv_memory is None else o.costs.kv_memory / _MIB, generated=True
+    ),
 }
 
 COST_NAMES = tuple(_KINDS)

@@ -58,6 +58,7 @@ COSTS: Mapping[str, Callable[[float], str]] = {
     "peak_memory": _mebibytes,
     "prefill_flops": _flop,
     "decode_flops": _flop,
+    "kv_memory": _mebibytes,
 }
 """Metrics that say what an answer took and how they print, in column order. All others say how good an answer is."""
 
@@ -74,6 +75,7 @@ HEADINGS: Mapping[str, str] = {
     "peak_memory": "peak memory",
     "prefill_flops": "prefill FLOP",
     "decode_flops": "decode FLOP",
+    "kv_memory": "key-value cache",
 }
 
 _UNITS: Mapping[str, Callable[[float], str]] = {

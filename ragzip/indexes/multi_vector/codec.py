@@ -1,0 +1,172 @@
+"""Token vectors in a few bytes: the number of the nearest centroid, and a few bits for each dimension of what is left.
+
+PLAID and ColBERTv2 (https://arxiv.org/abs/2205.09707, https://arxiv.org/abs/2112.01488): residuals are cut into
+buckets, each of which stands for its mean. Without residual bits and with at most 256 centroids a token is one
+byte (HPC-ColPali, https://arxiv.org/abs/2506.21601).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float32]
+BITS = (0, 1, 2, 4, 8)
+MOST_CENTROIDS = 65_536
+_PER_CENTROID = 8  # fewer vectors than this for each teach a centroid nothing but themselves
+_AUTO = 4096
+_ROUNDS = 4
+_LLOYD = 30
+_BLOCK = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Codec:
+    """A trained codec.
+
+    Attributes:
+        centroids: ``[n, dimensions]`` float32.
+        cuts: ``[2**bits - 1]``: where buckets of residuals end; empty for 0 bits.
+        means: ``[2**bits]``: what they stand for.
+        bits: For each dimension of a residual: 0, 1, 2, 4 or 8.
+    """
+
+    centroids: Matrix
+    cuts: Matrix
+    means: Matrix
+    bits: int
+
+    @property
+    def dimensions(self) -> int:
+        """Width of a vector."""
+        return int(self.centroids.shape[1])
+
+    @property
+    def code_type(self) -> Any:
+        """Of the numbers of centroids."""
+        return np.uint8 if len(self.centroids) <= 256 else np.uint16
+
+    @property
+    def residual_bytes(self) -> int:
+        """Of one vector."""
+        return -(-self.dimensions * self.bits // 8)
+
+    def encode(self, vectors: Matrix) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Codes of vectors.
+
+        Args:
+            vectors: ``[n, dimensions]``.
+
+        Returns:
+            Numbers of centroids ``[n]``, and packed residuals ``[n, residual_bytes]``.
+        """
+        codes = np.empty(len(vectors), self.code_type)
+        packed = np.empty((len(vectors), self.residual_bytes), np.uint8)
+        for start in range(0, len(vectors), _BLOCK):
+            block = vectors[start : start + _BLOCK]
+            here = slice(start, start + len(block))
+            nearest = self._nearest(block)
+            codes[here] = nearest
+            if self.bits:
+                packed[here] = self._pack(np.searchsorted(self.cuts, block - self.centroids[nearest]))
+        return codes, packed
+
+    def decode(self, codes: NDArray[Any], packed: NDArray[np.uint8]) -> Matrix:
+        """Vectors from codes, made 1 long: ``[n, dimensions]``."""
+        found: Matrix = self.centroids[codes]
+        if self.bits:
+            found += self._table[packed].reshape(len(codes), -1)[:, : self.dimensions]
+        found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+        return found
+
+    def _nearest(self, vectors: Matrix) -> NDArray[np.int64]:
+        # the nearest by distance, not by angle: half the square of the centroid's length is taken off
+        scores = vectors @ self.centroids.T
+        scores -= 0.5 * np.einsum("ij,ij->i", self.centroids, self.centroids)
+        found: NDArray[np.int64] = scores.argmax(1)
+        return found
+
+    def _pack(self, buckets: NDArray[np.int64]) -> NDArray[np.uint8]:
+        per_byte = 8 // self.bits
+        width = self.residual_bytes * per_byte
+        padded = np.zeros((len(buckets), width), np.uint8)
+        padded[:, : self.dimensions] = buckets
+        shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(self.bits)
+        shaped = padded.reshape(len(buckets), self.residual_bytes, per_byte) << shifts
+        found: NDArray[np.uint8] = np.bitwise_or.reduce(shaped, axis=2)
+        return found
+
+    @property
+    def _table(self) -> Matrix:
+        """What each byte stands for: ``[256, dimensions of a byte]``."""
+        per_byte = 8 // self.bits
+        shifts = np.arange(per_byte) * self.bits
+        buckets = (np.arange(256)[:, None] >> shifts) & ((1 << self.bits) - 1)
+        found: Matrix = self.means[buckets]
+        return found
+
+
+def train_codec(vectors: Matrix, *, bits: int, centroids: int = 0, expected: int = 0, seed: int = 0) -> Codec:
+    """Learns centroids by k-means, and buckets from the residuals of the same vectors.
+
+    Args:
+        vectors: ``[n, dimensions]``, a sample, at least one.
+        bits: For each dimension of a residual.
+        centroids: How many at most; 0 for as many as PLAID takes, the power of two below 16 times the root of the
+            number of vectors, up to 4,096.
+        expected: How many vectors there will be; 0 for as many as there are.
+        seed: Of k-means.
+    """
+    import faiss
+
+    wanted = centroids or min(1 << int(np.log2(16 * np.sqrt(max(expected, len(vectors))))), _AUTO)
+    count = max(min(wanted, len(vectors) // _PER_CENTROID), 1)
+    means = faiss.Kmeans(
+        vectors.shape[1], count, niter=_ROUNDS, seed=seed, min_points_per_centroid=1, max_points_per_centroid=256
+    )
+    means.train(np.ascontiguousarray(vectors, np.float32))
+    found = np.asarray(means.centroids, np.float32).reshape(count, -1)
+    empty = np.zeros(0, np.float32)
+    plain = Codec(found, empty, np.zeros(1, np.float32), 0)
+    if not bits:
+        return plain
+    sample = vectors[: _BLOCK * 4]
+    residuals = np.sort((sample - found[plain.encode(sample)[0]]).ravel())
+    cuts, values = _buckets(residuals, 1 << bits)
+    return Codec(found, cuts, values, bits)
+
+
+def _buckets(values: NDArray[np.float32], count: int) -> tuple[Matrix, Matrix]:
+    """Where buckets end and what they stand for, so that the squares of what is lost add up to least.
+
+    Lloyd's iteration, begun at the quantiles, which are where PLAID leaves them; tails count for more this way.
+
+    Args:
+        values: Sorted, at least one.
+        count: Of buckets.
+    """
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    edges = np.linspace(0, len(values), count + 1).astype(np.int64)
+    means = np.quantile(values, (np.arange(count) + 0.5) / count)
+    for _ in range(_LLOYD):
+        sizes = np.diff(edges)
+        means = np.where(sizes, np.diff(sums[edges]) / np.maximum(sizes, 1), means)
+        middles = (means[1:] + means[:-1]) / 2
+        edges = np.concatenate([[0], np.searchsorted(values, middles, side="right"), [len(values)]])
+    return ((means[1:] + means[:-1]) / 2).astype(np.float32), means.astype(np.float32)
+
+
+def heaviest(weights: NDArray[np.float32], share: float) -> NDArray[np.int64]:
+    """The tokens that matter most, in their order: at least one of any.
+
+    Args:
+        weights: ``[n]``, of one document.
+        share: How many to keep, above 0 and up to 1.
+    """
+    if share >= 1 or len(weights) == 0:
+        return np.arange(len(weights))
+    most = max(round(share * len(weights)), 1)
+    return np.sort(np.argsort(-weights, kind="stable")[:most])

@@ -1,0 +1,85 @@
+"""Multi-vector retrieval: every token of the question looks for its best match among a passage's tokens.
+
+ColBERT (https://arxiv.org/abs/2004.12832), made fast by MUVERA's encodings (https://arxiv.org/abs/2405.19504) and
+small by PLAID's codes (https://arxiv.org/abs/2205.09707).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ragzip.retrievers.options import at_least, check_index
+from ragzip.types import Passage, Query
+
+if TYPE_CHECKING:
+    from ragzip.indexes import Index
+    from ragzip.indexes.multi_vector.reader import MultiVectors
+    from ragzip.models.late_interaction import LateInteraction
+
+
+@dataclass(frozen=True)
+class MultiVector:
+    """Retrieval by MaxSim: for each token of the question the best cosine to a token of the passage, added up.
+
+    Fixed dimensional encodings find candidates, and MaxSim over the codes of their tokens ranks them. The index has to
+    be made for it (``ragzip index ... --retriever multi_vector``), and says which model made its vectors; questions
+    are encoded with the same one, each on its own.
+
+    Attributes:
+        index: The index folder.
+        top_k: How many passages at most.
+        candidates: How many the encodings choose to be ranked, or ``top_k`` where that is more; 0 ranks all passages,
+            which is exact, and slow.
+        filters: ``key=value``, ``key>=3``, ``source=docs/*``; all must hold.
+    """
+
+    index: str
+    top_k: int = 20
+    candidates: int = 100
+    filters: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_index(self.index, self.top_k, self.filters)
+        at_least("candidates", self.candidates, 0)
+
+    def load(self) -> None:
+        """Opens the index and loads its model now rather than at the first question."""
+        from ragzip.indexes import using
+
+        using(self.index, self._open)
+
+    def retrieve(self, queries: Sequence[Query], *, top_k: int | None = None) -> list[list[Passage]]:
+        """The best passages of each question; equal scores in the order of the index.
+
+        Raises:
+            StoreError: The index cannot be opened, or indexing was stopped before its token vectors were done.
+            StoreMismatch: It was made without token vectors, or with another model.
+            ModelError: The model is not here.
+        """
+        from ragzip.indexes import using
+
+        k = self.top_k if top_k is None else at_least("top_k", top_k, 1)
+        return using(self.index, lambda index: self._search(index, queries, k)) if queries else []
+
+    def _open(self, index: Index) -> tuple[MultiVectors, LateInteraction] | None:
+        from ragzip.indexes.multi_vector.reader import MultiVectors
+        from ragzip.models.late_interaction import load_late_interaction
+
+        if len(index) == 0:
+            return None
+        vectors = index.opened("multi_vector", MultiVectors)
+        model = load_late_interaction(vectors.model_name)
+        vectors.check_model(model)
+        return vectors, model
+
+    def _search(self, index: Index, queries: Sequence[Query], k: int) -> list[list[Passage]]:
+        opened = self._open(index)
+        if opened is None:
+            return [[] for _ in queries]
+        vectors, model = opened
+        allowed = index.rows_where(self.filters) if self.filters else None
+        encoded = model.encode_queries([query.text for query in queries])
+        found = [vectors.search(query, k, self.candidates, allowed) for query in encoded]
+        return [index.passages(hits.rows, hits.scores) for hits in found]

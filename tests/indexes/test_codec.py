@@ -1,0 +1,89 @@
+"""Token vectors in a few bytes: what comes back is near, and nearer the more bits there are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragzip.indexes.multi_vector.codec import BITS, heaviest, train_codec
+from ragzip.indexes.multi_vector.maxsim import maxsim
+
+
+def clustered(n, d=24, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((20, d))
+    found = centres[rng.integers(0, 20, n)] + 0.4 * rng.standard_normal((n, d))
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
+def cosines(bits, vectors):
+    codec = train_codec(vectors, bits=bits, centroids=32)
+    codes, residuals = codec.encode(vectors)
+    assert residuals.shape == (len(vectors), -(-vectors.shape[1] * bits // 8))
+    back = codec.decode(codes, residuals)
+    assert np.allclose(np.linalg.norm(back, axis=1), 1, atol=1e-5)
+    return (back * vectors).sum(1)
+
+
+def test_more_bits_come_nearer():
+    vectors = clustered(4000)
+    means = [float(cosines(bits, vectors).mean()) for bits in BITS]
+    assert means == sorted(means)
+    assert means[0] > 0.8
+    assert means[2] > 0.97
+    assert means[4] > 0.999
+
+
+@given(st.integers(1, 40), st.sampled_from(BITS), st.integers(1, 17))
+def test_any_number_of_vectors_of_any_width(n, bits, d):
+    vectors = clustered(n, d, seed=n)
+    codec = train_codec(vectors, bits=bits)
+    codes, residuals = codec.encode(vectors)
+    back = codec.decode(codes, residuals)
+    assert back.shape == vectors.shape
+    assert np.isfinite(back).all()
+    again = codec.encode(vectors)
+    assert (again[0] == codes).all()
+    assert (again[1] == residuals).all()
+
+
+def test_up_to_256_centroids_a_code_is_one_byte():
+    vectors = clustered(4000)
+    assert train_codec(vectors, bits=0, centroids=256).code_type == np.uint8
+    assert train_codec(vectors, bits=0, centroids=300).code_type == np.uint16
+
+
+def test_every_packed_value_is_unpacked_where_it_was():
+    vectors = clustered(500, 13)
+    for bits in (1, 2, 4, 8):
+        codec = train_codec(vectors, bits=bits, centroids=4)
+        codes, packed = codec.encode(vectors)
+        residuals = vectors - codec.centroids[codes]
+        expected = codec.means[np.searchsorted(codec.cuts, residuals)] + codec.centroids[codes]
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        assert np.allclose(codec.decode(codes, packed), expected, atol=1e-6)
+
+
+@given(st.lists(st.floats(0, 1, width=32), max_size=30), st.floats(0.01, 1))
+def test_the_heaviest_are_kept_in_order(weights, share):
+    given_weights = np.array(weights, np.float32)
+    kept = heaviest(given_weights, share)
+    assert (np.diff(kept) > 0).all()
+    assert len(kept) == (min(max(round(share * len(weights)), 1), len(weights)) if weights else 0)
+    gone = np.setdiff1d(np.arange(len(weights)), kept)
+    if len(kept) and len(gone):
+        assert given_weights[kept].min() >= given_weights[gone].max()
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=8), st.integers(1, 4))
+def test_maxsim_is_the_sum_of_the_best(counts, n):
+    rng = np.random.default_rng(sum(counts))
+    query, docs = rng.standard_normal((n, 6)).astype(np.float32), []
+    for count in counts:
+        docs.append(rng.standard_normal((count, 6)).astype(np.float32))
+    found = maxsim(query, np.concatenate(docs), np.array(counts))
+    for score, doc in zip(found, docs, strict=True):
+        expected = sum(max(float(q @ t) for t in doc) for q in query) if len(doc) else -n
+        assert score == pytest.approx(expected, abs=1e-4)

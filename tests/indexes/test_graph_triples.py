@@ -1,0 +1,165 @@
+"""Facts from a language model: whatever it writes is data."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragzip.errors import StoreError, StoreMismatch
+from ragzip.indexes import Index, verify
+from ragzip.indexes.graph import tensors
+from ragzip.indexes.graph.edges import FACT, TRIPLE
+from ragzip.indexes.graph.triples import MOST_TRIPLES, Triple, add_triples, parse
+from ragzip.indexes.graph.words import phrase, words
+from ragzip.types import Generation
+from tests.indexes.tools import document, documents, make
+
+WORD = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=30).filter(
+    lambda text: text.strip()
+)
+
+
+class Speaker:
+    """A generator whose answers a function writes."""
+
+    def __init__(self, answer) -> None:
+        self.answer, self.read = answer, []
+
+    def generate(self, prompts, *, on_text=None):
+        texts = ["".join(map(str, prompt)) for prompt in prompts]
+        self.read += texts
+        return [Generation(self.answer(text.partition("Text:\n")[2]), 1, 1, 0.0, 0.0, True) for text in texts]
+
+    def count_tokens(self, texts):
+        return [len(text) for text in texts]
+
+
+def facts(text: str) -> str:
+    title = text.splitlines()[0]
+    return json.dumps([[title, "is in", "Amber Town"], ["Amber Town", "is by", "the Sea"]])
+
+
+@given(st.lists(st.tuples(WORD, WORD, WORD), max_size=8), st.text(max_size=20), st.booleans())
+def test_what_is_written_is_read(triples, around, named):
+    value = [dict(zip(Triple._fields, one, strict=True)) if named else list(one) for one in triples]
+    around = around.replace("[", "").replace("]", "")
+    tidy = [Triple(*(" ".join(side.split()) for side in one)) for one in triples]
+    assert parse(around + json.dumps(value) + around) == list(dict.fromkeys(tidy))
+
+
+@given(st.text(max_size=300) | st.text(alphabet='[]",ab \\{}:', max_size=300))
+def test_any_answer_is_read(text):
+    for triple in parse(text):
+        assert all(isinstance(side, str) for side in triple)
+        assert triple.subject
+        assert triple.object
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ('```json\n[["a", "b", "c"]]\n``` done [1]', [("a", "b", "c")]),
+        ('[["a", "b", "c"], ["d", "e", "f"], ["g", "h', [("a", "b", "c"), ("d", "e", "f")]),
+        ('["a", "b", "c"]', [("a", "b", "c")]),
+        ('[["a", "b"], ["a", 1, "c"], ["", "b", "c"], ["x", "", "z"], null]', [("x", "", "z")]),
+        ("__import__('os').system('touch pwned')", []),
+        ("[" * 20_000 + "]" * 20_000, []),
+        ("", []),
+    ],
+)
+def test_answers(answer, found):
+    assert parse(answer) == [Triple(*one) for one in found]
+
+
+def test_an_answer_without_an_end_takes_no_time_and_few_triples():
+    assert parse('["' * 200_000) == []
+    assert len(parse(json.dumps([[str(n), "is", "x"] for n in range(1000)]))) == MOST_TRIPLES
+
+
+def arrays(kb):
+    index = Index.open(kb)
+    return index, tensors.read(index.path, index.part("graph").whole[0])
+
+
+def of(text: str) -> int:
+    return phrase(words(text).hashes)
+
+
+def triples_of(kb) -> set[tuple[str, int]]:
+    index, found = arrays(kb)
+    ids = [passage.id for passage in index]
+    owners = np.repeat(np.arange(len(found["indptr"]) - 1), np.diff(found["indptr"]))
+    mine = (found["kinds"] == TRIPLE) & (owners < len(ids))
+    return {
+        (ids[owner], int(found["keys"][target - len(ids)]))
+        for owner, target in zip(owners[mine], found["indices"][mine], strict=True)
+    }
+
+
+def test_facts_become_edges_and_stay_while_documents_come_and_go(tmp_path):
+    kb = tmp_path / "kb"
+    make(kb, documents(6), retriever="graph")
+    count = len(Index.open(kb))
+    speaker, told = Speaker(facts), []
+    report = add_triples(kb, speaker, batch=4, on_progress=lambda done, total: told.append((done, total)))
+    assert (report.passages, report.triples, report.unreadable) == (count, 2 * count, 0)
+    assert told[-1] == (count, count)
+    ends = {of("Amber Town"), of("the Sea")}
+    expected = {(p.id, end) for p in Index.open(kb) for end in {*ends, of(p.title)}}
+    assert triples_of(kb) == expected
+    _, found = arrays(kb)
+    assert (found["kinds"] == FACT).sum() > 0
+    assert verify(kb) == []
+    # What was read is not read again; what is new is.
+    assert add_triples(kb, Speaker(facts)).passages == 0
+    make(kb, [*documents(3), document(8)])
+    assert {owner for owner, _ in triples_of(kb)} == {p.id for p in Index.open(kb) if p.metadata["number"] < 3}
+    again = Speaker(facts)
+    add_triples(kb, again)
+    assert all("Title 8" in text for text in again.read)
+    assert len(again.read) == sum(p.metadata["number"] == 8 for p in Index.open(kb))
+    make(kb, [document(8)])  # rows are numbered anew
+    assert {owner for owner, _ in triples_of(kb)} == {p.id for p in Index.open(kb)}
+    assert add_triples(kb, Speaker(facts)).passages == 0
+
+
+def test_bad_answers_are_counted(tmp_path):
+    kb = tmp_path / "kb"
+    make(kb, documents(3), retriever="graph")
+    report = add_triples(kb, Speaker(lambda text: "I cannot" if "Title 1" in text else facts(text)))
+    assert report.unreadable == sum(p.metadata["number"] == 1 for p in Index.open(kb))
+
+
+def test_a_stopped_run_goes_on(tmp_path):
+    kb = tmp_path / "kb"
+    make(kb, documents(6), retriever="graph")
+    count = len(Index.open(kb))
+    left = [2]
+
+    def stopping(text):
+        if "Title 3" in text and left:
+            left.clear()
+            raise KeyboardInterrupt
+        return facts(text)
+
+    speaker = Speaker(stopping)
+    with pytest.raises(KeyboardInterrupt):
+        add_triples(kb, speaker, batch=2)
+    with pytest.raises(StoreError, match="stopped before graph was done"):
+        Index.open(kb).part("graph")
+    assert 0 < add_triples(kb, Speaker(facts), batch=2).passages < count
+    assert {owner for owner, _ in triples_of(kb)} == {p.id for p in Index.open(kb)}
+    make(tmp_path / "other", documents(6), retriever="graph")
+    add_triples(tmp_path / "other", Speaker(facts))
+    one, other = arrays(kb)[1], arrays(tmp_path / "other")[1]
+    assert all((one[name] == other[name]).all() for name in one)
+
+
+def test_an_index_without_a_graph_says_so(tmp_path):
+    make(tmp_path / "kb", documents(2))
+    with pytest.raises(StoreMismatch, match="--retriever graph"):
+        add_triples(tmp_path / "kb", Speaker(facts))
