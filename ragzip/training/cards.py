@@ -59,6 +59,15 @@ _SAYS: Mapping[str, tuple[str, str, str]] = {
         "other sentences of the same passages are the negatives, and those of other questions in the batch.",
         "English only. A sentence is read without its neighbours, with its passage's title.",
     ),
+    "late_interaction": (
+        "An encoder with a projection that makes a short vector of every token: a passage helps as far as the tokens "
+        "of the question find like ones in it.",
+        "By people: passages that they marked as needed, or that hold the answer they gave. Passages that do not "
+        "help are those that came with the question, or those of other questions that share its words (BM25), and all "
+        "others of the batch; passages that hold an answer are left out of these. How much each helps was learned "
+        "from a cross-encoder, too (`judge` in the config), which was trained on the same sets.",
+        "English only, and mostly encyclopedic text. Passages are read up to 256 tokens.",
+    ),
     "recomp_abstractive": (
         "A low-rank adapter that makes the built-in generator write what of some passages helps to answer a "
         "question, or that nothing does.",

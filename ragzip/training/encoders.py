@@ -101,7 +101,7 @@ def check_trainer(trainer: Any) -> None:
         _check_sets(trainer)
     for option, least in _LEAST.items():
         value = getattr(trainer, option, least)
-        if value < least:
+        if value is not None and value < least:
             raise ConfigError(option, f"must be at least {least}, not {value!r}")
     for option in ("lr", "rank_weight", "scale", "alpha"):
         value = getattr(trainer, option, 1.0)
