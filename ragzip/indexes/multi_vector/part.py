@@ -23,7 +23,7 @@ from ragzip.indexes.multi_vector.selfcheck import recall
 from ragzip.indexes.multi_vector.tokens import ARRAYS, Batch, Tokens, read_arrays, shrink, write_array, write_batch
 from ragzip.indexes.table import clean
 from ragzip.indexes.text import searched_text
-from ragzip.models import EMBEDDER as LATE_INTERACTION
+from ragzip.models.shipped import LATE_INTERACTION
 
 if TYPE_CHECKING:
     from ragzip.indexes.index import Index
