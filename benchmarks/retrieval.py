@@ -16,9 +16,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "retrieval"
 SETS = ("hotpotqa_pooled500", "scifact_retrieval", "cranfield", "dbpedia_small")
-LIMIT, SEED, CANDIDATES = 500, 0, 50
+LIMIT, SEED, CANDIDATES = 200, 0, 50
 METRICS = ("ndcg@10", "recall@5", "mrr", "retrieve_seconds")
-PARTS = ("multi_vector",)
+PARTS = ("graph", "multi_vector")
 
 
 def run() -> dict[str, Any]:
@@ -54,12 +54,17 @@ def run() -> dict[str, Any]:
 
 
 def _retrievers(index: str) -> dict[str, Any]:
-    from ragzip.retrievers import BM25, Dense, MultiVector, for_index
+    from ragzip.retrievers import BM25, Dense, Fusion, Graph, MultiVector, for_index
+    from ragzip.retrievers.lexsem import LexSem
 
     return {
         "bm25": BM25(index),
         "dense": Dense(index),
         "fusion": for_index(index, kind="fusion"),
+        "lexsem": LexSem(index),
+        "graph": Graph(index),
+        "graph, submodular": Graph(index, method="submodular"),
+        "dense and multi_vector": Fusion((Dense(index), MultiVector(index, candidates=CANDIDATES))),
         "multi_vector": MultiVector(index, candidates=CANDIDATES),
         "multi_vector, all ranked": MultiVector(index, candidates=0),
     }
@@ -122,8 +127,8 @@ def render(record: dict[str, Any]) -> str:
         f"`{record['command']}`, {record['when']}, " + ", ".join(f"{k} {v}" for k, v in record["environment"].items()),
         "",
         f"Up to {LIMIT} questions a set, drawn with seed {SEED}; {CANDIDATES} candidates for `multi_vector`. In"
-        " brackets the 95 % interval; `+` and `-`: different from `dense` (paired randomisation test, Holm over the rows of the"
-        " set).",
+        " brackets the 95 % interval; `+` and `-`: different from `dense` (paired randomisation test, Holm over the"
+        " rows of the set).",
         "",
         "| set | questions | passages | retriever | ndcg@10 | recall@5 | mrr | seconds a question |",
         "|---|---|---|---|---|---|---|---|",

@@ -94,14 +94,13 @@ def _clouds(most: int) -> list[Any]:
 
     from benchmarks.retrieval import RUNS, SETS
     from ragzip.indexes import Index
-    from ragzip.indexes.multi_vector.part import learned
-    from ragzip.indexes.multi_vector.tokens import Tokens
+    from ragzip.indexes.multi_vector.part import learned, tokens_of
 
     found: list[Any] = []
     for name in SETS:
         with Index.open(RUNS / name / "index") as index:
             entry = index.part("multi_vector")
-            tokens = Tokens(index.path, entry.settings["batches"], learned(index, entry.settings)[0], entry.rows)
+            tokens = tokens_of(index, entry, learned(index, entry)[0])
             for rows in np.array_split(index.rows, max(len(index) // 1000, 1)):
                 vectors, counts = tokens.vectors(rows)
                 for passage in np.split(vectors, np.cumsum(counts)[:-1]):

@@ -254,7 +254,9 @@ class HashedPruner:
         """Tokens that are read behind a question: a long one leaves none."""
         return max(96 - len(question) // 4, 0)
 
-    def judge(self, question: str, texts: Sequence[str], titles: Sequence[str], *, found: str = "") -> list[Judged]:
+    def judge(
+        self, question: str, texts: Sequence[str], titles: Sequence[str], *, found: str = "", seen: object = None
+    ) -> list[Judged]:
         """As ``Pruner.judge``."""
         self.calls.append((question, list(texts), list(titles)))
         salt = zlib.crc32((question + found).encode("utf-8", "replace"))

@@ -27,8 +27,9 @@ class _DefaultGroup(typer.core.TyperGroup):
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
         formatter.write_usage("ragzip index", "PATH... --index DIR [OPTIONS]")
-        formatter.write_usage("ragzip index", "add | remove | info | verify ... --index DIR", prefix="       ")
+        formatter.write_usage("ragzip index", "add | remove | info | verify | repair ... --index DIR", prefix="       ")
         formatter.write_usage("ragzip index", "compress DIR --with METHOD --model MODEL", prefix="       ")
+        formatter.write_usage("ragzip index", "tune DIR [--apply]", prefix="       ")
 
 
 app = typer.Typer(
@@ -51,7 +52,7 @@ def build(
     retriever: Annotated[
         str | None,
         typer.Option(
-            "--retriever", help="dense, bm25, fusion, multi_vector or graph; default: the index's, else fusion."
+            "--retriever", help="dense, bm25, fusion, multi_vector, graph or jpq; default: the index's, else fusion."
         ),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Embedding model; default all-minilm-l6-v2.")] = None,
@@ -62,7 +63,10 @@ def build(
         int | None, typer.Option("--overlap", min=0, help="Tokens shared by neighbours; default 30.")
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="An option of multi_vector or graph, as repetitions=10.")
+        list[str] | None, typer.Option("--set", help="An option of multi_vector, graph or jpq, as repetitions=10.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option("--storage", help="How vectors are kept, as pca192,float8 or pq48+float16.")
     ] = None,
     encoding: Encoding = None,
     rebuild: Annotated[
@@ -75,6 +79,7 @@ def build(
         "tokens": tokens,
         "overlap": overlap,
         "rebuild": rebuild,
+        "storage": storage,
         "settings": read_settings(set_ or [], example="repetitions=10"),
     }
     _run(paths, index, retriever, model, encoding, json_, sync=True, **settings)
@@ -216,6 +221,29 @@ def compress_(
     from ragzip.cli.soft import fill_store
 
     fill_store(index, with_, model, set_ or [], precision, most_bytes, as_json=json_)
+
+
+@app.command()
+def tune(
+    index: Annotated[Path, typer.Argument(help="The index's folder.")],
+    storage: Annotated[
+        list[str] | None, typer.Option("--storage", help="One to try, as pq48+float16; default: some fifteen.")
+    ] = None,
+    questions: Annotated[int, typer.Option("--questions", min=1, help="Made from sentences of passages.")] = 200,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Passages that each question finds.")] = 10,
+    least_recall: Annotated[
+        float,
+        typer.Option("--least-recall", min=0, max=1, help="Of what exact search finds; the cheapest that has it."),
+    ] = 0.95,
+    by: Annotated[str, typer.Option("--by", help="What is to be cheap: disk, memory or milliseconds.")] = "disk",
+    apply: Annotated[bool, typer.Option("--apply", help="Store the index so from now on.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Of the sentences that are drawn.")] = 0,
+    json_: Json = False,
+) -> None:
+    """Measure ways to store the vectors on the index's own passages, and name the cheapest that finds enough."""
+    from ragzip.cli.storage import tune_storage
+
+    tune_storage(index, storage or [], questions, top_k, least_recall, by, seed, apply=apply, as_json=json_)
 
 
 @app.command()

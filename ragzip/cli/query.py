@@ -36,7 +36,7 @@ def query(
     threshold: Annotated[float | None, typer.Option("--threshold", "-t", help="Least score kept.")] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, help="Passages retrieved; default 20.")] = None,
     retriever: Annotated[
-        str | None, typer.Option("--retriever", help="dense, bm25, fusion, multi_vector or graph.")
+        str | None, typer.Option("--retriever", help="dense, bm25, fusion, multi_vector, graph or jpq.")
     ] = None,
     filter_: Annotated[list[str] | None, typer.Option("--filter", help="Metadata filter: source=docs/*")] = None,
     model: Annotated[

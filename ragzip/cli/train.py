@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -25,10 +26,15 @@ _EVERY = 60.0  # seconds between lines of progress where there is no terminal
 
 def train(
     method: Annotated[str, typer.Argument(help="What to train: see 'ragzip list training'.")],
-    config: Annotated[Path, typer.Argument(help="A YAML file of options, or the folder of a model card.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Where to; the same command goes on there where it stopped.")
     ],
+    config: Annotated[
+        Path | None, typer.Argument(help="A YAML file of options, or the folder of a model card.")
+    ] = None,
+    corpus: Annotated[
+        Path | None, typer.Option("--corpus", help="The index folder that 'retriever' and 'jpq' are trained on.")
+    ] = None,
     data_dir: runs.DataDir = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start afresh, whatever --out holds.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change an option: steps=100")] = None,
@@ -40,12 +46,18 @@ def train(
     Examples:
         ragzip train provence examples/training/provence.yaml --out runs/provence
         ragzip train provence examples/training/provence.yaml --out runs/try --set steps=20
+        ragzip train retriever --corpus kb/ --out runs/retriever
+        ragzip train jpq --corpus kb/ --out runs/jpq
     """  # noqa: D301 - a backspace, by which the help keeps lines apart
     from ragzip.training.folder import read_report, report_values, train_into
     from ragzip.training.options import read_trainer
 
     if data_dir is not None and not data_dir.is_dir():
         raise UsageError(f"--data-dir {data_dir} is no folder", hint="Give the folder of the named sets.")
+    if config is None and corpus is None:
+        raise UsageError("no config was given", hint="Give a YAML file, as those in examples/training/.")
+    if corpus is not None:
+        set_ = [*(set_ or ()), f"corpus={json.dumps(str(corpus))}"]
     trainer = read_trainer(method, config, set_ or ())
     finished = not restart and out.is_dir() and read_report(out) is not None
     with _watching(method) as watch:

@@ -16,6 +16,7 @@ from ragzip.compressors._options import check_count, counter_of
 from ragzip.errors import ConfigError
 from ragzip.indexes import looks
 from ragzip.models import Dtype, Judged, check_options
+from ragzip.models.pruner import Seen
 from ragzip.models.shipped import PROVENCE
 from ragzip.protocols import runtime_field
 from ragzip.types import Context, Query, TextSegment
@@ -69,6 +70,7 @@ class Provence(SentenceScorer):
     device: str = "auto"
     hops: int | None = None
     judged: Mapping[tuple[str, str], Judged] | None = runtime_field()
+    seen: Seen | None = runtime_field()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,7 +109,7 @@ class Provence(SentenceScorer):
             looks.Read(text, title, _places(group.texts), group.passage.id if group.passage else f"\0{number}")
             for number, ((text, title), group) in enumerate(zip(texts, groups, strict=True))
         ]
-        return looks.judge(self.load(), query.text, given, hops=self.hops)
+        return looks.judge(self.load(), query.text, given, hops=self.hops, seen=self.seen)
 
     def _in_order(self, context: Context[TextSegment]) -> Context[TextSegment]:
         """One context; what was found while its passages were ranked is used again for their sentences."""

@@ -14,7 +14,7 @@
 ``build``, ``remove`` and ``repair`` write, ``open_cached`` and ``Index.open`` read, ``info`` and ``verify`` look.
 """
 
-from ragzip.indexes.build import build, remove
+from ragzip.indexes.build import build, remove, store_as
 from ragzip.indexes.cache import open_cached, using
 from ragzip.indexes.from_paths import build_index
 from ragzip.indexes.index import Index
@@ -42,6 +42,7 @@ __all__ = [
     "remove",
     "repair",
     "searched_text",
+    "store_as",
     "using",
     "verify",
 ]

@@ -1,9 +1,7 @@
-"""The FAISS index over the vectors alive: exact below 100,000 of them, compressed above."""
+"""The FAISS index over the vectors alive; unless told otherwise, exact below 100,000 of them, compressed above."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragzip.errors import StoreDamaged
-from ragzip.indexes.files import FileEntry, guarded, new_file, rebuild_hint
+from ragzip.indexes.faiss_files import one_thread, read_faiss, write_faiss
+from ragzip.indexes.files import FileEntry, rebuild_hint
+from ragzip.indexes.kmeans import centroids_of
 from ragzip.indexes.ranking import NO_HITS, Hits, top
+from ragzip.indexes.storage import Structure
+from ragzip.indexes.stored import LEARNED_FROM, sample_of
+from ragzip.indexes.vectors import Vectors
 
 Matrix = NDArray[np.float32]
 EXACT_BELOW = 100_000
-_TRAIN_ROWS = 32_768
 _K_FACTOR = 16.0
 _LEAST_K = 64
-_BUFFER = 1 << 20
+_DEEP_K = 256
+_DEEP_FACTOR = 8
+_LIST_ROWS = 39  # vectors for each list, from which the lists are learned
+_PROBED = 8  # one list in so many is searched
+_LEAST_PROBED = 8
 
 
 def kind(count: int, dimensions: int) -> str:
@@ -33,42 +39,46 @@ def kind(count: int, dimensions: int) -> str:
     return f"PQ{dimensions // 4}x4fs,Refine(SQ8)" if dimensions % 4 == 0 else "SQ8"
 
 
-def build(
-    root: Path,
-    name: str,
-    count: int,
-    dimensions: int,
-    take: Callable[[NDArray[np.int64]], Matrix],
-    blocks: Iterable[Matrix],
-) -> FileEntry:
-    """Builds the index over all vectors and writes it.
+def build(root: Path, name: str, vectors: Vectors, rows: NDArray[np.int64], structure: Structure | None) -> FileEntry:
+    """Builds the index over vectors, reduced as they are kept, and writes it.
 
     Args:
         root: The index folder.
         name: Of the file below it.
-        count: How many vectors.
-        dimensions: Their width.
-        take: Gives the vectors at ascending positions, to learn the quantiser from.
-        blocks: All vectors in order, ``[n, dimensions]`` each.
+        vectors: All there are.
+        rows: Which of them, ascending.
+        structure: What to build; None for what so many vectors need.
     """
     import faiss
 
-    index: Any = faiss.index_factory(dimensions, kind(count, dimensions), faiss.METRIC_INNER_PRODUCT)
+    width = vectors.codec.width
+    factory = kind(len(rows), width) if structure is None else structure.factory(width)
+    index: Any = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
     if not index.is_trained:
-        sample = np.unique(np.linspace(0, count - 1, num=min(count, _TRAIN_ROWS)).astype(np.int64))
-        index.train(take(sample))
-    for block in blocks:
+        least = _LIST_ROWS * structure.size if structure is not None and structure.form == "ivf" else 0
+        sample = vectors.reduced(sample_of(rows, max(LEARNED_FROM, least)))
+        if structure is not None and structure.pieces and not structure.code.endswith("x4"):
+            _train_pq(faiss, index, sample, structure)
+        else:
+            index.train(sample)
+    for block in vectors.reduced_blocks(rows):
         index.add(block)
     if hasattr(index, "k_factor"):
         index.k_factor = _K_FACTOR
-    with guarded(root), new_file(root / name) as out:
-        faiss.write_index(index, _writer(faiss, out.write))
-        return out.entry(name)
+    lists = faiss.try_extract_index_ivf(index)
+    if lists is not None:
+        lists.nprobe = min(lists.nlist, max(_LEAST_PROBED, lists.nlist // _PROBED))
+    return write_faiss(root, name, index)
 
 
-def _writer(faiss: Any, write: Callable[[bytes], int]) -> Any:
-    """Through Python's own file, so that a full disk is noticed: FAISS does not look at what closing a file says."""
-    return faiss.BufferedIOWriter(faiss.PyCallbackIOWriter(write), _BUFFER)
+def _train_pq(faiss: Any, index: Any, sample: Matrix, structure: Structure) -> None:
+    """With centroids of our own: FAISS takes ten times as long for those of eight bits."""
+    if structure.form == "ivf":
+        index.train_q1(len(sample), faiss.swig_ptr(sample), False, faiss.METRIC_INNER_PRODUCT)
+        _, lists = index.quantizer.search(sample, 1)
+        sample = sample - index.quantizer.reconstruct_n(0, index.nlist)[lists[:, 0]]
+    faiss.copy_array_to_vector(centroids_of(sample, structure.pieces).ravel(), index.pq.centroids)
+    index.is_trained = True
 
 
 class Ann:
@@ -79,29 +89,25 @@ class Ann:
         file: The manifest's entry.
         count: How many vectors it must hold.
         dimensions: Their width.
+        deep: Whether codes are all it has, so that it gives more than it is asked for, to be scored again.
 
     Raises:
         FileNotFoundError: It is gone.
         StoreDamaged: It is not what the manifest says.
     """
 
-    def __init__(self, root: Path, file: FileEntry, count: int, dimensions: int) -> None:
+    def __init__(self, root: Path, file: FileEntry, count: int, dimensions: int, *, deep: bool = False) -> None:
         import faiss
 
         path = root / file.name
-        if not path.is_file():
-            raise FileNotFoundError(path)
-        try:
-            self._index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError as error:
-            raise StoreDamaged(f"{path}: FAISS cannot read it: {error}.", hint=rebuild_hint(root)) from error
+        self._index = read_faiss(root, file)
         if (self._index.ntotal, self._index.d) != (count, dimensions):
             raise StoreDamaged(
                 f"{path}: holds {self._index.ntotal} vectors of {self._index.d}, not {count} of {dimensions}.",
                 hint=rebuild_hint(root),
             )
         self.exact = isinstance(self._index, faiss.IndexFlat)
-        self._count = count
+        self._count, self._deep = count, deep
 
     def search(self, query: Matrix, k: int) -> Hits:
         """The best positions by inner product; the scores of compressed kinds are approximate.
@@ -111,12 +117,13 @@ class Ann:
             k: How many at most.
         """
         wanted = min(k, self._count)
-        asked = min(self._count, wanted + 1 if self.exact else max(wanted, _LEAST_K))
+        short = max(wanted * _DEEP_FACTOR, _DEEP_K) if self._deep else max(wanted, _LEAST_K)
+        asked = min(self._count, wanted + 1 if self.exact else short)
         if wanted < 1:
             return NO_HITS
         while True:
-            with _one_thread():
-                scores, positions = self._index.search(query.reshape(1, -1), asked)
+            with one_thread():
+                scores, positions = self._index.search(query.reshape(1, -1), asked, params=self._params(asked))
             found = positions[0] >= 0
             scores, positions = scores[0][found], positions[0][found]
             # A tie across the cut: look further, so that the row decides which of the equals is in.
@@ -125,15 +132,9 @@ class Ann:
                 return top(positions.astype(np.int64), scores.astype(np.float32), asked if not self.exact else wanted)
             asked = min(self._count, asked * 4)
 
+    def _params(self, asked: int) -> Any:
+        """A graph must be told to look at as many as it is asked for."""
+        import faiss
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One query is no faster on several threads, and leaves the others to the models."""
-    import faiss
-
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
+        given: Any = faiss
+        return given.SearchParametersHNSW(efSearch=asked) if hasattr(self._index, "hnsw") else None

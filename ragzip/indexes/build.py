@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from ragzip.errors import StoreDamaged, UsageError
-from ragzip.indexes import manifest
+from ragzip.indexes import manifest, stored
 from ragzip.indexes.encoding import Encoder, Progress
 from ragzip.indexes.files import mend_hint, write_lock
+from ragzip.indexes.index import Index
 from ragzip.indexes.manifest import Retrieval
 from ragzip.indexes.report import BuildReport
 from ragzip.indexes.run import IsKnown, Item, Options, Run
 from ragzip.indexes.soundness import looks_wrong
+from ragzip.indexes.storage import parse
 from ragzip.indexes.writer import Writer, sweep
 from ragzip.ingest import Skipped
 
@@ -39,6 +41,7 @@ def build(
     commit_passages: int = 1024,
     rebuild: bool = False,
     settings: Mapping[str, Any] | None = None,
+    storage: str | None = None,
     on_progress: Progress | None = None,
 ) -> BuildReport:
     """Makes an index, or brings one up to date.
@@ -52,25 +55,28 @@ def build(
         sync: Whether documents recorded under ``roots`` that did not come are removed. What was skipped as
             unreadable keeps its old version.
         roots: As ``ragzip.ingest.roots`` gives them.
-        retriever: How it will be searched: ``dense``, ``bm25``, ``fusion``, ``multi_vector`` or ``graph``. None: as
-            before, or fusion.
+        retriever: How it will be searched: ``dense``, ``bm25``, ``fusion``, ``multi_vector``, ``graph`` or
+            ``jpq``. None: as before, or fusion.
         model: The encoder. None: as before, or the built-in one.
         encoder: One that is loaded already.
         tokens: Most tokens a passage. None: as before, or 180.
         overlap: Tokens shared with the passage before. None: as before, or 30.
         commit_passages: How many passages, at least, are committed and encoded together.
         rebuild: Whether to start from nothing; the old index, good or damaged, is replaced when all is done.
-        settings: Options of the part that ``multi_vector`` or ``graph`` needs; what is not named is as before.
+        settings: Options of the part that ``multi_vector``, ``graph`` or ``jpq`` needs; what is not named is as before.
+        storage: How vectors are kept and searched, as ``pca192,float8`` or ``pq48+float16``. None: as before, or
+            ``auto``: float32, in a FAISS index that is exact below 100,000 passages.
         on_progress: Called with the passages encoded so far and 0.
 
     Raises:
         ConfigError: An option outside its range.
         StoreError: The disk is full, another process is indexing, the folder holds something else.
-        StoreMismatch: The index was made with another model, format or kind of retriever.
+        StoreMismatch: The index was made with another model, format or kind of retriever, or its vectors are kept in
+            another way than ``storage`` says.
         StoreDamaged: The index is damaged; ``rebuild=True`` mends it.
     """
     root = Path(path)
-    options = Options(retriever, model, tokens, overlap, commit_passages, rebuild, settings or {})
+    options = Options(retriever, model, tokens, overlap, commit_passages, rebuild, settings or {}, storage)
     run = Run(root, options, encoder, on_progress)
     if root.exists() and not root.is_dir():
         manifest.read(root)  # says so
@@ -136,6 +142,32 @@ def remove(path: str | Path, sources: Sequence[str]) -> BuildReport:
         str(root), removed=removed, documents=now.documents, passages=now.passages,
         unchanged=now.documents, seconds=seconds,
     )  # fmt: skip
+
+
+def store_as(path: str | Path, storage: str) -> None:
+    """Keeps and searches the vectors of an index in another way from now on; nothing is encoded.
+
+    Args:
+        path: The index folder.
+        storage: As ``build`` takes it.
+
+    Raises:
+        ConfigError: It says no storage, or none for vectors of this width.
+        StoreMismatch: The index has no vectors, or they are rounded already, in another way.
+        StoreError: As ``build``.
+    """
+    root, wanted = Path(path), parse(storage)
+    Index.open(root).model_name()
+    with write_lock(root):
+        with Index.open(root) as index:
+            entry = index.manifest
+        stored.check_change(root, entry, wanted)
+        sweep(root, (entry,))
+        writer = Writer(root, entry, manifest.NAME)
+        try:
+            writer.finish(entry.retriever, storage=wanted)
+        finally:
+            writer.close()
 
 
 def _covers(pattern: str, source: str) -> bool:

@@ -26,6 +26,7 @@ def build_index(
     encoding: str | None = None,
     rebuild: bool = False,
     settings: Mapping[str, Any] | None = None,
+    storage: str | None = None,
     stdin: BinaryIO | None = None,
     on_progress: Progress | None = None,
 ) -> BuildReport:
@@ -35,13 +36,14 @@ def build_index(
         paths: Files, folders, globs, ``-`` for standard input, ``python:topics``.
         index: The index folder; it is never indexed itself.
         sync: Whether to remove what was indexed from these paths before and is gone.
-        retriever: ``dense``, ``bm25``, ``fusion``, ``multi_vector`` or ``graph``; None: as before, or fusion.
+        retriever: ``dense``, ``bm25``, ``fusion``, ``multi_vector``, ``graph`` or ``jpq``; None: as before, or fusion.
         model: The encoder; None: as before, or the built-in one.
         tokens: Most tokens of a passage; None: as before, or 180.
         overlap: Tokens shared by neighbouring passages; None: as before, or 30.
         encoding: Of text files that are not UTF-8.
         rebuild: Whether to start afresh; the old index stays until the new one is done.
-        settings: Options of the part that ``multi_vector`` or ``graph`` needs.
+        settings: Options of the part that ``multi_vector``, ``graph`` or ``jpq`` needs.
+        storage: How vectors are kept and searched; None: as before, or ``auto``.
         stdin: What ``-`` reads.
         on_progress: Called with the passages encoded so far and 0.
 
@@ -66,6 +68,7 @@ def build_index(
         overlap=overlap,
         rebuild=rebuild,
         settings=settings,
+        storage=storage,
         on_progress=on_progress,
     )
     if not report.documents:

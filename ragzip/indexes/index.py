@@ -18,8 +18,11 @@ from ragzip.indexes.encoding import Encoder, check_model
 from ragzip.indexes.files import mend_hint, rebuild_hint
 from ragzip.indexes.filters import Condition, parse
 from ragzip.indexes.manifest import Manifest, ModelEntry, PartEntry, StoreMoved
-from ragzip.indexes.ranking import NO_HITS, Hits, top
+from ragzip.indexes.nearest import Nearest
+from ragzip.indexes.ranking import NO_HITS, Hits
 from ragzip.indexes.soundness import looks_wrong
+from ragzip.indexes.storage import parse as parse_storage
+from ragzip.indexes.stored import codec_of
 from ragzip.indexes.table import IndexedDocument, Table, from_row
 from ragzip.indexes.text import searched_text
 from ragzip.indexes.vectors import Vectors
@@ -129,8 +132,9 @@ class Index:
     def search_vectors(self, queries: NDArray[np.float32], k: int, filters: Sequence[str] = ()) -> list[Hits]:
         """The passages whose vectors have the greatest inner product with each query.
 
-        Exact below 100,000 passages and wherever filters apply; above, a compressed index finds the candidates. The
-        scores are exact always. One query's result does not depend on the others.
+        Exact for the vectors as they are kept below 100,000 passages and wherever filters apply; above, and where the
+        index's storage says so, a compressed index finds the candidates. Scores are those of the vectors that are
+        kept, always. One query's result does not depend on the others.
 
         Args:
             queries: ``[n, dimensions]``, finite.
@@ -234,8 +238,7 @@ class Index:
         """All vectors, dead ones included, ``[rows, dimensions]``."""
         with self._lock, self._opening():
             if self._vectors is None:
-                width = self.manifest.model.dimensions if self.manifest.model else 0
-                self._vectors = Vectors(self.path, self.manifest.shards, width)
+                self._vectors = Vectors(self.path, self.manifest.shards, codec_of(self.path, self.manifest))
             return self._vectors
 
     @property
@@ -276,7 +279,12 @@ class Index:
         """
         with self._lock, self._opening():
             if kind not in self._parts:
-                self._parts[kind] = opener(self, self.part(kind))
+                entry = self.part(kind)
+                try:
+                    self._parts[kind] = opener(self, entry)
+                except (ValueError, KeyError, IndexError, TypeError) as error:
+                    what = f"{self.path}: what {kind} needs is damaged: {error!r}."
+                    raise StoreDamaged(what, hint=mend_hint(self.path)) from error
             found: T = self._parts[kind]
             return found
 
@@ -316,15 +324,10 @@ class Index:
             return self.vectors.search(query, k, self.rows if allowed is None else allowed)
         with self._lock, self._opening():
             if self._ann is None:
-                self._ann = ann.Ann(self.path, self.manifest.faiss, len(self), len(query))
-            searcher = self._ann
-        hits = searcher.search(query, k)
-        rows = self.rows[hits.rows]
-        if searcher.exact:
-            return Hits(rows, hits.scores)
-        rows = np.sort(rows)
-        scores: NDArray[np.float32] = self.vectors.take(rows) @ query
-        return top(rows, scores, k)
+                deep = parse_storage(self.manifest.storage).structure is not None
+                self._ann = ann.Ann(self.path, self.manifest.faiss, len(self), self.vectors.codec.width, deep=deep)
+            nearest = Nearest(self.vectors, self.rows, self._ann)
+        return nearest.search(query, k)
 
     def rows_where(self, filters: Sequence[str]) -> NDArray[np.int64]:
         """The rows alive that pass filters, ascending; remembered, because a component asks with the same each time.

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ragzip.errors import StoreError
-from ragzip.indexes import ann, bm25, manifest
+from ragzip.indexes import ann, bm25, manifest, parts
 from ragzip.indexes.files import checksum, rebuild_hint
 from ragzip.indexes.index import Index
 from ragzip.indexes.manifest import Manifest, StoreMoved
+from ragzip.indexes.storage import Rows, parse
 from ragzip.indexes.table import IndexedDocument, add_digests, digest_of
 from ragzip.indexes.vectors import BLOCK
 
@@ -32,6 +33,8 @@ class IndexInfo:
         model: Name of its encoder, or "".
         fingerprint: Of the encoder's weights, or "".
         dimensions: Width of its vectors, or 0.
+        storage: How vectors are kept and searched, as ``build`` takes it; "" without vectors.
+        kept_as: What the vectors are now: float32 as long as there are too few passages to learn the storage from.
         tokens: Most tokens a passage.
         overlap: Tokens shared with the passage before.
         documents: How many.
@@ -53,6 +56,8 @@ class IndexInfo:
     model: str
     fingerprint: str
     dimensions: int
+    storage: str
+    kept_as: str
     tokens: int
     overlap: int
     documents: int
@@ -85,6 +90,8 @@ def info(path: str | Path) -> IndexInfo:
         model=model.name if model else "",
         fingerprint=model.fingerprint if model else "",
         dimensions=model.dimensions if model else 0,
+        storage=entry.storage if model else "",
+        kept_as=("" if not model else str(parse(entry.storage).rows) if entry.codec else str(Rows())),
         tokens=entry.chunking.tokens,
         overlap=entry.chunking.overlap,
         documents=entry.documents,
@@ -215,13 +222,16 @@ def _structures(index: Index) -> list[Problem]:
     """The search structures open and hold what they should."""
     entry = index.manifest
     if entry.faiss is not None and entry.model is not None:
-        searcher = ann.Ann(index.path, entry.faiss, len(index), entry.model.dimensions)
+        searcher = ann.Ann(index.path, entry.faiss, len(index), index.vectors.codec.width)
         if searcher.exact and len(index):
             for start in range(0, len(index), BLOCK):
                 rows = index.rows[start : start + 1]
-                hits = searcher.search(index.vectors.take(rows)[0], 1)
+                hits = searcher.search(index.vectors.reduced(rows)[0], 1)
                 if len(hits.rows) == 0:
                     return [Problem(f"{index.path / entry.faiss.name}: finds nothing.", rebuild_hint(index.path))]
+    for part in entry.parts:
+        if part.whole is not None and part.rows == entry.rows:
+            index.opened(part.kind, parts.restored(part).open)
     if entry.bm25:
         bm25.load(index.path, entry.bm25, len(index))
     return []

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from ragzip.models.pruner import Pruner
+    from ragzip.models.pruner import Pruner, Seen
 
 WORTH = 0.1
 """The least score of a sentence that is followed: one that scores less surely does not help."""
@@ -55,7 +55,9 @@ def told(title: str, sentence: str) -> str:
     return f"{title[:_TITLE]}: {sentence}" if title else sentence
 
 
-def judge(pruner: Pruner, question: str, given: Sequence[Read], *, hops: int | None = None) -> list[Judged]:
+def judge(
+    pruner: Pruner, question: str, given: Sequence[Read], *, hops: int | None = None, seen: Seen | None = None
+) -> list[Judged]:
     """Judges passages, in as many looks as there are hops.
 
     Every look after the first reads the question together with the best sentence that was not yet followed, and those
@@ -68,12 +70,13 @@ def judge(pruner: Pruner, question: str, given: Sequence[Read], *, hops: int | N
         given: The passages of one context.
         hops: Looks at most; None is as many as the model was trained for. It ends earlier where nothing more is found
             that scores at least 0.1, where there is no other passage, and where the question leaves no room for more.
+        seen: What the model read before, and need not read again; filled with what it reads now.
     """
     import numpy as np
 
     from ragzip.indexes.bm25 import build
 
-    found = pruner.judge(question, [one.text for one in given], [one.title for one in given])
+    found = pruner.judge(question, [one.text for one in given], [one.title for one in given], seen=seen)
     more_looks = (pruner.hops if hops is None else hops) - 1
     if more_looks and pruner.room(question) < _ROOM * pruner.room(""):
         return found
@@ -96,6 +99,7 @@ def judge(pruner: Pruner, question: str, given: Sequence[Read], *, hops: int | N
             [given[i].text for i in others],
             [given[i].title for i in others],
             found=said,
+            seen=seen,
         )
         for i, more in zip(others, again, strict=True):
             keep = np.maximum(found[i].keep, more.keep)

@@ -15,19 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ragzip.errors import StoreDamaged, StoreError, StoreMismatch
+from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch
 from ragzip.indexes.files import FileEntry, new_file, rebuild_hint
+from ragzip.indexes.storage import AUTO, parse
 
 FORMAT = 2
-_READ = (1, FORMAT)  # 1 had no parts
+_READ = (1, FORMAT)  # 1 had no parts and one storage
 NAME = "manifest.json"
 PENDING = "manifest.rebuild.json"
-Retrieval = Literal["dense", "bm25", "fusion", "multi_vector", "graph"]
-PARTS: tuple[Retrieval, ...] = ("multi_vector", "graph")  # what is searched by a part of its own
+Retrieval = Literal["dense", "bm25", "fusion", "multi_vector", "graph", "jpq"]
+PARTS: tuple[Retrieval, ...] = ("multi_vector", "graph", "jpq")  # what is searched by a part of its own
 _MOST_BYTES = 64 * 1024 * 1024
 _FILE = re.compile(
     r"vectors/\d{6,}\.npy|faiss-\d{6,}\.index|bm25-\d{6,}/[a-z_]+(\.[a-z_]+)*|passages-\d{6,}\.sqlite"
-    r"|part-[a-z_]+-\d{6,}/[a-z0-9_]+(\.[a-z0-9_]+)*"
+    r"|codec-\d{6,}\.safetensors|part-[a-z_]+-\d{6,}/[a-z0-9_]+(\.[a-z0-9_]+)*"
 )
 
 
@@ -74,7 +75,7 @@ class Chunking:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Vectors of consecutive rows, ``[rows, dimensions]`` float32."""
+    """Vectors of consecutive rows: ``[rows, dimensions]`` float32, or the codes of the manifest's codec."""
 
     file: FileEntry
     rows: int
@@ -116,9 +117,11 @@ class Manifest:
         table: File name of the SQLite table.
         table_bytes: Its least size.
         shards: In row order.
-        faiss: Over the vectors alive, in row order; None between the commits of one run.
+        faiss: Over the vectors alive, in row order; None between the commits of one run, and where shards are scanned.
         bm25: Files of the term index over the same passages; empty between the commits of one run.
         parts: One of a kind.
+        storage: How vectors are kept and searched, as ``storage.parse`` reads it.
+        codec: What the shards hold; None while that is float32.
         serial: Last number given to a file.
         created: When, ISO 8601.
         updated: When, ISO 8601.
@@ -144,21 +147,38 @@ class Manifest:
     updated: str
     version: str
     parts: tuple[PartEntry, ...] = ()
+    storage: str = AUTO
+    codec: FileEntry | None = None
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
         """Everything listed but the SQLite table."""
         parts = (file for part in self.parts for file in (*part.files, *(part.whole or ())))
-        return (*(s.file for s in self.shards), *((self.faiss,) if self.faiss else ()), *self.bm25, *parts)
+        single = (file for file in (self.codec, self.faiss) if file is not None)
+        return (*(s.file for s in self.shards), *single, *self.bm25, *parts)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the shards hold what the storage says, or there are too few passages for it."""
+        if self.model is None or self.codec is not None:
+            return True
+        rows = parse(self.storage).rows
+        return rows.plain or self.passages < rows.least
 
     @property
     def searchable(self) -> bool:
         """Whether the search structures belong to this commit; without them a search works, but slower."""
-        vectors = self.faiss is not None or self.retriever == "bm25"
-        terms = bool(self.bm25) or self.retriever in ("dense", "multi_vector")
+        found = self.faiss is not None or not parse(self.storage).indexed(self.passages)
+        vectors = self.retriever == "bm25" or (found and self.settled)
+        terms = bool(self.bm25) or self.retriever in ("dense", "multi_vector", "jpq")
         made = {part.kind for part in self.parts if part.rows == self.rows and part.whole is not None}
         parts = len(made) == len(self.parts) and (self.retriever not in PARTS or self.retriever in made)
         return self.passages == 0 or (vectors and terms and parts)
+
+
+def is_name(name: str) -> bool:
+    """Whether a file below the index folder has a name that only an index gives."""
+    return _FILE.fullmatch(name) is not None
 
 
 def exists(root: Path) -> bool:
@@ -246,8 +266,13 @@ def _parse(values: dict[str, Any]) -> Manifest:
             "parts": tuple(_part(entry) for entry in body.get("parts", ())),
             "faiss": _file(body["faiss"]) if body["faiss"] is not None else None,
             "bm25": tuple(_file(entry) for entry in body["bm25"]),
+            "codec": _file(body["codec"]) if body.get("codec") is not None else None,
         }
     )
+    try:
+        parse(manifest.storage)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
     if manifest.retriever not in get_args(Retrieval):
         raise ValueError(f"unknown retriever {manifest.retriever!r}")
     if not _FILE.fullmatch(manifest.table):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BUILDERS: dict[str, str] = {
     "multi_vector": "ragzip.indexes.multi_vector.part:MultiVectorPart",
     "graph": "ragzip.indexes.graph.part:GraphPart",
+    "jpq": "ragzip.indexes.jpq.part:JPQPart",
 }
 """Kind to the class that makes it; the kinds are those of ``Retrieval`` that need a part."""
 
@@ -51,6 +52,10 @@ class Part(Protocol):
 
     def finish(self, index: Index, entry: PartEntry, folder: str) -> PartEntry:
         """Makes ``whole`` for the rows alive, all of which have been taken in: at least one passage."""
+        ...
+
+    def open(self, index: Index, entry: PartEntry) -> object:
+        """Opens a part that is complete, for searching; ``verify`` does, too."""
         ...
 
     def compact(self, index: Index, entry: PartEntry, rows: NDArray[np.int64], folder: str) -> PartEntry:

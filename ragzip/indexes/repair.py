@@ -9,6 +9,7 @@ from pathlib import Path
 from ragzip.errors import StoreDamaged
 from ragzip.indexes import manifest, parts
 from ragzip.indexes.files import FileEntry, checksum, rebuild_hint, write_lock
+from ragzip.indexes.index import Index
 from ragzip.indexes.writer import Writer, sweep
 
 
@@ -38,11 +39,13 @@ def repair(path: str | Path) -> RepairReport:
     manifest.read(root)
     with write_lock(root):
         entry = manifest.read(root)
+        _check_table(root, entry)
         wrong = {file.name for file in entry.files if _is_wrong(root, file)}
-        lost = sorted(wrong & {shard.file.name for shard in entry.shards})
+        codec = {entry.codec.name} if entry.codec else set()
+        lost = sorted(wrong & ({shard.file.name for shard in entry.shards} | codec))
         if lost:
             raise StoreDamaged(f"{root / lost[0]}: vectors are damaged.", hint=rebuild_hint(root))
-        if not wrong:
+        if not wrong and entry.searchable:
             return RepairReport(str(root), (), ())
         builders = parts.wanted(entry.retriever, {}, entry.parts, root)
         sweep(root, (entry,))
@@ -54,6 +57,21 @@ def repair(path: str | Path) -> RepairReport:
         finally:
             writer.close()
     return RepairReport(str(root), tuple(sorted(wrong)), made)
+
+
+def _check_table(root: Path, entry: manifest.Manifest) -> None:
+    """Passages are what everything else is made from.
+
+    Raises:
+        StoreDamaged: They are not what was stored.
+    """
+    path = root / entry.table
+    if not path.is_file() or path.stat().st_size < entry.table_bytes:
+        raise StoreDamaged(f"{path}: is missing or cut short.", hint=rebuild_hint(root))
+    with Index(root, entry) as index:
+        problems = index.table.check()
+    if problems:
+        raise StoreDamaged(f"{path}: {problems[0]}.", hint=rebuild_hint(root))
 
 
 def _is_wrong(root: Path, file: FileEntry) -> bool:
@@ -76,6 +94,9 @@ def _without(entry: manifest.Manifest, names: set[str]) -> tuple[manifest.Manife
     for part in entry.parts:
         if any(file.name in names for file in part.files):
             made.append(part.kind)
+            kept.append(
+                dataclasses.replace(parts.empty(parts.restored(part)), settings={"options": part.settings["options"]})
+            )
         elif any(file.name in names for file in part.whole or ()):
             made.append(part.kind)
             kept.append(dataclasses.replace(part, whole=None))

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch
-from ragzip.indexes import manifest, parts
+from ragzip.indexes import manifest, parts, stored
 from ragzip.indexes.encoding import Encoder, LazyEncoder, Progress, check_model
 from ragzip.indexes.files import mend_hint, rebuild_hint
 from ragzip.indexes.manifest import Chunking, Manifest, Retrieval
 from ragzip.indexes.report import BuildReport
 from ragzip.indexes.soundness import looks_wrong
+from ragzip.indexes.storage import AUTO, parse
 from ragzip.indexes.table import clean
 from ragzip.indexes.table_writer import NewDocument
 from ragzip.indexes.vectors import Matrix
@@ -48,12 +49,15 @@ class Options:
     commit_passages: int
     rebuild: bool
     settings: Mapping[str, Any]
+    storage: str | None = None
 
     def __post_init__(self) -> None:
         if self.retriever is not None and self.retriever not in get_args(Retrieval):
             raise ConfigError(
                 "retriever", f"unknown kind {self.retriever!r}", hint=f"Known: {', '.join(get_args(Retrieval))}."
             )
+        if self.storage is not None:
+            parse(self.storage)
         for name, value, least in (
             ("tokens", self.tokens, _LEAST_TOKENS),
             ("overlap", self.overlap, 0),
@@ -133,6 +137,7 @@ class Run:
             if problem:
                 raise StoreDamaged(f"{root}: {problem}.", hint=mend_hint(root))
             self._check(entry)
+            stored.check_change(root, entry, self._storage)
             sweep(root, (entry,))
             self._writer = Writer(root, entry, manifest.NAME)
             return
@@ -141,6 +146,8 @@ class Run:
         before = self._beside or pending
         self._settle(before)
         held = before.parts if before is not None else ()
+        if options.retriever is not None:  # what another retriever needed is not made again
+            held = tuple(part for part in held if part.kind == options.retriever)
         self._parts = parts.wanted(self._retriever, options.settings, held, root, anew=True)
         if not there:
             check_new(root)
@@ -157,6 +164,9 @@ class Run:
         self._retriever: Retrieval = options.retriever or (before.retriever if before else DEFAULT_RETRIEVER)
         named = options.model or (before.model.name if before and before.model else EMBEDDER)
         name = "" if self._retriever == "bm25" else named
+        if options.storage is not None and not name:
+            raise ConfigError("storage", "bm25 has no vectors to store", hint="Leave it out.")
+        self._storage = parse((options.storage or (before.storage if before else AUTO)) if name else AUTO)
         self._encoder = LazyEncoder(name, self._given, self._on_progress)
         tokens = options.tokens or (before.chunking.tokens if before else DEFAULT_TOKENS)
         overlap = options.overlap
@@ -191,8 +201,11 @@ class Run:
         same = (pending.model.name if pending.model else "") == self._encoder.name
         if not same or pending.chunking != self._chunking or not (self._root / pending.table).is_file():
             return False
+        if not all(parts.restored(entry) in self._parts for entry in pending.parts):
+            return False
         try:
             self._check_model(pending)
+            stored.check_change(self._root, pending, self._storage)
         except StoreMismatch:
             return False
         return True
@@ -258,6 +271,7 @@ class Run:
                 model=self._encoder.entry(),
                 chunking=self._chunking,
                 beside=self._beside,
+                storage=str(self._storage),
             )
         return self._writer
 
@@ -268,6 +282,7 @@ class Run:
         if self._encoder.name:
             with self.clock("load"):
                 most = self._encoder.encoder.max_tokens
+            self._storage.check(self._encoder.encoder.dimensions)
             if entry is not None:
                 self._check_model(entry)
             if self._chunking.tokens > most:
@@ -334,7 +349,7 @@ class Run:
                     removed = writer.drop(writer.table.unseen(None))
                 elif roots:
                     removed = writer.drop(writer.table.unseen([clean(root) for root in roots]))
-                writer.finish(self._retriever, self._chunking, self._parts)
+                writer.finish(self._retriever, self._chunking, self._parts, self._storage)
         now = writer.manifest if writer is not None else None
         return BuildReport(
             str(self._root),

@@ -1,14 +1,16 @@
-"""Vector shards: ``.npy`` files of float32 that are written once and read through the page cache."""
+"""Vector shards: ``.npy`` files that are written once and read through the page cache."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragzip.errors import StoreDamaged
+from ragzip.indexes.codecs import Codec, Codes
 from ragzip.indexes.files import guarded, new_file, rebuild_hint
 from ragzip.indexes.manifest import Shard
 from ragzip.indexes.ranking import Hits, top
@@ -16,17 +18,21 @@ from ragzip.indexes.ranking import Hits, top
 Matrix = NDArray[np.float32]
 BLOCK = 16384
 SHARD_ROWS = 131072
+PLAIN = np.dtype("<f4")
 
 
-def write_shard(root: Path, name: str, dimensions: int, rows: int, blocks: Iterable[Matrix]) -> Shard:
-    """Writes blocks of vectors, as they come, into one shard.
+def write_shard(
+    root: Path, name: str, columns: int, rows: int, blocks: Iterable[Codes], dtype: np.dtype[Any] = PLAIN
+) -> Shard:
+    """Writes blocks of vectors, or of their codes, as they come, into one shard.
 
     Args:
         root: The index folder.
         name: The shard's name below it.
-        dimensions: Width of the vectors.
-        rows: How many vectors the blocks hold together.
-        blocks: ``[n, dimensions]`` each.
+        columns: Width of a row.
+        rows: How many the blocks hold together.
+        blocks: ``[n, columns]`` each.
+        dtype: Of the shard.
 
     Raises:
         StoreError: The disk does not take it; errors of ``blocks`` itself pass as they are.
@@ -34,10 +40,10 @@ def write_shard(root: Path, name: str, dimensions: int, rows: int, blocks: Itera
     source = iter(blocks)
     try:
         with guarded(root), new_file(root / name) as out:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (rows, dimensions)}
+            header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, columns)}
             np.lib.format.write_array_header_1_0(out, header)
             while (block := _next(source)) is not None:
-                out.write(np.ascontiguousarray(block, dtype="<f4").data.cast("B"))
+                out.write(np.ascontiguousarray(block, dtype=dtype).data.cast("B"))
         return Shard(out.entry(name), rows)
     except _NotTheDisk as passing:
         raise passing.error from passing.error.__cause__
@@ -51,15 +57,15 @@ class _NotTheDisk(Exception):
         self.error = error
 
 
-def _next(source: Iterator[Matrix]) -> Matrix | None:
+def _next(source: Iterator[Codes]) -> Codes | None:
     try:
         return next(source, None)
     except BaseException as error:
         raise _NotTheDisk(error) from error
 
 
-def open_shard(root: Path, shard: Shard, dimensions: int) -> Matrix:
-    """A shard as a read-only array ``[rows, dimensions]`` that lives in the page cache.
+def open_shard(root: Path, shard: Shard, columns: int, dtype: np.dtype[Any] = PLAIN) -> Codes:
+    """A shard as a read-only array ``[rows, columns]`` that lives in the page cache.
 
     Raises:
         FileNotFoundError: It is gone.
@@ -70,45 +76,68 @@ def open_shard(root: Path, shard: Shard, dimensions: int) -> Matrix:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise StoreDamaged(f"{path}: is damaged: {error}.", hint=rebuild_hint(root)) from error
-    if array.shape != (shard.rows, dimensions) or array.dtype != np.dtype("<f4"):
+    if array.shape != (shard.rows, columns) or array.dtype != dtype:
         raise StoreDamaged(
-            f"{path}: holds {array.dtype} {array.shape}, not float32 ({shard.rows}, {dimensions}).",
+            f"{path}: holds {array.dtype} {array.shape}, not {dtype} ({shard.rows}, {columns}).",
             hint=rebuild_hint(root),
         )
     return np.asarray(array)
 
 
-def _products(matrix: Matrix, query: Matrix) -> Matrix:
-    """Inner products, ``[n]``. Not by BLAS, whose threads wait for each other when the processor is busy."""
-    products: Matrix = np.einsum("ij,j->i", matrix, query)
-    return products
-
-
 class Vectors:
-    """All shards of one commit as one matrix ``[rows, dimensions]`` in row order."""
+    """All shards of one commit as one matrix in row order.
 
-    def __init__(self, root: Path, shards: Sequence[Shard], dimensions: int) -> None:
-        self._shards = [open_shard(root, shard, dimensions) for shard in shards]
+    Attributes:
+        codec: What the shards hold. Vectors leave as they came, ``[n, dimensions]``, but for what was rounded away;
+            the index over them sees them reduced, ``[n, codec.width]``.
+    """
+
+    def __init__(self, root: Path, shards: Sequence[Shard], codec: Codec) -> None:
+        self._shards = [open_shard(root, shard, codec.columns, codec.dtype) for shard in shards]
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
-        self.dimensions = dimensions
+        self.codec = codec
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def take(self, rows: NDArray[np.int64]) -> Matrix:
-        """The vectors of ascending rows, ``[n, dimensions]``, copied."""
-        out = np.empty((len(rows), self.dimensions), np.float32)
+    @property
+    def dimensions(self) -> int:
+        """Of the vectors."""
+        return self.codec.dimensions
+
+    def codes(self, rows: NDArray[np.int64]) -> Codes:
+        """What the shards hold of ascending rows, ``[n, columns]``, copied."""
+        out = np.empty((len(rows), self.codec.columns), self.codec.dtype)
         for shard, inside, start in self._split(rows):
             out[inside] = shard[rows[inside] - start]
         return out
 
+    def take(self, rows: NDArray[np.int64]) -> Matrix:
+        """The vectors of ascending rows, ``[n, dimensions]``."""
+        return self.codec.restore(self.reduced(rows))
+
+    def reduced(self, rows: NDArray[np.int64]) -> Matrix:
+        """The vectors of ascending rows as they are compared, ``[n, codec.width]``."""
+        return self.codec.decode(self.codes(rows))
+
     def blocks(self, rows: NDArray[np.int64]) -> Iterator[Matrix]:
         """The vectors of ascending rows, a block at a time."""
-        for start in range(0, len(rows), BLOCK):
-            yield self.take(rows[start : start + BLOCK])
+        return map(self.take, _cut(rows))
+
+    def reduced_blocks(self, rows: NDArray[np.int64]) -> Iterator[Matrix]:
+        """As ``reduced``, a block at a time."""
+        return map(self.reduced, _cut(rows))
+
+    def code_blocks(self, rows: NDArray[np.int64]) -> Iterator[Codes]:
+        """As ``codes``, a block at a time."""
+        return map(self.codes, _cut(rows))
+
+    def scores(self, query: Matrix, rows: NDArray[np.int64]) -> Matrix:
+        """Inner products of a query ``[dimensions]`` with ascending rows, ``[n]``."""
+        return self.codec.scorer(query)(self.codes(rows))
 
     def search(self, query: Matrix, k: int, rows: NDArray[np.int64]) -> Hits:
-        """The best of these ascending rows by inner product, exactly.
+        """The best of these ascending rows by inner product, exactly for what is stored.
 
         Args:
             query: ``[dimensions]``.
@@ -116,6 +145,7 @@ class Vectors:
             rows: Where to look, ascending.
         """
         scores = np.empty(len(rows), np.float32)
+        score = self.codec.scorer(query)
         for shard, inside, start in self._split(rows):
             local = rows[inside] - start
             # Reading everything in order beats picking a large part of it.
@@ -124,15 +154,19 @@ class Vectors:
                 if whole:
                     last = min(part + BLOCK, len(shard))
                     here = slice(*np.searchsorted(local, [part, last]))
-                    scores[inside][here] = _products(shard[part:last], query)[local[here] - part]
+                    scores[inside][here] = score(shard[part:last])[local[here] - part]
                 else:
-                    scores[inside][part : part + BLOCK] = _products(shard[local[part : part + BLOCK]], query)
+                    scores[inside][part : part + BLOCK] = score(shard[local[part : part + BLOCK]])
         return top(rows, scores, k)
 
-    def _split(self, rows: NDArray[np.int64]) -> Iterator[tuple[Matrix, slice, int]]:
+    def _split(self, rows: NDArray[np.int64]) -> Iterator[tuple[Codes, slice, int]]:
         """For each shard with some of these ascending rows: the shard, which of them, and its first row."""
         cuts = np.searchsorted(rows, self._starts)
         for number, shard in enumerate(self._shards):
             first, last = int(cuts[number]), int(cuts[number + 1])
             if first < last:
                 yield shard, slice(first, last), int(self._starts[number])
+
+
+def _cut(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))

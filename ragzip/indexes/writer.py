@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ragzip.errors import StoreDamaged, StoreError
-from ragzip.indexes import ann, bm25, manifest, parts
+from ragzip.indexes import ann, bm25, manifest, parts, stored
 from ragzip.indexes.files import LOCK, TEMPORARY, FileEntry, guarded, rebuild_hint, sync_file, sync_folder
 from ragzip.indexes.index import Index
-from ragzip.indexes.manifest import Chunking, Manifest, ModelEntry, Retrieval
+from ragzip.indexes.manifest import Chunking, Manifest, ModelEntry, Retrieval, Shard
+from ragzip.indexes.storage import AUTO, Storage, parse
 from ragzip.indexes.table import add_digests
 from ragzip.indexes.table_writer import NewDocument, TableWriter
 from ragzip.indexes.text import searched_text
@@ -34,8 +36,8 @@ MOST_DEAD = 0.3
 MOST_SMALL = 64
 SMALL_SHARD = 16_384
 _OURS = re.compile(
-    r"(?:vectors/(\d{6,})\.npy|faiss-(\d{6,})\.index|bm25-(\d{6,})|passages-(\d{6,})\.sqlite|part-[a-z_]+-(\d{6,}))"
-    r"(?:\.tmp|-journal)?"
+    r"(?:vectors/(\d{6,})\.npy|faiss-(\d{6,})\.index|bm25-(\d{6,})|passages-(\d{6,})\.sqlite|part-[a-z_]+-(\d{6,})"
+    r"|codec-(\d{6,})\.safetensors)(?:\.tmp|-journal)?"
 )
 
 
@@ -71,6 +73,7 @@ class Writer:
         model: ModelEntry | None,
         chunking: Chunking,
         beside: Manifest | None = None,
+        storage: str = AUTO,
     ) -> Writer:
         """A new index without documents."""
         serial = max(last_serial(root), beside.serial if beside else 0) + 1
@@ -84,6 +87,7 @@ class Writer:
             id=index_id, commit=0, retriever=retriever, model=model, chunking=chunking, documents=0, passages=0,
             rows=0, digest=add_digests("", ()), table=table, table_bytes=size, shards=(), faiss=None, bm25=(),
             serial=serial, created=now, updated=now, version=_version(),
+            storage=storage,
         )  # fmt: skip
         with guarded(root):
             sync_folder(root)
@@ -117,7 +121,9 @@ class Writer:
         shards = now.shards
         if now.model is not None and count:
             name = f"vectors/{self._number()}.npy"
-            shards += (write_shard(self.root, name, now.model.dimensions, count, encode()),)
+            codec = stored.codec_of(self.root, now)
+            codes = map(codec.encode, encode())
+            shards += (write_shard(self.root, name, codec.columns, count, codes, codec.dtype),)
         replaced = [document.replaces for document in documents if document.replaces is not None]
         with self.table.transaction():
             gone, gone_passages = self.table.remove(replaced, commit, forget_roots=False)
@@ -139,10 +145,8 @@ class Writer:
         small = list(itertools.takewhile(lambda shard: shard.rows < SMALL_SHARD, reversed(entry.shards)))[::-1]
         if len(small) < MOST_SMALL or entry.model is None:
             return
-        vectors = Vectors(self.root, small, entry.model.dimensions)
-        name = f"vectors/{self._number()}.npy"
-        rows = np.arange(len(vectors))
-        joined = write_shard(self.root, name, vectors.dimensions, len(rows), vectors.blocks(rows))
+        vectors = Vectors(self.root, small, stored.codec_of(self.root, entry))
+        joined = self._copied(vectors, np.arange(len(vectors)))
         self._publish(shards=(*entry.shards[: -len(small)], joined))
         for shard in small:
             with suppress(OSError):
@@ -170,7 +174,11 @@ class Writer:
         self._publish_searchable(**structures)
 
     def finish(
-        self, retriever: Retrieval, chunking: Chunking | None = None, builders: Sequence[parts.Part] | None = None
+        self,
+        retriever: Retrieval,
+        chunking: Chunking | None = None,
+        builders: Sequence[parts.Part] | None = None,
+        storage: Storage | None = None,
     ) -> None:
         """Clears up where it is worth it, makes the index fast to search, and deletes what nothing needs.
 
@@ -178,11 +186,13 @@ class Writer:
             retriever: How it will be searched.
             chunking: Of this run; None as before.
             builders: Of its parts; None for those it has.
+            storage: How vectors are kept from now on; None as before.
         """
         now = self.manifest
         dead = now.rows - now.passages
         if dead > MOST_DEAD * now.rows:
             self._compact()
+        self._store_as(parse(now.storage) if storage is None else storage)
         chunking = chunking or now.chunking
         if not dataclasses.replace(self.manifest, retriever=retriever).searchable:
             self._make_searchable(retriever, chunking)
@@ -205,19 +215,36 @@ class Writer:
     def _make_searchable(self, retriever: Retrieval, chunking: Chunking) -> None:
         # One after the other, so that neither is in memory with the other.
         faiss = self.manifest.faiss or (self._make_faiss() if retriever != "bm25" else None)
-        terms = retriever not in ("dense", "multi_vector")
+        terms = retriever not in ("dense", "multi_vector", "jpq")
         files = self.manifest.bm25 or (self._make_bm25() if terms else ())
         self._publish_searchable(retriever=retriever, chunking=chunking, faiss=faiss, bm25=files)
 
     def _make_faiss(self) -> FileEntry | None:
         entry = self.manifest
-        if entry.model is None or entry.passages == 0:
+        storage = parse(entry.storage)
+        if entry.model is None or entry.passages == 0 or not storage.indexed(entry.passages):
             return None
         with Index(self.root, entry) as index:
-            vectors, rows = index.vectors, index.rows
-        name = f"faiss-{self._number()}.index"
-        width = entry.model.dimensions
-        return ann.build(self.root, name, len(rows), width, lambda at: vectors.take(rows[at]), vectors.blocks(rows))
+            return ann.build(self.root, f"faiss-{self._number()}.index", index.vectors, index.rows, storage.structure)
+
+    def _store_as(self, storage: Storage) -> None:
+        """Commits another storage, and shards of the kind that it keeps."""
+        entry = self.manifest
+        changes: dict[str, Any] = {}
+        if entry.storage != str(storage):
+            changes = {"storage": str(storage), "faiss": None}
+        if not dataclasses.replace(entry, storage=str(storage)).settled:
+            with Index(self.root, entry) as index:
+                vectors, alive = index.vectors, index.rows
+            codec, shards = stored.convert(self.root, vectors, alive, storage.rows, self._number)
+            changes |= {"codec": codec, "shards": shards, "faiss": None}
+        if changes:
+            self._publish_searchable(**changes)
+
+    def _copied(self, vectors: Vectors, rows: NDArray[np.int64]) -> Shard:
+        """A shard of these rows as they are kept."""
+        codec, name = vectors.codec, f"vectors/{self._number()}.npy"
+        return write_shard(self.root, name, codec.columns, len(rows), vectors.code_blocks(rows), codec.dtype)
 
     def _make_bm25(self) -> tuple[FileEntry, ...]:
         if self.manifest.passages == 0:
@@ -235,16 +262,15 @@ class Writer:
             sync_file(self.root / name)
             sync_folder(self.root)
         rows = np.concatenate([np.empty(0, np.int64), *(np.arange(first, first + n) for first, n in spans)])
-        shards = []
+        shards: list[Shard] = []
         if entry.model is not None:
-            old = Vectors(self.root, entry.shards, entry.model.dimensions)
-            for start in range(0, len(rows), SHARD_ROWS):
-                part = rows[start : start + SHARD_ROWS]
-                file = f"vectors/{self._number()}.npy"
-                shards.append(write_shard(self.root, file, old.dimensions, len(part), old.blocks(part)))
+            old = Vectors(self.root, entry.shards, stored.codec_of(self.root, entry))
+            shards = [self._copied(old, rows[start : start + SHARD_ROWS]) for start in range(0, len(rows), SHARD_ROWS)]
         with Index(self.root, entry) as index:
             moved = tuple(
-                parts.restored(part).compact(index, part, rows[rows < part.rows], f"part-{part.kind}-{self._number()}")
+                parts.restored(part).compact(index, part, rows[rows < part.rows], self.part_folder(part.kind))
+                if part.rows
+                else part
                 for part in entry.parts
             )
         self.table.close()
@@ -294,8 +320,9 @@ def sweep(root: Path, keep: Sequence[Manifest], *, pending: bool = False) -> Non
             else:
                 with suppress(OSError):
                     path.unlink()
-    for path in root.glob("part-*/*"):  # a folder stays as long as one of its files does
-        if path.relative_to(root).as_posix() not in names:
+    for path in root.glob("part-*-*/*"):  # a folder stays as long as one of its files does
+        name = path.relative_to(root).as_posix()
+        if name not in names and manifest.is_name(name.removesuffix(TEMPORARY)):
             with suppress(OSError):
                 path.unlink()
     leftovers = [manifest.NAME + TEMPORARY, manifest.PENDING + TEMPORARY, *([] if pending else [manifest.PENDING])]

@@ -10,6 +10,7 @@ from ragzip.models.download import fetch
 from ragzip.models.encoder import Encoder, load_encoder
 from ragzip.models.identity import fingerprint
 from ragzip.models.locate import Place, canonical, resolve, status
+from ragzip.models.pair_scorer import PairScorer, load_pair_scorer
 from ragzip.models.pruner import Judged, Pruner, load_pruner
 from ragzip.models.runtime import Dtype, check_options, set_threads, unload
 from ragzip.models.shipped import ShippedSpec, all_shipped
@@ -30,6 +31,7 @@ __all__ = [
     "Encoder",
     "Judged",
     "ModelSpec",
+    "PairScorer",
     "Place",
     "Pruner",
     "ShippedSpec",
@@ -45,6 +47,7 @@ __all__ = [
     "fingerprint",
     "load_causal_lm",
     "load_encoder",
+    "load_pair_scorer",
     "load_pruner",
     "load_tokenizer",
     "resolve",

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import ModelError
+from ragzip.models import layers
 from ragzip.models.identity import folder_fingerprint
 from ragzip.models.loading import open_model
 from ragzip.models.locate import canonical, resolve
+from ragzip.models.lora import base_folder, merge
 from ragzip.models.pooling import read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
 from ragzip.models.token_windows import batches, special_ids
 from ragzip.models.tokenizer import TextTokenizer, encode_batch, read_tokenizer, tokenizer_file, well_formed
-from ragzip.models.weights import weight_files
+from ragzip.models.weights import ADAPTER_CONFIG, is_adapter, weight_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +61,7 @@ class Encoder:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over its files: equal for equal models."""
-        return folder_fingerprint(self.folder)
+        return layers.fingerprint_of(folder_fingerprint(self.folder), layers.split(self.name)[1])
 
     @cached_property
     def room(self) -> int:
@@ -167,6 +169,11 @@ class Encoder:
         ids = [[*before, *row[:room].tolist(), *after] for row in rows]
         return ids, np.fromiter(map(len, ids), dtype=np.int64, count=len(ids)), len(before), len(after)
 
+    def word_embeddings(self) -> npt.NDArray[np.float32]:
+        """What the model takes for each id of its vocabulary, ``[vocabulary, width]``; not to be changed."""
+        found: npt.NDArray[np.float32] = self._model.get_input_embeddings().weight.detach().float().cpu().numpy()
+        return found
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each whole text, without special tokens and without cutting."""
         return [len(encoding.ids) for encoding in encode_batch(self._counting.tokenizer, texts, special=False)]
@@ -206,7 +213,9 @@ def load_encoder(name: str, *, dtype: str = "auto", device: str = "auto") -> Enc
     """An embedding model, loaded once for each process, dtype and device.
 
     Args:
-        name: A built-in model, a folder (of sentence-transformers or of transformers), or a hub id.
+        name: A built-in model, a folder (of sentence-transformers, of transformers, or with a LoRA adapter, as
+            ``ragzip train retriever`` makes them), or a hub id; with ``#layers=4`` behind it, without the layers after
+            the fourth.
         dtype: "auto", "fp32", "bf16" or "fp16".
         device: "auto", "cpu", "cuda", "cuda:N", "mps" or "xpu".
 
@@ -215,14 +224,21 @@ def load_encoder(name: str, *, dtype: str = "auto", device: str = "auto") -> Enc
         ConfigError: A dtype or device that does not exist.
     """
     check_options(dtype, device)
-    folder = resolve(name)
-    recipe = read_recipe(folder)
+    whole, depth = layers.split(name)
+    folder = resolve(whole)
+    recipe = read_recipe(base_folder(folder))
     device = choose_device(device)
     number = choose_dtype(dtype, device)
-    files = (*weight_files(recipe.folder), recipe.folder / "config.json", tokenizer_file(recipe.folder))
+    files = [*weight_files(recipe.folder), recipe.folder / "config.json", tokenizer_file(recipe.folder)]
+    if is_adapter(folder):
+        files += [*weight_files(folder), folder / ADAPTER_CONFIG]
 
     def load() -> Encoder:
         model = open_model("AutoModel", recipe.folder, dtype=number, device=device, may_lack="pooler")
+        if is_adapter(folder):
+            merge(model, folder)
+        if depth is not None:
+            layers.keep(model, depth, name)
         cutting = read_tokenizer(tokenizer_file(recipe.folder))
         cutting.enable_truncation(recipe.max_tokens)
         return Encoder(

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from ragzip.errors import ModelError
+from ragzip.models import layers
 from ragzip.models.cache import digest_memory
 from ragzip.models.digests import digest
 from ragzip.models.locate import resolve
@@ -48,7 +49,8 @@ def fingerprint(name: str) -> str:
     Raises:
         ModelError: The model is not here or damaged.
     """
-    return folder_fingerprint(resolve(name))
+    whole, depth = layers.split(name)
+    return layers.fingerprint_of(folder_fingerprint(resolve(whole)), depth)
 
 
 def folder_fingerprint(folder: Path) -> str:

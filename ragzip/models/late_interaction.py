@@ -22,6 +22,7 @@ from ragzip.models.late_layers import Layers, attention_received, open_layers
 from ragzip.models.late_recipe import ARCHITECTURE, HEAD, LateRecipe, read_late_recipe
 from ragzip.models.loading import open_model
 from ragzip.models.locate import canonical, resolve
+from ragzip.models.pooling import read_json
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
 from ragzip.models.token_windows import batches, special_ids
 from ragzip.models.tokenizer import TextTokenizer, read_tokenizer, tokenizer_file
@@ -258,14 +259,21 @@ def _frames(folder: Path, recipe: LateRecipe, text: TextTokenizer) -> tuple[_Fra
     def marked(marker: str) -> list[int]:
         return [*before[:1], token(marker, "marker"), *before[1:]] if marker else before
 
-    filling = None
-    if recipe.expand:
-        # a language model has no mask token; those of PyLate are filled up with what ends a text
-        names = {t.content: i for i, t in tokenizer.get_added_tokens_decoder().items()}
-        masks = [i for content, i in names.items() if content.strip("<>[]|").lower() == "mask"]
-        filling = masks[0] if masks else token("[MASK]", "mask token")
+    filling = token(_filler(recipe.folder), "mask token") if recipe.expand else None
     skipped = frozenset(i for i in map(tokenizer.token_to_id, recipe.skipped) if i is not None)
     return (
         _Frame(marked(recipe.query_marker), after, recipe.query_length, filling),
         _Frame(marked(recipe.document_marker), after, recipe.document_length, skipped=skipped),
     )
+
+
+def _filler(folder: Path) -> str:
+    """What queries are filled up with: the mask token, else, in a language model, the token that ends a text."""
+    path = folder / "tokenizer_config.json"
+    config = read_json(path) if path.is_file() else {}
+    for name in ("mask_token", "eos_token"):
+        value = config.get(name)
+        content = value.get("content") if isinstance(value, dict) else value
+        if isinstance(content, str):
+            return content
+    return "[MASK]"

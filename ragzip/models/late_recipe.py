@@ -21,6 +21,8 @@ from ragzip.models.tuned import read_tuned_config
 from ragzip.models.weights import weight_files
 
 ARCHITECTURE, HEAD = "late_interaction", "projection"
+PUNCTUATION = tuple(string.punctuation)
+"""Tokens whose vectors models leave out of documents, mostly."""
 _SETTINGS, _METADATA = "config_sentence_transformers.json", "artifact.metadata"
 _KINDS = ("Transformer", "Dense", "Pooling", "Normalize")
 _ACTIVATIONS = ("identity", "tanh", "relu", "gelu", "sigmoid", "silu")
@@ -117,7 +119,7 @@ def _stanford(folder: Path) -> LateRecipe:
         document_marker=said.text("doc_token_id", "[unused1]"),
         expand=True,
         attend=said.flag("attend_to_mask_tokens", False),
-        skipped=tuple(string.punctuation) if punctuation else (),
+        skipped=PUNCTUATION if punctuation else (),
         settings=(path,) if path.is_file() else (),
     )
 
@@ -146,7 +148,7 @@ def _modules(folder: Path) -> LateRecipe:
         document_marker=said.text("document_prefix", "[D] "),
         expand=expand,
         attend=expand and said.flag("attend_to_expansion_tokens", False),
-        skipped=said.words("skiplist_words", list(string.punctuation)),
+        skipped=said.words("skiplist_words", list(PUNCTUATION)),
         settings=(*(p for p in (path,) if p.is_file()), *(p / "config.json" for k, p in modules if k == "Dense")),
     )
 

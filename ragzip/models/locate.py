@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ragzip.errors import ModelError
-from ragzip.models import catalogue, hub, shipped
+from ragzip.models import catalogue, hub, layers, shipped
 from ragzip.models.cache import OnStatus, cache_dir, digest_memory, install, model_folder, trouble
 from ragzip.models.catalogue import ModelSpec
 from ragzip.models.digests import digest
@@ -83,9 +83,10 @@ def canonical(name: str) -> str:
 
     Two names with the same canonical spelling are the same model; soft segments are compared by it. Loads nothing.
     """
-    path = Path(name).expanduser()
-    if _path_like(name) or (path / "config.json").is_file() or is_adapter(path):
-        return str(path.resolve())
+    whole, depth = layers.split(name)
+    path = Path(whole).expanduser()
+    if _path_like(whole) or (path / "config.json").is_file() or is_adapter(path):
+        return layers.joined(str(path.resolve()), depth)
     return name
 
 

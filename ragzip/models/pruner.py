@@ -6,7 +6,7 @@ questions in parts, of which the one that finds most counts. Nothing is left out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +70,9 @@ class Layout:
 Forward = Callable[["torch.Tensor", "torch.Tensor | None", "torch.Tensor | None"], "tuple[torch.Tensor, torch.Tensor]"]
 """Ids, mask and types ``[b, n]`` -> keep probabilities ``[b, n]`` and relevance ``[b]``, both float32."""
 
+Seen = MutableMapping[tuple[int, bytes], tuple[Any, float]]
+"""Inputs that were read, as where the passage begins in them and their ids: keep probabilities and relevance."""
+
 
 @dataclass(frozen=True, eq=False)
 class Pruner:
@@ -94,7 +97,15 @@ class Pruner:
     _text: TextTokenizer = field(repr=False)
     _layout: Layout = field(repr=False)
 
-    def judge(self, question: str, texts: Sequence[str], titles: Sequence[str], *, found: str = "") -> list[Judged]:
+    def judge(
+        self,
+        question: str,
+        texts: Sequence[str],
+        titles: Sequence[str],
+        *,
+        found: str = "",
+        seen: Seen | None = None,
+    ) -> list[Judged]:
         """Judges passages for a question.
 
         In bf16 a score depends on its batch by about 1e-3, so give the passages of one context in one call, and
@@ -105,19 +116,24 @@ class Pruner:
             texts: Any strings.
             titles: One for each text; read with it, and not judged. The first 32 tokens count.
             found: What is known already; read behind the question as far as there is room.
+            seen: What was read before, and is not read again; filled with what is read now.
         """
         import numpy as np
 
         out = [Judged(offsets, np.zeros(len(offsets), dtype=np.float32), 0.0) for _, offsets in self._encode(texts)]
         rows = [row for part in self._parts(question, found) for row in self._rows(part, texts, titles)]
         relevance = [0.0] * len(texts)
-        for batch in batches([len(row.ids) for row in rows], self.device):
-            keep, relevant = self._run([rows[i] for i in batch])
+        known = {} if seen is None else seen
+        new = list({row.key: row for row in rows if row.key not in known}.values())
+        for batch in batches([len(row.ids) for row in new], self.device):
+            keep, relevant = self._run([new[i] for i in batch])
             for i, values, value in zip(batch, keep, relevant, strict=True):
-                row = rows[i]
-                into = out[row.passage].keep[row.start : row.end]
-                np.maximum(into, values[row.skip : row.skip + len(into)], out=into)
-                relevance[row.passage] = max(relevance[row.passage], float(value))
+                known[new[i].key] = values[: len(new[i].ids)], float(value)
+        for row in rows:
+            values, value = known[row.key]
+            into = out[row.passage].keep[row.start : row.end]
+            np.maximum(into, values[row.skip : row.skip + len(into)], out=into)
+            relevance[row.passage] = max(relevance[row.passage], value)
         return [Judged(j.offsets, j.keep, r) for j, r in zip(out, relevance, strict=True)]
 
     def room(self, question: str) -> int:
@@ -202,6 +218,11 @@ class _Row:
     skip: int
     second: int
     ids: npt.NDArray[np.int64]
+
+    @property
+    def key(self) -> tuple[int, bytes]:
+        """Equal for inputs that the model cannot tell apart."""
+        return self.second, self.ids.tobytes()
 
 
 def load_pruner(name: str, *, dtype: str = "auto", device: str = "auto") -> Pruner:

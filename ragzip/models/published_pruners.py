@@ -67,7 +67,7 @@ def open_published(folder: Path, dtype: torch.dtype, device: str) -> tuple[Forwa
         found = ", ".join(architectures) or kind or "none"
         raise ModelError(f"{folder} is no pruner that is known: its architecture is {found}", hint=_HINT)
     tokenizer = read_tokenizer(tokenizer_file(folder))
-    first, middle, last, types = _around(folder, tokenizer)
+    first, middle, last, types = pair_specials(folder, tokenizer)
     typed = types and int(getattr(settings, "type_vocab_size", 0) or 0) > 1
     return forward, tokenizer, (first, middle, last, typed, int(settings.pad_token_id or 0)), window
 
@@ -238,7 +238,7 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def _around(folder: Path, tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], bool]:
+def pair_specials(folder: Path, tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], bool]:
     """The special tokens around a pair, and whether the passage has a token type of its own.
 
     As the tokenizer puts them; where it puts none, as with some of ModernBERT's, those that its config names.

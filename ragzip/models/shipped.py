@@ -27,6 +27,7 @@ LLMLINGUA2 = "llmlingua2-minilm-l6"
 RECOMP_EXTRACTIVE = "recomp-extractive-minilm-l6"
 RECOMP_ABSTRACTIVE = "recomp-abstractive-smollm2"
 XRAG = "xrag-minilm-smollm2"
+LATE_INTERACTION = "late-interaction-minilm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class ShippedSpec:
 
     Attributes:
         name: What ``model`` options call them.
-        method: The registry name of the method that reads them, and of their folder.
+        method: The registry name of the method that reads them, or of its training, and of their folder.
         base: What they were trained from.
         licence: Of the weights, as an SPDX identifier.
         sha256: Checksum of the weight file, in hex; "" until they are shipped.
@@ -97,6 +98,13 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 licence="CC-BY-SA-4.0",
                 sha256="375d56c93e36b50d18e06fb751210850a006ac5cd58ead1bb31c832b05c91eda",
                 weights="adapter_model.safetensors",
+            ),
+            ShippedSpec(
+                name=LATE_INTERACTION,
+                method="late_interaction",
+                base=EMBEDDER,
+                licence="CC-BY-SA-4.0",
+                sha256="12ba00aa221a0c57f41e0687592129ed39c0ef2b10b767cc8ebee07a8b86a97f",
             ),
             ShippedSpec(
                 name=XRAG,

@@ -15,7 +15,7 @@ from ragzip.pipelines.check import check_stack, flatten
 from ragzip.pipelines.prompt import QA
 from ragzip.pipelines.provenance import cite
 from ragzip.pipelines.stream import AnswerStream
-from ragzip.protocols import Compressor, Generator, OnText, Prompt, Retriever, Stack, SupportsCounting
+from ragzip.protocols import Compressor, Generator, OnText, Prompt, Retriever, Stack, SupportsCounting, SupportsFuse
 from ragzip.registry import suggest
 from ragzip.tokens import TokenCounter
 from ragzip.types import Answer, CompressionResult, Generation, Passage, Query, S, TextSegment, Timings, context_of
@@ -111,8 +111,9 @@ class Pipeline(Generic[S]):
         """What the generator would read for a question, with the account of each step; generates nothing."""
         self.check()
         query = _queries([question])[0]
-        found = _passages(passages) if passages is not None else self.retrieve([query])[0]
-        return self._seeded().stack.run([context_of(query, found)], counter=self.counter())[0]
+        ready = self._seeded() if passages is not None else self._seeded()._fused()
+        found = _passages(passages) if passages is not None else ready.retrieve([query])[0]
+        return ready.stack.run([context_of(query, found)], counter=self.counter())[0]
 
     def answer(self, question: str | Query, *, passages: Sequence[Passage] | None = None) -> Answer:
         """Answers one question; see ``answer_many``."""
@@ -151,7 +152,8 @@ class Pipeline(Generic[S]):
         for start in range(0, len(queries), _BATCH):
             batch = queries[start : start + _BATCH]
             given = None if passages is None else passages[start : start + _BATCH]
-            answers += ready._answer_batch(batch, given, _shifted(on_text, start))
+            part = ready._fused() if given is None else ready
+            answers += part._answer_batch(batch, given, _shifted(on_text, start))
             if on_progress:
                 on_progress(len(answers), len(queries))
         return answers
@@ -166,6 +168,19 @@ class Pipeline(Generic[S]):
             return self
         seeded: Any = dataclasses.replace(self.generator, seed=self.seed)  # type: ignore[type-var]
         return dataclasses.replace(self, generator=seeded)
+
+    def _fused(self) -> Pipeline[S]:
+        """This pipeline for one run, the retriever sharing its work with the first compressor that it fuses with."""
+        if not isinstance(self.retriever, SupportsFuse):
+            return self
+        parts = list(self.stack.compressors)
+        for place, part in enumerate(parts):
+            both = self.retriever.fuse(part)
+            if both is not None:
+                retriever, parts[place] = both
+                stack = dataclasses.replace(self.stack, compressors=tuple(parts))
+                return dataclasses.replace(self, retriever=retriever, compressors=stack)
+        return self
 
     def _answer_batch(
         self, queries: Sequence[Query], given: Sequence[Sequence[Passage]] | None, on_text: OnText | None

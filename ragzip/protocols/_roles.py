@@ -119,8 +119,8 @@ class SupportsSpace(Protocol):
 
 @runtime_checkable
 class SupportsFuse(Protocol):
-    """A compressor that can run as one pass with the next one, as a reranker and a pruner over the same encoder."""
+    """A part that can run as one pass with a later one, as a reranker and a pruner over the same encoder."""
 
-    def fuse(self, following: Any) -> Any | None:
-        """The fused compressor, or None where the two do not fuse."""
+    def fuse(self, following: Any) -> tuple[Any, Any] | None:
+        """Both parts as they share their work in one run, not to be kept; None where the two do not fuse."""
         ...

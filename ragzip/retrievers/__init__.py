@@ -5,7 +5,8 @@ from ragzip.retrievers.choose import for_index
 from ragzip.retrievers.dense import Dense
 from ragzip.retrievers.fusion import Fusion
 from ragzip.retrievers.graph import Graph
+from ragzip.retrievers.jpq import JPQ
 from ragzip.retrievers.multi_vector import MultiVector
 from ragzip.retrievers.oracle import Oracle
 
-__all__ = ["BM25", "Dense", "Fusion", "Graph", "MultiVector", "Oracle", "for_index"]
+__all__ = ["BM25", "JPQ", "Dense", "Fusion", "Graph", "MultiVector", "Oracle", "for_index"]

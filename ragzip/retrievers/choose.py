@@ -11,6 +11,7 @@ from ragzip.retrievers.bm25 import BM25
 from ragzip.retrievers.dense import Dense
 from ragzip.retrievers.fusion import Fusion
 from ragzip.retrievers.graph import Graph
+from ragzip.retrievers.jpq import JPQ
 from ragzip.retrievers.multi_vector import MultiVector
 
 
@@ -21,7 +22,7 @@ def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), 
         path: The index folder.
         top_k: How many passages at most.
         filters: Metadata filters.
-        kind: Another than the manifest's: ``dense``, ``bm25``, ``fusion``, ``multi_vector`` or ``graph``.
+        kind: Another than the manifest's: ``dense``, ``bm25``, ``fusion``, ``multi_vector``, ``graph`` or ``jpq``.
 
     Raises:
         ConfigError: No such kind.
@@ -29,7 +30,7 @@ def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), 
         StoreMismatch: The kind needs what the index was made without.
     """
     from ragzip.indexes import open_cached
-    from ragzip.indexes.manifest import Retrieval
+    from ragzip.indexes.manifest import PARTS, Retrieval
 
     known = get_args(Retrieval)
     if kind is not None and kind not in known:
@@ -38,12 +39,15 @@ def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), 
     index, kind = str(path), kind or opened.manifest.retriever
     if kind == "bm25":
         return BM25(index, top_k, filters)
-    if kind == "multi_vector":
+    if kind in PARTS and len(opened):
         opened.part(kind)
+    if kind == "multi_vector":
         return MultiVector(index, top_k, filters=filters)
     if kind == "graph":
-        opened.part(kind)
         return Graph(index, top_k, filters)
+    if kind == "jpq":
+        opened.part(kind)
+        return JPQ(index, top_k, filters=filters)
     opened.model_name()
     dense = Dense(index, top_k, filters)
     return dense if kind == "dense" else Fusion((dense, BM25(index, top_k, filters)), top_k=top_k)

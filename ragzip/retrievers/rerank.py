@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ragzip import models
 from ragzip.errors import ConfigError
 from ragzip.indexes import looks
 from ragzip.models import Dtype, check_options
+from ragzip.models.pruner import Seen
 from ragzip.models.shipped import PROVENCE
-from ragzip.protocols import Retriever
+from ragzip.protocols import Retriever, runtime_field
+from ragzip.registry import name_of
 from ragzip.retrievers.options import at_least
 from ragzip.text import sentences
 from ragzip.types import Passage, Query
@@ -27,7 +29,8 @@ class Rerank:
     The model is that of the compressor ``provence`` (https://arxiv.org/abs/2501.16214), which judges a passage in the
     same pass in which it marks its sentences. All passages of a question are read together, those of another question
     apart, so that a ranking does not depend on what else is asked. Long passages are read in windows, of which the
-    most relevant counts. An empty question leaves passages, order and scores as they were found.
+    most relevant counts. An empty question leaves passages, order and scores as they were found. In a pipeline,
+    ``provence`` with the same model reads nothing again that was read here.
 
     Attributes:
         retriever: Whose passages are ordered.
@@ -49,6 +52,7 @@ class Rerank:
     dtype: Dtype = "auto"
     device: str = "auto"
     hops: int | None = None
+    seen: Seen | None = runtime_field()
 
     def __post_init__(self) -> None:
         if not isinstance(self.retriever, Retriever):
@@ -80,13 +84,26 @@ class Rerank:
         found = self.retriever.retrieve(queries, top_k=max(self.depth, k))
         return [self._order(query, passages)[:k] for query, passages in zip(queries, found, strict=True)]
 
+    def fuse(self, following: Any) -> tuple[Rerank, Any] | None:
+        """This retriever and the compressor ``provence`` with the same model as they share what it reads; else None.
+
+        What is shared is known by the model's inputs, token for token: scores are those of two passes over them.
+        """
+        same = name_of(following) == "provence" and all(
+            getattr(following, option) == getattr(self, option) for option in ("model", "dtype", "device")
+        )
+        if not same:
+            return None
+        seen: Seen = {}
+        return replace(self, seen=seen), replace(following, seen=seen)
+
     def _order(self, query: Query, passages: Sequence[Passage]) -> list[Passage]:
         if not passages or not query.text.strip():
             return list(passages)
         model = self._model()
         hops = model.hops if self.hops is None else self.hops
         given = [looks.Read(p.text, p.title, tuple(sentences(p.text)) if hops > 1 else (), p.id) for p in passages]
-        judged = looks.judge(model, query.text, given, hops=hops)
+        judged = looks.judge(model, query.text, given, hops=hops, seen=self.seen)
         scored = [replace(p, score=one.relevance) for p, one in zip(passages, judged, strict=True)]
         return sorted(scored, key=lambda passage: -(passage.score or 0.0))
 

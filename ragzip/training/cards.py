@@ -59,6 +59,15 @@ _SAYS: Mapping[str, tuple[str, str, str]] = {
         "other sentences of the same passages are the negatives, and those of other questions in the batch.",
         "English only. A sentence is read without its neighbours, with its passage's title.",
     ),
+    "late_interaction": (
+        "An encoder with a projection that makes a short vector of every token: a passage helps as far as the tokens "
+        "of the question find like ones in it.",
+        "By people: passages that they marked as needed, or that hold the answer they gave. Passages that do not "
+        "help are those that came with the question, or those of other questions that share its words (BM25), and all "
+        "others of the batch; passages that hold an answer are left out of these. How much each helps was learned "
+        "from a cross-encoder, too (`judge` in the config), which was trained on the same sets.",
+        "English only, and mostly encyclopedic text. Passages are read up to 256 tokens.",
+    ),
     "recomp_abstractive": (
         "A low-rank adapter that makes the built-in generator write what of some passages helps to answer a "
         "question, or that nothing does.",
@@ -67,6 +76,31 @@ _SAYS: Mapping[str, tuple[str, str, str]] = {
         "so.",
         "English only, and a small model: it copies well and concludes poorly. Check what it writes against the "
         "spans that it read.",
+    ),
+    "retriever": (
+        "A low-rank adapter of an embedding model, for one corpus.",
+        "By nobody. Questions were made from the corpus: a sentence for the rest of its passage, a title or first "
+        "sentence for what follows, a sentence for a neighbouring passage, and, where the config says so, questions "
+        "that a language model wrote. Negatives are passages of other documents that the base encoder finds close, "
+        "and those of other questions in the batch.",
+        "For the corpus it was trained on. Held-out questions are made in the same way, not asked by people: what "
+        "helps with them need not help with yours, so measure it on questions of your own before you use it.",
+    ),
+    "jpq": (
+        "Codes of a few bytes for the vectors of one encoder, and a low-rank adapter of that encoder for questions, "
+        "trained together. Passages are encoded as before.",
+        "By nobody. Questions were made from the corpus: a sentence, a title or a first sentence for the passage it is "
+        "from or beside. Negatives are the passages whose codes the questions find, while that changes. As far as "
+        "the config says (teacher), the ranking by whole vectors is what is to be learned.",
+        "For one encoder, and for passages like those it was trained on. Held-out questions are made in the same way, "
+        "not asked by people: measure it on questions of your own.",
+    ),
+    "lexsem": (
+        "Multipliers for the vectors of questions, element by element, made from the questions' own tokens or vectors. "
+        "The encoder and the passages' vectors are left alone.",
+        "By people: passages that annotators marked as helping, or that hold the answer they gave. All other passages "
+        "of the training sets are negatives.",
+        "English only, for one encoder only, and for questions like those of the training sets.",
     ),
 }
 
@@ -90,6 +124,7 @@ def card_of(
     baselines: Mapping[str, Mapping[str, float]] | None = None,
     more: Sequence[Results] = (),
     what: str = "",
+    base: str = "",
 ) -> Card:
     """The card of a training that has ended.
 
@@ -102,6 +137,7 @@ def card_of(
         baselines: Metrics of other methods on the held-out examples, by name.
         more: Results on other data.
         what: The held-out data in words, where they are not just training examples.
+        base: What was trained from, where the trainer has no option that says so.
     """
     config: dict[str, Any] = trainer_config(trainer)
     method = name_of(trainer)
@@ -121,7 +157,7 @@ def card_of(
         method=method,
         about=f"{about} {went_on(start, str(config.get('start_sha256')), config)}" if start else about,
         licence=_LICENCE,
-        base_model=str(config["base"]),
+        base_model=base or str(config["base"]),
         data=tuple(DataSource(s, "train", rows_, LICENCES.get(s, "unknown")) for s, rows_ in counts.items()),
         labels=labels,
         limits=limits,

@@ -97,17 +97,11 @@ def check_trainer(trainer: Any) -> None:
     Raises:
         ConfigError: With the option's name.
     """
-    known = [*LABELLED, *RANKED, *EXTRA]
-    if not trainer.sets:
-        raise ConfigError("sets", "must name at least one training set", hint=f"Known: {', '.join(known)}.")
-    given = {"sets": trainer.sets, **{n: tuple(numbers(n, getattr(trainer, n, ()))) for n in ("most", "repeat")}}
-    for option, names in given.items():
-        strange = [name for name in names if name not in known]
-        if strange:
-            raise ConfigError(option, f"unknown training set {strange[0]!r}", hint=suggest(strange[0], known))
+    if hasattr(trainer, "sets"):
+        _check_sets(trainer)
     for option, least in _LEAST.items():
         value = getattr(trainer, option, least)
-        if value < least:
+        if value is not None and value < least:
             raise ConfigError(option, f"must be at least {least}, not {value!r}")
     for option in ("lr", "rank_weight", "scale", "alpha"):
         value = getattr(trainer, option, 1.0)
@@ -116,6 +110,18 @@ def check_trainer(trainer: Any) -> None:
     check_share("keep", getattr(trainer, "keep", None))
     check_number("empty", getattr(trainer, "empty", None), low=0.0, high=1.0)
     check_options(trainer.dtype, trainer.device)
+
+
+def _check_sets(trainer: Any) -> None:
+    """Checks the names of training sets."""
+    known = [*LABELLED, *RANKED, *EXTRA]
+    if not trainer.sets:
+        raise ConfigError("sets", "must name at least one training set", hint=f"Known: {', '.join(known)}.")
+    given = {"sets": trainer.sets, **{n: tuple(numbers(n, getattr(trainer, n, ()))) for n in ("most", "repeat")}}
+    for option, names in given.items():
+        strange = [name for name in names if name not in known]
+        if strange:
+            raise ConfigError(option, f"unknown training set {strange[0]!r}", hint=suggest(strange[0], known))
 
 
 def numbers(name: str, options: Sequence[str]) -> dict[str, int]:

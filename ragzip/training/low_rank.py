@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import ModelError
 from ragzip.models.lora import TARGETS
+from ragzip.models.weights import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ragzip.models import CausalLM
 
 
-class LowRank:
-    """Matrices of a rank for each target; they count from the start on, unless they are switched off."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Adaptable:
+    """A model of ``transformers`` and what it is called."""
 
-    def __init__(self, lm: CausalLM, rank: int, alpha: int, seed: int) -> None:
+    name: str
+    model: Any
+
+
+class LowRank:
+    """Matrices of a rank for each target; they count from the start on, unless they are switched off.
+
+    Targets are linear layers, by their names or the last parts of these.
+    """
+
+    def __init__(
+        self, lm: CausalLM | Adaptable, rank: int, alpha: int, seed: int, targets: Collection[str] = TARGETS
+    ) -> None:
         import torch
 
         generator = torch.Generator().manual_seed(seed)
@@ -26,7 +45,7 @@ class LowRank:
         self._hooks = []
         self._on = True
         for name, module in lm.model.named_modules():
-            if not isinstance(module, torch.nn.Linear) or name.rpartition(".")[2] not in TARGETS:
+            if not isinstance(module, torch.nn.Linear) or {name, name.rpartition(".")[2]}.isdisjoint(targets):
                 continue
             down = torch.randn(rank, module.in_features, generator=generator) / math.sqrt(module.in_features)
             a = torch.nn.Parameter(down.to(module.weight))
@@ -35,7 +54,7 @@ class LowRank:
             self._named += [(f"{key}.lora_A.weight", a), (f"{key}.lora_B.weight", b)]
             self._hooks.append(module.register_forward_hook(partial(self._add, a, b, alpha / rank)))
         if not self._named:
-            raise ModelError(f"{lm.name} has none of the layers {', '.join(TARGETS)}", hint="Use a Llama-like model.")
+            raise ModelError(f"{lm.name} has none of the layers {', '.join(targets)}", hint="Use a Llama-like model.")
 
     def named(self) -> list[tuple[str, Any]]:
         """The matrices, as ``peft`` names them."""
@@ -59,3 +78,31 @@ class LowRank:
         from torch.nn.functional import linear
 
         return out + linear(linear(given[0], a), b) * scale if self._on else out
+
+
+def save_adapter(
+    out: Path, base: str, targets: Sequence[str], rank: int, alpha: int, tensors: Mapping[str, Tensor]
+) -> None:
+    """Writes an encoder's adapter in half precision, as ``load_encoder`` and ``peft`` read it."""
+    import torch
+    from safetensors.torch import save
+
+    half = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in tensors.items()}
+    config = {
+        "peft_type": "LORA",
+        "task_type": "FEATURE_EXTRACTION",
+        "base_model_name_or_path": base,
+        "ragzip_base": base,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "target_modules": list(targets),
+        "bias": "none",
+        "use_rslora": False,
+        "inference_mode": True,
+    }
+    parts = [out / f"{name}.part" for name in ("adapter_model.safetensors", ADAPTER_CONFIG)]
+    parts[0].write_bytes(save(half, metadata={"format": "pt"}))
+    parts[1].write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+    for part in parts:
+        part.replace(part.with_suffix(""))

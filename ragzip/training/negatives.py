@@ -25,24 +25,26 @@ _SINGLE = "squad_sentences"
 
 def mine(
     examples: Sequence[Example],
-    encoder: Encoder,
+    encoder: Encoder | None,
     *,
     wanted: int,
     seed: int,
+    near: int = _NEAR,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Example]:
     """The examples with at least ``wanted`` negatives where their sets have so many.
 
-    Negatives are drawn from the 40 passages of the same set whose vectors are closest to the question's, without
+    Negatives are drawn from the ``near`` passages of the same set that are closest to the question, without
     those that help, other cuts of these that hold what helps, and those that hold one of the answers. Questions that
     came with passages of their own keep these. Single sentences that answer are put among the sentences that come
     closest, so that they make a passage with one sentence that helps.
 
     Args:
         examples: Of any sets.
-        encoder: Whose idea of closeness is to be corrected.
+        encoder: Whose idea of closeness is to be corrected; None goes by the words that are shared, as BM25 does.
         wanted: Negatives for an example.
         seed: For the draws.
+        near: From how many.
         on_progress: Told texts encoded and texts in all.
     """
     out: list[Example] = []
@@ -52,25 +54,25 @@ def mine(
         if all(len(example.negatives) >= wanted for example in some):
             out += some
             continue
-        out += _mine_set(some, encoder, wanted, random.Random(f"{seed} negatives {name}"), on_progress)  # noqa: S311
+        out += _mine_set(some, encoder, wanted, near, random.Random(f"{seed} negatives {name}"), on_progress)  # noqa: S311
     return out
 
 
 def _mine_set(
     examples: list[Example],
-    encoder: Encoder,
+    encoder: Encoder | None,
     wanted: int,
+    near: int,
     draw: random.Random,
     on_progress: Callable[[int, int], None] | None,
 ) -> list[Example]:
     pool = list({m.text: m for e in examples for m in (*e.positives, *e.negatives)}.values())
-    rows = encoder.encode([m.text for m in pool], on_progress=on_progress)
-    asked = encoder.encode([e.question for e in examples])
+    closeness = _closeness([e.question for e in examples], [m.text for m in pool], encoder, on_progress)
     low = [m.text.lower() for m in pool]
     out = []
     for start in range(0, len(examples), _BLOCK):
-        near = _nearest(asked[start : start + _BLOCK] @ rows.T)
-        for example, places in zip(examples[start : start + _BLOCK], near, strict=True):
+        closest = _nearest(closeness(start, start + _BLOCK), near)
+        for example, places in zip(examples[start : start + _BLOCK], closest, strict=True):
             own = {m.text for m in (*example.positives, *example.negatives)}
             helping = _helping(example)
             fit = [
@@ -87,6 +89,39 @@ def _mine_set(
             more = draw.sample(fit, min(lacking, len(fit)))
             out.append(replace(example, negatives=(*example.negatives, *more)))
     return out
+
+
+def _closeness(
+    questions: Sequence[str],
+    texts: Sequence[str],
+    encoder: Encoder | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> Callable[[int, int], npt.NDArray[np.float32]]:
+    """What gives, for questions from one to another, their closeness to all texts: ``[questions, texts]``."""
+    if encoder is None:
+        ranked = by_words(texts)
+        return lambda start, end: ranked(questions[start:end])
+    rows = encoder.encode(texts, on_progress=on_progress)
+    asked = encoder.encode(questions)
+    return lambda start, end: asked[start:end] @ rows.T
+
+
+def by_words(texts: Sequence[str]) -> Callable[[Sequence[str]], npt.NDArray[np.float32]]:
+    """What gives BM25 scores of texts for questions, ``[questions, texts]``: 0 for a text that shares no word."""
+    import numpy as np
+
+    from ragzip.indexes import bm25
+
+    postings = bm25.build(texts)
+
+    def scores(questions: Sequence[str]) -> npt.NDArray[np.float32]:
+        found = np.zeros((len(questions), len(texts)), np.float32)
+        for row, question in zip(found, questions, strict=True):
+            hits = postings.search(question, len(texts))
+            row[hits.rows] = hits.scores
+        return found
+
+    return scores
 
 
 def holds(low: str, answers: Sequence[str]) -> bool:
@@ -110,10 +145,10 @@ def _helping(example: Example) -> list[str]:
     return found
 
 
-def _nearest(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+def _nearest(scores: npt.NDArray[np.float32], near: int) -> npt.NDArray[np.int64]:
     import numpy as np
 
-    count = min(_NEAR, scores.shape[1])
+    count = min(near, scores.shape[1])
     return np.argpartition(-scores, count - 1, axis=1)[:, :count]
 
 

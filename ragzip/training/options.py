@@ -103,12 +103,13 @@ class Trainer(Protocol):
         ...
 
 
-def read_trainer(method: str, path: str | Path, overrides: Sequence[str] = ()) -> Trainer:
+def read_trainer(method: str, path: str | Path | None = None, overrides: Sequence[str] = ()) -> Trainer:
     """The trainer that a YAML file describes, with every value checked.
 
     Args:
         method: A name of the registry's kind ``training``.
-        path: The file, or a folder with a model card, whose config is taken: it trains the same again.
+        path: The file, or a folder with a model card, whose config is taken: it trains the same again. None is a file
+            that says nothing.
         overrides: ``option=value`` strings.
 
     Raises:
@@ -119,6 +120,8 @@ def read_trainer(method: str, path: str | Path, overrides: Sequence[str] = ()) -
     names = registry.names(_KIND)
     if method not in names:
         raise UsageError(f"no trainer {method!r}", hint=registry.suggest(method, names))
+    if path is None:
+        return make_trainer(method, apply_overrides({}, overrides))
     file = Path(path)
     if file.is_dir():
         from ragzip.training.card import CARD, read_card

@@ -39,7 +39,7 @@ class Knowing:
     def __init__(self, **table: float) -> None:
         self.table, self.calls = table, []
 
-    def judge(self, question, given_texts, titles, *, found=""):
+    def judge(self, question, given_texts, titles, *, found="", seen=None):
         assert not found
         self.calls.append((question, list(given_texts), list(titles)))
         found = []
@@ -78,7 +78,7 @@ class Following(Knowing):
     def room(self, question):
         return 50
 
-    def judge(self, question, given_texts, titles, *, found=""):
+    def judge(self, question, given_texts, titles, *, found="", seen=None):
         table, self.table = self.table, {"tea": 0.9, "comes": 0.9} if found else self.table
         try:
             return super().judge(f"{question} {found}".strip(), given_texts, titles)

@@ -13,6 +13,7 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from tests.indexes.tools import ROOT, WordEncoder, document, documents, make
 
@@ -68,6 +69,11 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "compact": {"before": documents(6), "after": [document(n, version=1) for n in range(6)]},
     "rebuild": {"before": documents(6), "after": documents(9), "rebuild": True, "tokens": 32},
     "join": {"before": documents(63, sentences=2), "after": documents(65, sentences=2), "commit_passages": 1},
+    "coded": {
+        "before": documents(12),
+        "after": [*(document(n, version=n % 2) for n in range(9)), document(30)],
+        "storage": "int8+pca8,float8",
+    },
     "remove": {"before": documents(8), "after": documents(3)},
     "graph": {"before": documents(6), "after": documents(9), "retriever": "graph"},
 }
@@ -76,14 +82,16 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 def before(name: str, kb: Path) -> None:
     """Makes the index as it is before the run that is killed."""
     if "before" in SCENARIOS[name]:
-        size = SCENARIOS[name].get("commit_passages", 8)
-        make(kb, SCENARIOS[name]["before"], encoder=WordEncoder(company=True), commit_passages=size)
+        options = {key: SCENARIOS[name][key] for key in ("commit_passages", "storage") if key in SCENARIOS[name]}
+        with patch("ragzip.indexes.storage.LEAST_ROWS", 8):
+            make(kb, SCENARIOS[name]["before"], encoder=WordEncoder(company=True), **options)
 
 
 def after(name: str, kb: Path, encoder: WordEncoder) -> Any:
     """The run that is killed, and that is to mend everything when it is run again."""
     options = {key: value for key, value in SCENARIOS[name].items() if key not in ("before", "after")}
-    return make(kb, SCENARIOS[name]["after"], encoder=encoder, **options)
+    with patch("ragzip.indexes.storage.LEAST_ROWS", 8):
+        return make(kb, SCENARIOS[name]["after"], encoder=encoder, **options)
 
 
 def endless(kb: Path) -> None:

@@ -114,8 +114,10 @@ def test_stored_matrices_make_the_same_encodings():
     cloud = unit(np.random.default_rng(0), 5, 16)
     again = FDE(fde.recipe, fde.matrices)
     assert again.documents([cloud]).tobytes() == fde.documents([cloud]).tobytes()
-    with pytest.raises(ValueError, match="not those of the recipe"):
+    with pytest.raises(ValueError, match="columns that are not there"):
         FDE(FDERecipe(16, width=16), fde.matrices)
+    with pytest.raises(ValueError, match="not those of the recipe"):
+        FDE(FDERecipe(16, width=32, planes=4), fde.matrices)
 
 
 def test_one_token_scores_its_own_cosines_where_space_is_not_cut():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ragzip.indexes.codecs import Codec
 from ragzip.indexes.graph import neighbours
 from ragzip.indexes.graph.neighbours import nearest, placed
+from ragzip.indexes.storage import Rows
 from ragzip.indexes.vectors import Vectors, write_shard
 
 
@@ -22,7 +24,7 @@ def stored(folder, *blocks: np.ndarray) -> Vectors:
         write_shard(folder, f"vectors/{number:06d}.npy", block.shape[1], len(block), [block])
         for number, block in enumerate(blocks, 1)
     ]
-    return Vectors(folder, shards, blocks[0].shape[1])
+    return Vectors(folder, shards, Codec(Rows(), blocks[0].shape[1]))
 
 
 def brute(matrix: np.ndarray, alive: np.ndarray, rows: np.ndarray, k: int) -> list[set[int]]:

@@ -36,7 +36,7 @@ class Linked:
     def room(self, question):
         return self.left if question else 90
 
-    def judge(self, question, given_texts, titles, *, found=""):
+    def judge(self, question, given_texts, titles, *, found="", seen=None):
         self.calls.append((found, list(given_texts), list(titles)))
         out = []
         for text in given_texts:

@@ -282,6 +282,21 @@ def test_damaged_files_are_named_and_made_anew(tmp_path, model, name):
     is_right(kb, model)
 
 
+def test_files_that_the_manifest_does_not_list_are_not_read(tmp_path, model):
+    import json
+
+    from ragzip.indexes import manifest
+
+    kb = tmp_path / "kb"
+    build(kb, documents(3), model)
+    raw = json.loads((kb / "manifest.json").read_text())
+    body = {k: v for k, v in raw.items() if k not in ("format", "checksum")}
+    body["parts"][0]["settings"]["batches"][0][0] = "../elsewhere/0_"
+    (kb / "manifest.json").write_text(json.dumps({"format": 2, "checksum": manifest._checksum(body), **body}))
+    with pytest.raises(StoreError, match=r"elsewhere.*does not list.*repair"):
+        MultiVector(str(kb)).retrieve([Query("amber")])
+
+
 def test_the_check_is_kept_and_a_poor_one_warns(tmp_path, model):
     kb = tmp_path / "kb"
     with warnings.catch_warnings(record=True) as caught:

@@ -42,6 +42,9 @@ class LengthPart:
         lengths = np.sort(self._lengths(index, entry)[index.rows])
         return dataclasses.replace(entry, whole=(self._write(index, folder, lengths),))
 
+    def open(self, index: Index, entry: PartEntry) -> np.ndarray:
+        return np.load(index.path / entry.whole[0].name)
+
     def compact(self, index: Index, entry: PartEntry, rows: np.ndarray, folder: str) -> PartEntry:
         kept = self._lengths(index, entry)[rows]
         return dataclasses.replace(entry, rows=len(rows), files=(self._write(index, folder, kept),))
@@ -212,3 +215,95 @@ def test_folders_of_stopped_writers_are_swept(tmp_path):
     make(kb, documents(4))
     assert not stray.exists()
     is_right(kb)
+
+
+@dataclass(frozen=True)
+class WordPart(LengthPart):
+    """A second kind, beside the first."""
+
+    kind: ClassVar[str] = "multi_vector"
+
+
+def test_two_parts_in_one_index_live_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setitem(parts.BUILDERS, "multi_vector", f"{__name__}:WordPart")
+    kb = tmp_path / "kb"
+    make(kb, documents(9), retriever="graph")
+    make(kb, documents(9), retriever="multi_vector")
+    for number in range(6):
+        make(kb, [document(number, version=1), document(20 + number)], sync=number % 2 == 1)
+        assert info(kb).parts == ("graph", "multi_vector")
+        is_right(kb)
+        with Index.open(kb) as index:
+            for kind in ("graph", "multi_vector"):
+                assert len(np.load(kb / index.part(kind).whole[0].name)) == len(index)
+    with Index.open(kb) as index:
+        name = index.part("multi_vector").files[0].name
+    (kb / name).unlink()
+    assert repair(kb).made_anew == ("multi_vector",)
+    is_right(kb)
+
+
+def test_a_rebuild_for_another_retriever_drops_the_part(tmp_path):
+    kb = tmp_path / "kb"
+    make(kb, documents(3), retriever="graph")
+    make(kb, documents(3), retriever="bm25", rebuild=True)
+    assert info(kb).parts == ()
+    assert not list(kb.glob("part-*"))
+    assert verify(kb) == []
+
+
+def test_a_stopped_rebuild_with_other_options_does_not_go_on(tmp_path):
+    kb = tmp_path / "kb"
+    make(kb, documents(9), retriever="graph")
+    with pytest.raises(KeyboardInterrupt):
+        make(kb, documents(9), retriever="graph", rebuild=True, settings={"unit": "old", "fail_at": 12})
+    make(kb, documents(9), retriever="graph", rebuild=True, settings={"unit": "new", "fail_at": 0})
+    with Index.open(kb) as index:
+        assert parts.options_of(index.part("graph"))["unit"] == "new"
+    is_right(kb)
+
+
+def test_a_stopped_repair_goes_on_with_the_same_options(tmp_path, monkeypatch):
+    kb = tmp_path / "kb"
+    make(kb, documents(6), retriever="graph", settings={"unit": "mine"})
+    with Index.open(kb) as index:
+        (kb / index.part("graph").files[0].name).unlink()
+    monkeypatch.setattr(LengthPart, "extend", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        repair(kb)
+    monkeypatch.undo()
+    monkeypatch.setitem(parts.BUILDERS, "graph", f"{__name__}:LengthPart")
+    repair(kb)
+    with Index.open(kb) as index:
+        assert parts.options_of(index.part("graph"))["unit"] == "mine"
+    is_right(kb)
+
+
+def test_repair_looks_at_the_passages(tmp_path):
+    kb = tmp_path / "kb"
+    make(kb, documents(6))
+    (table,) = kb.glob("passages-*.sqlite")
+    table.write_bytes(table.read_bytes()[:-3000])
+    with pytest.raises(StoreDamaged, match=r"passages.*--rebuild"):
+        repair(kb)
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    kb = tmp_path / "kb"
+    make(kb, documents(3), retriever="graph")
+    mine = kb / "part-time-job" / "notes.md"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    make(kb, documents(4))
+    assert mine.read_text() == "mine"
+
+
+def test_an_index_without_passages_gives_nothing(tmp_path):
+    from ragzip.retrievers import for_index
+    from ragzip.types import Query
+
+    kb = tmp_path / "kb"
+    make(kb, documents(2), retriever="graph")
+    make(kb, [])
+    assert info(kb).passages == 0
+    assert for_index(kb).retrieve([Query("amber")]) == [[]]

@@ -45,7 +45,7 @@ class Relevances:
     def room(self, question):
         return 20
 
-    def judge(self, question, texts, titles, *, found=""):
+    def judge(self, question, texts, titles, *, found="", seen=None):
         self.calls.append((question + found, list(texts), list(titles)))
         says = [float(text.split()[0]) for text in texts]
         keep = [np.full(len(text), said, dtype=np.float32) for text, said in zip(texts, says, strict=True)]

@@ -17,6 +17,7 @@ from ragzip.indexes.graph import edges, rows, tensors
 from ragzip.indexes.graph.neighbours import nearest, placed
 
 if TYPE_CHECKING:
+    from ragzip.indexes.graph.network import Network
     from ragzip.indexes.index import Index
     from ragzip.indexes.manifest import PartEntry
 
@@ -82,6 +83,12 @@ class GraphPart:
         )
         whole = tensors.write(index.path, f"{folder}/graph.safetensors", graph)
         return dataclasses.replace(entry, whole=(whole,))
+
+    def open(self, index: Index, entry: PartEntry) -> Network:
+        """What walks go over."""
+        from ragzip.indexes.graph.network import open_network
+
+        return open_network(index, entry)
 
     def compact(self, index: Index, entry: PartEntry, rows: NDArray[np.int64], folder: str) -> PartEntry:
         """The files under the new numbers."""

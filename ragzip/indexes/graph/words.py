@@ -36,6 +36,7 @@ _ASIDE = re.compile(r"\s*[(\[（][^)\]）]*[)\]）]\s*$")
 _STEP = re.compile(r"\s>\s")
 _MULTIPLIER, _ADDEND, _MASK = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03, (1 << 64) - 1
 _LEAST_LETTERS = 4
+_WIDEST = 32  # characters between two words of one phrase
 
 
 class Words(NamedTuple):
@@ -90,6 +91,8 @@ def _around(gap: str) -> int:
     """What the characters between two words say of the second."""
     if _ENDING.search(gap):
         return START
+    if len(gap) > _WIDEST:
+        return 0
     return JOINED if _JOINING.fullmatch(gap) else 0
 
 

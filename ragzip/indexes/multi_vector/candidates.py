@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ragzip.errors import StoreDamaged
 from ragzip.indexes.faiss_files import one_thread, read_faiss, write_faiss
-from ragzip.indexes.files import FileEntry, rebuild_hint
+from ragzip.indexes.files import FileEntry, mend_hint
 from ragzip.indexes.multi_vector.tokens import Tokens
 from ragzip.indexes.ranking import NO_HITS, Hits, top
 
@@ -53,7 +53,7 @@ class Candidates:
         self._index = read_faiss(root, file)
         if self._index.ntotal != len(rows):
             raise StoreDamaged(
-                f"{root / file.name}: holds {self._index.ntotal} encodings, not {len(rows)}.", hint=rebuild_hint(root)
+                f"{root / file.name}: holds {self._index.ntotal} encodings, not {len(rows)}.", hint=mend_hint(root)
             )
         self._rows = rows
 

@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from ragzip.errors import ConfigError
 
 Matrix = NDArray[np.float32]
-_MOST_PLANES = 12  # cells of one repetition and cloud fit into 16 bits
+_MOST_PLANES = 10  # cells of one repetition and cloud fit into 16 bits
+_MOST_WIDTH = 1 << 20
+_MOST_CELLS = 1 << 23  # cells times partitions that are compared at once
 _BLOCK = 64  # clouds whose partitions are added up together
 _NOWHERE = np.iinfo(np.int32).max  # no token
 _NEVER = 255  # more signs than there are
@@ -60,6 +62,8 @@ class FDERecipe:
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:
                 raise ConfigError(name, f"must be a whole number from {least} to {most}, not {value!r}")
+        if self.repetitions * (1 << self.planes) * max(self.projection, 1) > _MOST_WIDTH:
+            raise ConfigError("repetitions", f"of so many partitions are more than {_MOST_WIDTH:,} numbers")
 
     @property
     def raw_width(self) -> int:
@@ -94,6 +98,10 @@ class FDE:
             shapes["final"] = (recipe.raw_width,)
         if {name: matrix.shape for name, matrix in self.matrices.items()} != shapes:
             raise ValueError("the matrices are not those of the recipe")
+        for name, columns in (("sketch", recipe.projection), ("final", recipe.width)):
+            found = np.abs(self.matrices[name]) if columns else np.ones(1)
+            if not 1 <= found.min() <= found.max() <= max(columns, 1):
+                raise ValueError(f"{name} names columns that are not there")
         self._planes = np.ascontiguousarray(self.matrices["planes"], np.float32)
         if recipe.projection:
             self._sketches = _columns(self.matrices["sketch"], recipe.projection)
@@ -121,8 +129,9 @@ class FDE:
 
     def _encode(self, clouds: Sequence[Matrix], reduce: Any) -> Matrix:
         out = np.zeros((len(clouds), self.recipe.final_width), np.float32)
-        for start in range(0, len(clouds), _BLOCK):
-            block = [np.ascontiguousarray(cloud, np.float32) for cloud in clouds[start : start + _BLOCK]]
+        together = max(min(_BLOCK, _MOST_CELLS // (self.recipe.repetitions << 2 * self.recipe.planes)), 1)
+        for start in range(0, len(clouds), together):
+            block = [np.ascontiguousarray(cloud, np.float32) for cloud in clouds[start : start + together]]
             for cloud in block:
                 if cloud.ndim != 2 or cloud.shape[1] != self.recipe.dimensions:
                     raise ValueError(f"a cloud is {cloud.shape}, not [n, {self.recipe.dimensions}]")

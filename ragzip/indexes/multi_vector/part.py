@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ragzip.errors import ConfigError, ModelError
+from ragzip.errors import ConfigError, ModelError, StoreDamaged
 from ragzip.indexes import parts
 from ragzip.indexes.encoding import check_model
-from ragzip.indexes.files import FileEntry, rebuild_hint
+from ragzip.indexes.files import FileEntry, mend_hint, rebuild_hint
 from ragzip.indexes.manifest import ModelEntry, PartEntry
 from ragzip.indexes.multi_vector import candidates
 from ragzip.indexes.multi_vector.codec import BITS, MOST_CENTROIDS, Codec, heaviest, train_codec
@@ -23,10 +23,11 @@ from ragzip.indexes.multi_vector.selfcheck import recall
 from ragzip.indexes.multi_vector.tokens import ARRAYS, Batch, Tokens, read_arrays, shrink, write_array, write_batch
 from ragzip.indexes.table import clean
 from ragzip.indexes.text import searched_text
-from ragzip.models import EMBEDDER as LATE_INTERACTION
+from ragzip.models.shipped import LATE_INTERACTION
 
 if TYPE_CHECKING:
     from ragzip.indexes.index import Index
+    from ragzip.indexes.multi_vector.reader import MultiVectors
     from ragzip.models.late_interaction import LateInteraction, TokenVectors
 
 STEP = 2048
@@ -69,7 +70,7 @@ class MultiVectorPart:
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
             raise ConfigError("model", f"must be the name or folder of a model, not {self.model!r}")
-        FDERecipe(1 << 16, self.repetitions, self.planes, self.projection, self.width, self.seed)
+        FDERecipe(1 << 16, self.repetitions, self.planes, self.projection or 1, self.width, self.seed)
         if self.residual_bits not in BITS:
             raise ConfigError(
                 "residual_bits", f"must be one of {', '.join(map(str, BITS))}, not {self.residual_bits!r}"
@@ -100,7 +101,7 @@ class MultiVectorPart:
                 "learned": folder, "learned_from": len(some), "dimensions": model.dimensions,
                 "fingerprint": model.fingerprint, "name": model.name,
             }  # fmt: skip
-        codec, fde = learned(index, settings)
+        codec, fde = learned(index, dataclasses.replace(entry, settings=settings, files=tuple(files)))
         batch = self._batch(codec, fde, encoded, rows - entry.rows, last - entry.rows)
         files += write_batch(index.path, f"{folder}/0_", batch)
         settings["batches"].append([f"{folder}/0_", last - entry.rows])
@@ -108,13 +109,14 @@ class MultiVectorPart:
 
     def finish(self, index: Index, entry: PartEntry, folder: str) -> PartEntry:
         """The FAISS index over the encodings of the passages alive, and from time to time a check of it."""
-        tokens = Tokens(index.path, entry.settings["batches"], learned(index, entry.settings)[0], entry.rows)
+        codec, fde = learned(index, entry)
+        tokens = tokens_of(index, entry, codec)
         file = candidates.build(index.path, f"{folder}/encodings.faiss", tokens, index.rows)
         done = dataclasses.replace(entry, whole=(file,))
         checked = entry.settings.get("check", {}).get("passages", 0)
         if len(index) < 2 * checked:
             return done
-        found = recall(_load(self.model, index, entry), index, tokens, learned(index, entry.settings)[1])
+        found = recall(_load(self.model, index, entry), index, tokens, fde)
         if found.recall < _POOR:
             warnings.warn(
                 f"{index.path}: of the ten best passages by MaxSim, the encodings of multi_vector find only"
@@ -125,13 +127,19 @@ class MultiVectorPart:
         settings = {**entry.settings, "check": {"passages": len(index), **dataclasses.asdict(found)}}
         return dataclasses.replace(done, settings=settings)
 
+    def open(self, index: Index, entry: PartEntry) -> MultiVectors:
+        """What searches."""
+        from ragzip.indexes.multi_vector.reader import MultiVectors
+
+        return MultiVectors(index, entry)
+
     def compact(self, index: Index, entry: PartEntry, rows: NDArray[np.int64], folder: str) -> PartEntry:
         """The same without the rows that go."""
         if "learned" not in entry.settings:
             return dataclasses.replace(entry, rows=0)
-        codec, _ = learned(index, entry.settings)
-        tokens = Tokens(index.path, entry.settings["batches"], codec, entry.rows)
-        files = _moved(index, entry.settings["learned"], folder)
+        codec, _ = learned(index, entry)
+        tokens = tokens_of(index, entry, codec)
+        files = _moved(index, entry, folder)
         settings = {**entry.settings, "learned": folder, "batches": []}
         for number, start in enumerate(range(0, len(rows), 4 * STEP)):
             part = rows[start : start + 4 * STEP]
@@ -176,14 +184,41 @@ class MultiVectorPart:
         return Batch(counts, *codec.encode(vectors), *shrink(encodings))
 
 
-def learned(index: Index, settings: Mapping[str, Any]) -> tuple[Codec, FDE]:
-    """The codec and the encodings of a part, as they were learned."""
+def learned(index: Index, entry: PartEntry) -> tuple[Codec, FDE]:
+    """The codec and the encodings of a part, as they were learned.
+
+    Raises:
+        StoreDamaged: They are not what the manifest says.
+    """
+    settings = entry.settings
     options, folder = settings["options"], settings["learned"]
     mine = MultiVectorPart(**options)
     recipe = mine.recipe(settings["dimensions"])
     names = ["planes", *(["sketch"] if recipe.projection else []), *(["final"] if recipe.width else [])]
+    _listed(index, entry, [f"{folder}/{name}.npy" for name in (*_CODEC, *names)])
     codec = Codec(**read_arrays(index.path, folder, _CODEC), bits=mine.residual_bits)
     return codec, FDE(recipe, read_arrays(index.path, folder, names))
+
+
+def tokens_of(index: Index, entry: PartEntry, codec: Codec) -> Tokens:
+    """What is kept of all rows.
+
+    Raises:
+        StoreDamaged: It is not what the manifest says.
+    """
+    batches = entry.settings["batches"]
+    _listed(index, entry, [f"{prefix}{name}.npy" for prefix, _ in batches for name in ARRAYS])
+    return Tokens(index.path, batches, codec, entry.rows)
+
+
+def _listed(index: Index, entry: PartEntry, names: Sequence[str]) -> None:
+    """Only files that the manifest lists are read, whatever a part's settings say."""
+    strange = set(names) - {file.name for file in entry.files}
+    if strange:
+        raise StoreDamaged(
+            f"{index.path}: the settings of multi_vector name {min(strange)!r}, which the manifest does not list.",
+            hint=mend_hint(index.path),
+        )
 
 
 def _load(name: str, index: Index, entry: PartEntry) -> LateInteraction:
@@ -218,11 +253,11 @@ def _encoded(model: LateInteraction, index: Index, rows: NDArray[np.int64]) -> l
     return found
 
 
-def _moved(index: Index, old: str, folder: str) -> list[FileEntry]:
+def _moved(index: Index, entry: PartEntry, folder: str) -> list[FileEntry]:
     """What was learned, written again in another folder."""
-    names = sorted(
-        path.stem for path in (index.path / old).glob("*.npy") if not path.stem.startswith(tuple("0123456789"))
-    )
+    old = entry.settings["learned"]
+    mine = [name.removeprefix(f"{old}/") for name in (file.name for file in entry.files) if name.startswith(f"{old}/")]
+    names = [name.removesuffix(".npy") for name in mine if not name[0].isdigit()]
     arrays = read_arrays(index.path, old, names)
     return [write_array(index.path, f"{folder}/{name}.npy", values) for name, values in arrays.items()]
 
@@ -230,10 +265,13 @@ def _moved(index: Index, old: str, folder: str) -> list[FileEntry]:
 def _joined(index: Index, entry: PartEntry, folder: str) -> PartEntry:
     """Puts many small batches at the end into one, so that many short runs do not end in too many open files."""
     batches = entry.settings["batches"]
-    small = next((n for n, (_, rows) in enumerate(reversed(batches)) if rows >= STEP), len(batches))
-    if small < _MOST_SMALL:
+    for most in (STEP, STEP * _MOST_SMALL):  # many small ones into a full one, and many full ones into a large one
+        small = next((n for n, (_, rows) in enumerate(reversed(batches)) if rows >= most), len(batches))
+        if small >= _MOST_SMALL:
+            break
+    else:
         return entry
-    codec, _ = learned(index, entry.settings)
+    codec, _ = learned(index, entry)
     joined = batches[-small:]
     rows = sum(size for _, size in joined)
     whole = Tokens(index.path, joined, codec, rows).take(np.arange(rows))

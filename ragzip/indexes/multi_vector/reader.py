@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from ragzip.indexes.manifest import PartEntry
 from ragzip.indexes.multi_vector.candidates import Candidates, nearest
 from ragzip.indexes.multi_vector.maxsim import maxsim
-from ragzip.indexes.multi_vector.part import check, learned
-from ragzip.indexes.multi_vector.tokens import Tokens
+from ragzip.indexes.multi_vector.part import check, learned, tokens_of
 from ragzip.indexes.ranking import NO_HITS, Hits, top
 
 if TYPE_CHECKING:
@@ -31,9 +30,9 @@ class MultiVectors:
     """
 
     def __init__(self, index: Index, entry: PartEntry) -> None:
-        codec, self._fde = learned(index, entry.settings)
+        codec, self._fde = learned(index, entry)
         self._rows = index.rows
-        self._tokens = Tokens(index.path, entry.settings["batches"], codec, entry.rows)
+        self._tokens = tokens_of(index, entry, codec)
         (file,) = entry.whole or ()
         self._candidates = Candidates(index.path, file, self._rows)
         self._index, self._entry = index, entry

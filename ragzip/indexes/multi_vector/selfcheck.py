@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ragzip.models.late_interaction import LateInteraction
 
 _QUERIES, _SAMPLE, _CANDIDATES, _BEST = 24, 4096, 50, 10
+_BLOCK = 256  # passages whose token vectors are in memory at once
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,14 @@ def recall(model: LateInteraction, index: Index, tokens: Tokens, fde: FDE) -> Re
         found = sentences(passage.text)
         start, end = found[len(found) // 2] if found else (0, 0)
         texts.append(passage.text[start:end] or passage.title)
-    vectors, counts = tokens.vectors(sample)
-    shares = []
-    for query in model.encode_queries(texts):
-        best = top(sample, maxsim(query, vectors, counts), _BEST).rows
+    queries, shares = model.encode_queries(texts), []
+    scores = np.empty((len(queries), len(sample)), np.float32)
+    for start in range(0, len(sample), _BLOCK):
+        held = tokens.vectors(sample[start : start + _BLOCK])
+        for number, query in enumerate(queries):
+            scores[number, start : start + _BLOCK] = maxsim(query, *held)
+    for query, mine in zip(queries, scores, strict=True):
+        best = top(sample, mine, _BEST).rows
         chosen = nearest(tokens, fde.queries([query])[0], sample, _CANDIDATES).rows
         shares.append(float(np.isin(best, chosen).mean()))
     return Recall(round(float(np.mean(shares)), 4), len(texts), len(sample), min(_CANDIDATES, len(sample)))

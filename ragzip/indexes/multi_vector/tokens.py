@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragzip.errors import StoreDamaged
-from ragzip.indexes.files import FileEntry, guarded, new_file, rebuild_hint
+from ragzip.indexes.files import FileEntry, guarded, mend_hint, new_file
 from ragzip.indexes.multi_vector.codec import Codec
 
 Matrix = NDArray[np.float32]
@@ -75,7 +75,7 @@ def read_array(root: Path, name: str) -> NDArray[Any]:
         found: NDArray[Any] = np.load(root / name, mmap_mode="r", allow_pickle=False)
         return found
     except (ValueError, EOFError) as error:
-        raise StoreDamaged(f"{root / name}: is damaged: {error}.", hint=rebuild_hint(root)) from error
+        raise StoreDamaged(f"{root / name}: is damaged: {error}.", hint=mend_hint(root)) from error
 
 
 class Tokens:
@@ -102,7 +102,7 @@ class Tokens:
             len(batch.codes) != ends[-1] or batch.residuals.shape != (ends[-1], codec.residual_bytes)
             for batch, ends in zip(found, self._tokens, strict=True)
         ):
-            raise StoreDamaged(f"{root}: token vectors are not those of {rows} rows.", hint=rebuild_hint(root))
+            raise StoreDamaged(f"{root}: token vectors are not those of {rows} rows.", hint=mend_hint(root))
 
     def take(self, rows: NDArray[np.int64]) -> Batch:
         """What is kept of ascending rows, copied."""
