@@ -22,10 +22,11 @@ from ragzip.indexes import manifest
 from ragzip.indexes.files import rebuild_hint, write_lock
 from ragzip.indexes.graph import tensors
 from ragzip.indexes.graph.part import TRIPLES, appended
-from ragzip.indexes.graph.words import MOST_WORDS, phrase, words
+from ragzip.indexes.graph.words import phrase, phrases, words
 from ragzip.indexes.index import Index
 from ragzip.indexes.manifest import Manifest, PartEntry
 from ragzip.indexes.soundness import looks_wrong
+from ragzip.indexes.text import searched_text
 from ragzip.indexes.writer import Writer, sweep
 from ragzip.protocols import Generator
 from ragzip.types import Message, Passage, TextSegment
@@ -36,7 +37,7 @@ _LONGEST = 200
 _TASK = (
     "List the facts that the text states, as a JSON array of [subject, relation, object], each a short string. Name"
     " people, places and things by their full names, never by pronouns. Write nothing but the array.\n\n"
-    'Example: [["Marie Curie", "was born in", "Warsaw"], ["Warsaw", "is the capital of", "Poland"]]\n\nText:\n'
+    'Example: [["Mira Olsen", "founded", "Northlight Press"], ["Northlight Press", "is in", "Tarvik"]]\n\nText:\n'
 )
 _INNER = re.compile(r'\[\s*("(?:[^"\\]|\\.)*"\s*,\s*){2}"(?:[^"\\]|\\.)*"\s*\]')
 
@@ -55,12 +56,14 @@ class TriplesReport:
 
     Attributes:
         passages: How many it read.
-        triples: How many facts it gave.
+        triples: How many facts it gave whose two ends stand in their passage.
+        unfounded: How many others, which are left out: small models repeat examples, and make things up.
         unreadable: Passages for which its answer held no fact that can be read.
     """
 
     passages: int
     triples: int
+    unfounded: int
     unreadable: int
 
 
@@ -105,11 +108,18 @@ def _triple(value: Any) -> Triple | None:
 
 
 def extract(generator: Generator[TextSegment], passages: Sequence[Passage]) -> list[list[Triple]]:
-    """The triples of each passage."""
+    """What a model says are the facts of each passage."""
     prompts: list[tuple[Message[TextSegment]]] = [
-        (Message("user", (_TASK, f"{p.title}\n{p.text}" if p.title else p.text)),) for p in passages
+        (Message("user", (_TASK, searched_text(passage))),) for passage in passages
     ]
     return [parse(answer.text) for answer in generator.generate(prompts)]
+
+
+def founded(triples: Sequence[Triple], passage: Passage) -> list[tuple[int, int]]:
+    """The phrases at the two ends of each triple, of those whose ends are words of the passage and can be entities."""
+    there = {int(key) for keys in phrases(words(searched_text(passage)).hashes) for key in keys}
+    ends = [(phrase(words(one.subject).hashes), phrase(words(one.object).hashes)) for one in triples]
+    return [pair for pair in ends if there.issuperset(pair)]
 
 
 def add_triples(
@@ -135,7 +145,7 @@ def add_triples(
         StoreMismatch: It was made without a graph.
     """
     root = Path(path)
-    read = given = unreadable = 0
+    read = given = unfounded = unreadable = 0
     with write_lock(root):
         first = manifest.read(root)
         problem = looks_wrong(root, first)
@@ -150,7 +160,8 @@ def add_triples(
                     passages = index.passages(mine)
                 found = extract(generator, passages)
                 entry = _entry(writer.manifest)
-                arrays = _arrays(root, entry, mine, found)
+                ends = [founded(triples, passage) for triples, passage in zip(found, passages, strict=True)]
+                arrays = _arrays(root, entry, mine, ends)
                 entry = dataclasses.replace(
                     entry,
                     settings={**entry.settings, TRIPLES: int(mine[-1]) + 1},
@@ -159,14 +170,15 @@ def add_triples(
                 )
                 writer.forget(parts=tuple(entry if part.kind == "graph" else part for part in writer.manifest.parts))
                 read += len(mine)
-                given += sum(map(len, found))
+                given += sum(map(len, ends))
+                unfounded += sum(map(len, found)) - sum(map(len, ends))
                 unreadable += sum(not triples for triples in found)
                 if on_progress is not None:
                     on_progress(read, read + len(ahead) - len(mine))
             writer.finish(first.retriever)
         finally:
             writer.close()
-    return TriplesReport(read, given, unreadable)
+    return TriplesReport(read, given, unfounded, unreadable)
 
 
 def _ahead(root: Path, now: Manifest) -> NDArray[np.int64]:
@@ -182,19 +194,12 @@ def _entry(now: Manifest) -> PartEntry:
 
 
 def _arrays(
-    root: Path, entry: PartEntry, numbers: NDArray[np.int64], found: Sequence[Sequence[Triple]]
+    root: Path, entry: PartEntry, numbers: NDArray[np.int64], ends: Sequence[Sequence[tuple[int, int]]]
 ) -> tensors.Arrays:
     """A file of rows that says nothing but the ends of facts."""
-    owners, ends = [], []
-    for row, triples in zip(numbers.tolist(), found, strict=True):
-        for triple in triples:
-            sides = [words(side).hashes for side in (triple.subject, triple.object)]
-            if all(0 < len(side) <= MOST_WORDS for side in sides):
-                owners.append(row)
-                ends.append([phrase(side) for side in sides])
     empty = {name: array[:0] for name, array in tensors.read(root, entry.files[0]).items()}
     return {
         **empty,
-        "triple_rows": np.array(owners, np.int64),
-        "triples": np.array(ends, np.uint64).reshape(-1, 2),
+        "triple_rows": np.repeat(numbers, [len(pairs) for pairs in ends]),
+        "triples": np.array([pair for pairs in ends for pair in pairs], np.uint64).reshape(-1, 2),
     }
