@@ -190,7 +190,7 @@ class Graph:
         scores = (1 - self.mix) * share + self.mix * np.minimum(cosines / greatest, 1.0)
         ranked = top(candidates, scores.astype(np.float32), len(candidates))
         if self.method == "submodular":
-            ranked = self._chosen(index, ranked)
+            ranked = self._chosen(index, ranked, k)
         return Hits(ranked.rows[:k], ranked.scores[:k])
 
     def _restart(self, index: Index, network: Network, text: str, nearest: Hits) -> NDArray[np.float64] | None:
@@ -239,8 +239,8 @@ class Graph:
         )  # fmt: skip
         return found[: network.passages]
 
-    def _chosen(self, index: Index, ranked: Hits) -> Hits:
-        """The best of a ranking in the order of their choice, then the rest."""
+    def _chosen(self, index: Index, ranked: Hits, k: int) -> Hits:
+        """The best of a ranking in the order of their choice, then, where more are wanted, the rest."""
         import numpy as np
 
         from ragzip.indexes.graph.select import covering
@@ -251,8 +251,8 @@ class Graph:
         vectors = np.empty((len(rows), index.vectors.dimensions), np.float32)
         vectors[order] = index.vectors.take(rows[order])
         similarity = np.clip((vectors @ vectors.T).astype(np.float64), 0.0, 1.0)
-        chosen = covering(scores / max(scores.sum(), 1e-9), similarity, self.diversity, len(rows))
-        whole = np.concatenate([rows[chosen], ranked.rows[len(rows) :]])
+        chosen = covering(scores / max(scores.sum(), 1e-9), similarity, self.diversity, k)
+        whole = np.concatenate([rows[chosen], ranked.rows[len(rows) :]])[:k]
         return Hits(whole, (1.0 / np.arange(1, len(whole) + 1)).astype(np.float32))
 
 
