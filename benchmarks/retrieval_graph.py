@@ -104,7 +104,9 @@ def quality() -> dict[str, Any]:
                     ),
                     "ms": 1000 * seconds,
                     **(
-                        {"gain": [against[name].mean, against[name].low, against[name].high]} if name in against else {}
+                        {"gain": [against[name].difference, against[name].low, against[name].high]}
+                        if name in against
+                        else {}
                     ),
                     **({"p": corrected[name]} if name in against else {}),
                 }
@@ -153,11 +155,16 @@ def written(number: int) -> Any:
 
     rng = np.random.default_rng(number)
     common = [f"w{rank}" for rank in rng.zipf(1.3, size=70) % 50_000]
-    near = [f"Place{max(number + step, 0)} Town" for step in rng.integers(-500, 500, size=6)]
-    names = [f"Given{rng.integers(2000)} Family{rng.integers(number // 8 + 9)}" for _ in range(4)]
-    pieces = [*common, *near, *names, f"rareword{rng.integers(number // 2 + 2)}"]
+    near = [f"Place{_letters(max(number + step, 0))} Town" for step in rng.integers(-500, 500, size=6)]
+    names = [f"Given{_letters(rng.integers(2000))} Name{_letters(rng.integers(number // 8 + 9))}" for _ in range(4)]
+    pieces = [*common, *near, *names, f"rareword{_letters(rng.integers(number // 2 + 2))}"]
     rng.shuffle(pieces)
-    return Document(f"d{number}", " ".join(pieces) + ".", f"Place{number} Town", {"id": number})
+    return Document(f"d{number}", " ".join(pieces) + ".", f"Place{_letters(number)} Town", {"id": number})
+
+
+def _letters(number: int) -> str:
+    """A number without digits, which names do not have."""
+    return str(number).translate(str.maketrans("0123456789", "abcdefghij"))
 
 
 def scale() -> dict[str, Any]:
@@ -248,7 +255,7 @@ def render(record: dict[str, Any]) -> str:
             gain = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*row["gain"]) if "gain" in row else ""
             p = f"{row['p']:.4f}" if "p" in row else ""
             cells = [spec, f"{result['questions']:,}", f"{result['passages']:,}", name, f"{row['all']:.3f}"]
-            lines.append("| " + " | ".join([*cells, f"{row['recall']:.3f}", gain, p, f"{row['ms']:.0f}"]) + " |")
+            lines.append("| " + " | ".join([*cells, f"{row['recall']:.3f}", gain, p, f"{row['ms']:.1f}"]) + " |")
     return "\n".join(lines) + "\n"
 
 

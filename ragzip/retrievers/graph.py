@@ -182,9 +182,7 @@ class Graph:
             reached = reached[np.isin(rows[reached], passes)]
         best = top(rows[reached], walked[reached].astype(np.float32), depth)
         candidates = np.union1d(best.rows, allowed.rows[:depth])
-        # By the index's own vectors: those of a compressed search are only near.
-        # Row by row, so that equal vectors are equally near.
-        cosines = np.maximum(np.einsum("ij,j->i", index.vectors.take(candidates), vector), 0.0)
+        cosines = np.maximum(index.vectors.scores(vector, candidates), 0.0)
         share = walked[np.searchsorted(rows, candidates)] / max(float(walked.max()), 1e-30)
         greatest = max(float(nearest.scores[0]), 1e-9)
         scores = (1 - self.mix) * share + self.mix * np.minimum(cosines / greatest, 1.0)
