@@ -108,7 +108,7 @@ def maxsim(asked: Sequence[Floats], parts: Sequence[tuple[NDArray[Any], NDArray[
     return np.concatenate(blocks, axis=1)
 
 
-def _write(path: Path, **arrays: NDArray[Any]) -> None:
+def _write(path: Path, **arrays: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".part").open("wb") as file:
         np.savez(file, **arrays)

@@ -22,12 +22,13 @@ from ragzip.models.late_layers import Layers, attention_received, open_layers
 from ragzip.models.late_recipe import ARCHITECTURE, HEAD, LateRecipe, read_late_recipe
 from ragzip.models.loading import open_model
 from ragzip.models.locate import canonical, resolve
+from ragzip.models.lora import base_folder, merge
 from ragzip.models.pooling import read_json
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
 from ragzip.models.token_windows import batches, special_ids
 from ragzip.models.tokenizer import TextTokenizer, read_tokenizer, tokenizer_file
 from ragzip.models.tuned import open_tuned
-from ragzip.models.weights import weight_files
+from ragzip.models.weights import ADAPTER_CONFIG, is_adapter, weight_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -196,8 +197,8 @@ def load_late_interaction(name: str, *, dtype: str = "auto", device: str = "auto
 
     Args:
         name: A name of shipped weights, a built-in encoder, a folder (of PyLate, sentence-transformers, ColBERT,
-            ``transformers`` or ragzip), or a hub id. An encoder that was not trained for it gives the vectors of its
-            last layer.
+            ``transformers`` or ragzip, or with a LoRA adapter), or a hub id. An encoder that was not trained for it
+            gives the vectors of its last layer.
         dtype: "auto", "fp32", "bf16" or "fp16".
         device: "auto", "cpu", "cuda", "cuda:N", "mps" or "xpu".
 
@@ -207,12 +208,14 @@ def load_late_interaction(name: str, *, dtype: str = "auto", device: str = "auto
     """
     check_options(dtype, device)
     folder = resolve(name)
-    recipe = read_late_recipe(folder)
+    recipe = read_late_recipe(base_folder(folder))
     device = choose_device(device)
     number = choose_dtype(dtype, device)
     inner = folder if recipe.own else recipe.folder
     files = [*weight_files(inner), inner / "config.json", tokenizer_file(recipe.folder)]
     files += [file for dense in recipe.dense for file in dense.files]
+    if is_adapter(folder):
+        files += [*weight_files(folder), folder / ADAPTER_CONFIG]
 
     def load() -> LateInteraction:
         if recipe.own:
@@ -222,6 +225,8 @@ def load_late_interaction(name: str, *, dtype: str = "auto", device: str = "auto
             model, layers = tuned.backbone, Layers(((tuned.heads[HEAD].float(), "identity", None),))
         else:
             model = open_model("AutoModel", recipe.folder, dtype=number, device=device, may_lack="pooler")
+            if is_adapter(folder):
+                merge(model, folder)
             layers = open_layers(recipe.dense, int(model.config.hidden_size), device)
         text = TextTokenizer(read_tokenizer(tokenizer_file(recipe.folder)))
         query, document = _frames(folder, recipe, text)

@@ -137,6 +137,24 @@ def test_an_encoder_that_was_not_trained_for_it(tiny_encoder_path):
     assert model.fingerprint == models.fingerprint(tiny_encoder_path)
 
 
+def test_an_encoder_with_an_adapter(tmp_path, tiny_encoder_path):
+    adapter, draw = tmp_path / "adapter", torch.Generator().manual_seed(0)
+    said = {"peft_type": "LORA", "base_model_name_or_path": tiny_encoder_path, "r": 2, "lora_alpha": 4}
+    write(adapter / "adapter_config.json", **said, target_modules=["query"])
+    whole = shutil.copytree(models.resolve(tiny_encoder_path), tmp_path / "whole")
+    weights, tensors = load_file(whole / "model.safetensors"), {}
+    for layer in range(2):
+        name = f"encoder.layer.{layer}.attention.self.query"
+        a, b = torch.randn(2, 32, generator=draw), torch.randn(32, 2, generator=draw)
+        tensors |= {f"base_model.model.{name}.lora_A.weight": a, f"base_model.model.{name}.lora_B.weight": b}
+        weights[f"{name}.weight"] += 2 * b @ a
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
+    model, (found,) = load(adapter), load(whole).encode_documents([TEXT])
+    assert np.allclose(model.encode_documents([TEXT])[0].vectors, found.vectors, atol=1e-5)
+    assert model.fingerprint not in {load(tiny_encoder_path).fingerprint, load(whole).fingerprint}
+
+
 def test_ragzips_own(tmp_path, tiny_encoder_path):
     weight = torch.randn(6, 32)
     key = "encoder.layer.1.output.dense.bias"

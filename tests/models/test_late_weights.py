@@ -26,7 +26,7 @@ def model():
 
 def test_they_are_small_vectors_of_unit_length(model):
     assert (model.dimensions, model.max_tokens) == (96, 256)
-    (one,) = model.encode_documents(["A sentence, with a comma and a full stop."])
+    (one,) = model.encode_documents(["A dog, with a cat and a full stop."])
     assert one.vectors.shape == (9 + 2, 96)  # nine words and two special tokens; comma and full stop are left out
     assert np.allclose(np.linalg.norm(one.vectors, axis=1), 1, atol=1e-5)
 
