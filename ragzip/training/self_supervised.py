@@ -61,7 +61,7 @@ def hold_out_passages(passages: Sequence[Passage], count: int, seed: int) -> tup
     """Passages to measure with, whole documents drawn with the seed, and the others; both in their order.
 
     At most a fifth is held out. Of fewer than five documents, and where none is small enough, the last passages are
-    held out, but for one between them and the others, whose words they share.
+    held out.
     """
     most = min(count, len(passages) // _SHARE)
     names = list(dict.fromkeys(map(document_of, passages)))
@@ -69,10 +69,9 @@ def hold_out_passages(passages: Sequence[Passage], count: int, seed: int) -> tup
     for passage in passages:
         name = document_of(passage)
         sizes[name] = sizes.get(name, 0) + 1
-    if len(names) < _FEW or min(sizes.values()) > most:
+    if len(names) < _FEW or min(sizes.values()) > most > 0:
         first = len(passages) - most
-        between = first > 1 and document_of(passages[first - 1]) == document_of(passages[first])
-        return list(passages[first:]), list(passages[: first - between])
+        return list(passages[first:]), list(passages[:first])
     random.Random(f"{seed} held out").shuffle(names)  # noqa: S311 - no secret
     chosen: set[str] = set()
     for name in names:

@@ -67,7 +67,9 @@ class Quantizer:
         from safetensors.numpy import save
 
         tensors = {name: np.ascontiguousarray(getattr(self, name), np.float32) for name in _TENSORS}
-        return save(tensors, metadata={"model": self.model, "fingerprint": self.fingerprint})
+        return save(
+            tensors, metadata={"encoder": f"{self.fingerprint} {self.model}"}
+        )  # one: of several the order is not certain
 
 
 def load(path: Path) -> Quantizer:
@@ -96,9 +98,10 @@ def load(path: Path) -> Quantizer:
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name] or tensor.dtype != np.float32 or not np.isfinite(tensor).all():
             raise ModelError(f"{path} holds no {name} of finite numbers {list(wanted[name])}", hint=_HINT)
-    if pieces < 1 or width % pieces or not metadata.get("fingerprint"):
+    fingerprint, _, model = metadata.get("encoder", "").partition(" ")
+    if pieces < 1 or width % pieces or not fingerprint:
         raise ModelError(f"{path} does not say what it was trained for", hint=_HINT)
-    return Quantizer(**tensors, model=metadata.get("model", ""), fingerprint=metadata["fingerprint"])
+    return Quantizer(**tensors, model=model, fingerprint=fingerprint)
 
 
 def cheapest(turned: Matrix, centroids: Matrix, prices: Matrix) -> Codes:
