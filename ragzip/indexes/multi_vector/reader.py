@@ -33,7 +33,8 @@ class MultiVectors:
         codec, self._fde = learned(index, entry)
         self._rows = index.rows
         self._tokens = tokens_of(index, entry, codec)
-        self._candidates = Candidates(index.path, (entry.whole or ())[0], self._rows)
+        whole = list(entry.whole or ())
+        self._candidates = Candidates(index.path, whole[0], self._rows)
         self._index, self._entry = index, entry
         self.model_name: str = entry.settings["name"]
         """What ``load_late_interaction`` takes to encode questions."""
