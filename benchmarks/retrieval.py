@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "retrieval"
 SETS = ("hotpotqa_pooled500", "cranfield", "dbpedia_small")
-LIMIT, SEED, CANDIDATES = 100, 0, 50
+LIMIT, SEED, CANDIDATES = 100, 0, 200
 ALIKE = 40  # questions whose best passages by MaxSim are compared
 METRICS = ("ndcg@10", "recall@5", "mrr", "retrieve_seconds")
 PARTS = ("graph", "multi_vector")

@@ -37,7 +37,7 @@ class MultiVector:
 
     index: str
     top_k: int = 20
-    candidates: int = 100
+    candidates: int = 200
     filters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

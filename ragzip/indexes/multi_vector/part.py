@@ -48,7 +48,7 @@ class MultiVectorPart:
         repetitions: Of the fixed dimensional encodings; see ``FDERecipe``.
         planes: Hyperplanes a repetition.
         projection: Width of a vector in a partition; 0 for the model's own.
-        width: Of an encoding; 0 for repetitions * 2**planes * projection.
+        width: Of an encoding, where repetitions * 2**planes * projection are more; 0 for these, however many.
         residual_bits: For each dimension of a token's vector beside its centroid: 0, 1, 2, 4 or 8.
         centroids: How many at most; 0 for as many as PLAID takes; at most 256 make a code one byte.
         keep: Share of a passage's tokens that are kept for MaxSim: those that receive most attention.
@@ -58,10 +58,10 @@ class MultiVectorPart:
     kind: ClassVar[str] = "multi_vector"
 
     model: str = LATE_INTERACTION
-    repetitions: int = 20
-    planes: int = 4
-    projection: int = 16
-    width: int = 2560
+    repetitions: int = 10
+    planes: int = 2
+    projection: int = 0
+    width: int = 3840
     residual_bits: int = 2
     centroids: int = 0
     keep: float = 1.0
@@ -168,7 +168,8 @@ class MultiVectorPart:
     def recipe(self, dimensions: int) -> FDERecipe:
         """Of the encodings of vectors so wide."""
         projection = min(self.projection, dimensions)
-        return FDERecipe(dimensions, self.repetitions, self.planes, projection, self.width, self.seed)
+        raw = FDERecipe(dimensions, self.repetitions, self.planes, projection, 0, self.seed)
+        return dataclasses.replace(raw, width=self.width if self.width < raw.raw_width else 0)
 
     def _batch(
         self, codec: Codec, fde: FDE, encoded: Sequence[TokenVectors], at: NDArray[np.int64], rows: int
