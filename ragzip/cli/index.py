@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -107,7 +108,8 @@ def _run(
     from ragzip.indexes import build_index
 
     stdin = sys.stdin.buffer if "-" in paths else None
-    with progress("indexing", unit="passages") as report:
+    with progress("indexing", unit="passages") as report, warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
         result = build_index(
             paths,
             index,
@@ -124,6 +126,8 @@ def _run(
     else:
         _tell(result, index)
     _tell_skipped(result.skipped)
+    for warning in warned:
+        note(str(warning.message))
 
 
 def _checked(retriever: str | None) -> Any:

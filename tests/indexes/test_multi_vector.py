@@ -297,7 +297,8 @@ def test_files_that_the_manifest_does_not_list_are_not_read(tmp_path, model):
         MultiVector(str(kb)).retrieve([Query("amber")])
 
 
-def test_the_check_is_kept_and_a_poor_one_warns(tmp_path, model):
+def test_the_check_is_kept_and_a_poor_one_warns(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("ragzip.indexes.multi_vector.selfcheck._CANDIDATES", 20)
     kb = tmp_path / "kb"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ragzip.indexes.index import Index
     from ragzip.models.late_interaction import LateInteraction
 
-_QUERIES, _SAMPLE, _CANDIDATES, _BEST = 24, 4096, 50, 10
+_QUERIES, _SAMPLE, _CANDIDATES, _BEST = 24, 4096, 200, 10
 _BLOCK = 256  # passages whose token vectors are in memory at once
 
 
