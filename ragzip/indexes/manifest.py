@@ -25,6 +25,7 @@ NAME = "manifest.json"
 PENDING = "manifest.rebuild.json"
 Retrieval = Literal["dense", "bm25", "fusion", "multi_vector", "graph", "jpq"]
 PARTS: tuple[Retrieval, ...] = ("multi_vector", "graph", "jpq")  # what is searched by a part of its own
+WORDLESS: tuple[Retrieval, ...] = ("dense", "multi_vector", "jpq")  # what is searched without the term index
 _MOST_BYTES = 64 * 1024 * 1024
 _FILE = re.compile(
     r"vectors/\d{6,}\.npy|faiss-\d{6,}\.index|bm25-\d{6,}/[a-z_]+(\.[a-z_]+)*|passages-\d{6,}\.sqlite"
@@ -170,7 +171,7 @@ class Manifest:
         """Whether the search structures belong to this commit; without them a search works, but slower."""
         found = self.faiss is not None or not parse(self.storage).indexed(self.passages)
         vectors = self.retriever == "bm25" or (found and self.settled)
-        terms = bool(self.bm25) or self.retriever in ("dense", "multi_vector", "jpq")
+        terms = bool(self.bm25) or self.retriever in WORDLESS
         made = {part.kind for part in self.parts if part.rows == self.rows and part.whole is not None}
         parts = len(made) == len(self.parts) and (self.retriever not in PARTS or self.retriever in made)
         return self.passages == 0 or (vectors and terms and parts)

@@ -94,9 +94,7 @@ def _without(entry: manifest.Manifest, names: set[str]) -> tuple[manifest.Manife
     for part in entry.parts:
         if any(file.name in names for file in part.files):
             made.append(part.kind)
-            kept.append(
-                dataclasses.replace(parts.empty(parts.restored(part)), settings={"options": part.settings["options"]})
-            )
+            kept.append(parts.empty(parts.restored(part)))
         elif any(file.name in names for file in part.whole or ()):
             made.append(part.kind)
             kept.append(dataclasses.replace(part, whole=None))

@@ -215,7 +215,7 @@ class Writer:
     def _make_searchable(self, retriever: Retrieval, chunking: Chunking) -> None:
         # One after the other, so that neither is in memory with the other.
         faiss = self.manifest.faiss or (self._make_faiss() if retriever != "bm25" else None)
-        terms = retriever not in ("dense", "multi_vector", "jpq")
+        terms = retriever not in manifest.WORDLESS
         files = self.manifest.bm25 or (self._make_bm25() if terms else ())
         self._publish_searchable(retriever=retriever, chunking=chunking, faiss=faiss, bm25=files)
 

@@ -104,7 +104,8 @@ class LateInteraction:
             seen = len(whole)
             if self._query.filling is not None:
                 whole += [self._query.filling] * (self._query.length - seen)
-            found.append(self._forward([whole], [len(whole) if self._recipe.attend else seen])[0][0])
+            vectors, _ = self._forward([whole], [len(whole) if self._recipe.attend else seen], weigh=False)
+            found.append(vectors[0])
         return found
 
     def encode_documents(
@@ -146,13 +147,14 @@ class LateInteraction:
         return self._text.count(texts)
 
     def _forward(
-        self, ids: Sequence[Sequence[int]], seen: Sequence[int]
+        self, ids: Sequence[Sequence[int]], seen: Sequence[int], *, weigh: bool = True
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Vectors ``[b, n, dimensions]`` and weights ``[b, n]`` of one batch.
 
         Args:
             ids: Rows of tokens, not empty.
             seen: How many of each row's tokens, from its first, the others see.
+            weigh: Whether attention is looked at; else weights are lengths of vectors.
         """
         import torch
 
@@ -162,7 +164,7 @@ class LateInteraction:
         with torch.inference_mode():
             out = self._model(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
             projected = self._layers(out.last_hidden_state.float())
-            weights = attention_received(self._model, out.hidden_states[-2], mask)
+            weights = attention_received(self._model, out.hidden_states[-2], mask) if weigh else None
             if weights is None:
                 weights = projected.norm(dim=-1)
             unit = torch.nn.functional.normalize(projected, dim=-1)

@@ -46,7 +46,6 @@ def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), 
     if kind == "graph":
         return Graph(index, top_k, filters)
     if kind == "jpq":
-        opened.part(kind)
         return JPQ(index, top_k, filters=filters)
     opened.model_name()
     dense = Dense(index, top_k, filters)

@@ -203,6 +203,7 @@ def test_the_index_says_which_retriever_it_is_for(tmp_path, model, tiny_encoder_
     assert for_index(kb, kind="bm25").retrieve([Query("amber")])
     build(kb, [], None, tiny_encoder_path)
     assert JPQ(str(kb)).retrieve([Query("a"), Query("b")]) == [[], []]
+    assert for_index(kb).retrieve([Query("a")]) == [[]]
 
 
 def test_another_encoder_is_refused_and_named(tmp_path, model, tiny_encoder_path):

@@ -245,8 +245,9 @@ def check(model: LateInteraction, index: Index, entry: PartEntry) -> None:
 
 
 def _encoded(model: LateInteraction, index: Index, rows: NDArray[np.int64]) -> list[TokenVectors]:
-    found = model.encode_documents([clean(searched_text(passage)) for passage in index.passages(rows)])
-    for passage, one in zip(index.passages(rows), found, strict=True):
+    passages = index.passages(rows)
+    found = model.encode_documents([clean(searched_text(passage)) for passage in passages])
+    for passage, one in zip(passages, found, strict=True):
         if one.vectors.shape[1:] != (model.dimensions,) or not np.isfinite(one.vectors).all():
             raise ModelError(
                 f"{model.name}: gave no finite vectors of {model.dimensions} for {passage.id}.", hint="Check the model."
