@@ -50,19 +50,24 @@ def run() -> dict[str, Any]:
         results[name] = {
             "data": {key: value for key, value in found.config["data"].items() if key != "source"},
             "passages": len(data.corpus),
-            "metrics": {row: {m: v for m, v in found.metrics[row].items() if m in METRICS} for row in found.names},
-            "comparisons": {
-                row: {m: v for m, v in values.items() if m in METRICS[:3]}
-                for row, values in found.summary["comparisons"].items()
-            },
+            **measured(found),
         }
     return results
 
 
+def measured(found: Any) -> dict[str, Any]:
+    """Metrics of each row, and how they differ from the baseline's."""
+    return {
+        "metrics": {row: {m: v for m, v in found.metrics[row].items() if m in METRICS} for row in found.names},
+        "comparisons": {
+            row: {m: v for m, v in values.items() if m in METRICS[:3]}
+            for row, values in found.summary["comparisons"].items()
+        },
+    }
+
+
 def render(record: dict[str, Any]) -> str:
     """One table: a line for each set and retriever."""
-    from benchmarks.quality import _interval, _number
-
     lines = [
         f"`{record['command']}`, {record['when']}, " + ", ".join(f"{k} {v}" for k, v in record["environment"].items()),
         "",
@@ -70,13 +75,23 @@ def render(record: dict[str, Any]) -> str:
         " In brackets the 95 % interval; `+` and `-`: different from `dense` (paired randomisation test, Holm over the"
         " rows of the set).",
         "",
+        *table(record["results"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def table(results: dict[str, Any]) -> list[str]:
+    """A line for each set and retriever."""
+    from benchmarks.quality import _interval, _number
+
+    lines = [
         "| set | questions | passages | retriever | ndcg@10 | recall@5 | mrr | seconds a question |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, result in record["results"].items():
+    for name, result in results.items():
         for row, metrics in result["metrics"].items():
             against = result["comparisons"].get(row, {})
             cells = [name, f"{result['data']['records']:,}", f"{result['passages']:,}", row]
             cells += [_interval(metrics.get(m), against.get(m)) for m in ("ndcg@10", "recall@5", "mrr")]
             lines.append("| " + " | ".join([*cells, _number(metrics.get("retrieve_seconds"))]) + " |")
-    return "\n".join(lines) + "\n"
+    return lines

@@ -24,6 +24,7 @@ PARTS = ("graph", "multi_vector")
 
 def run() -> dict[str, Any]:
     """Indexes each corpus and ranks its questions; gives the numbers that the page shows."""
+    from benchmarks.rerank import measured
     from ragzip.evaluation.data import open_set
     from ragzip.evaluation.rows import Row
     from ragzip.evaluation.runner import Settings, evaluate
@@ -45,11 +46,7 @@ def run() -> dict[str, Any]:
             "seconds": seconds,
             "bytes": _bytes(index),
             "agreement": _agreement(index, data),
-            "metrics": {row: {m: v for m, v in found.metrics[row].items() if m in METRICS} for row in found.names},
-            "comparisons": {
-                row: {m: v for m, v in values.items() if m in METRICS[:3]}
-                for row, values in found.summary["comparisons"].items()
-            },
+            **measured(found),
         }
     return results
 
@@ -122,7 +119,7 @@ def _agreement(index: Path, data: Any) -> dict[str, float]:
 
 def render(record: dict[str, Any]) -> str:
     """Tables: what is found, what indexes weigh, and what the encodings let through."""
-    from benchmarks.quality import _interval, _number
+    from benchmarks.rerank import table
 
     lines = [
         f"`{record['command']}`, {record['when']}, " + ", ".join(f"{k} {v}" for k, v in record["environment"].items()),
@@ -131,15 +128,8 @@ def render(record: dict[str, Any]) -> str:
         " brackets the 95 % interval; `+` and `-`: different from `dense` (paired randomisation test, Holm over the"
         " rows of the set).",
         "",
-        "| set | questions | passages | retriever | ndcg@10 | recall@5 | mrr | seconds a question |",
-        "|---|---|---|---|---|---|---|---|",
+        *table(record["results"]),
     ]
-    for name, result in record["results"].items():
-        for row, metrics in result["metrics"].items():
-            against = result["comparisons"].get(row, {})
-            cells = [name, f"{result['data']['records']:,}", f"{result['passages']:,}", row]
-            cells += [_interval(metrics.get(m), against.get(m)) for m in ("ndcg@10", "recall@5", "mrr")]
-            lines.append("| " + " | ".join([*cells, _number(metrics.get("retrieve_seconds"))]) + " |")
     kinds = list(next(iter(record["results"].values()))["bytes"])
     lines += ["", "| set | " + " | ".join(f"{k}, bytes a passage" for k in kinds) + " | seconds to index |"]
     lines.append("|" + "---|" * (len(kinds) + 2))
