@@ -115,7 +115,7 @@ def _queries() -> list[Any]:
     from benchmarks.retrieval import RUNS, SETS
     from ragzip.evaluation.data import open_set
     from ragzip.indexes import Index
-    from ragzip.models import load_late_interaction
+    from ragzip.models.late_interaction import load_late_interaction
 
     found: list[Any] = []
     for name in SETS:
