@@ -76,9 +76,9 @@ bench-hard: models ## All hard compressors beside the baselines: two hours, goes
 bench-soft: models ## Soft compression and smaller caches: about two hours
 	$(BIN)/python benchmarks/run.py soft:speed soft:answers soft:kv
 
-bench-retrieval: models .bench/fde/.installed ## All retrievers, encodings and storage: about an hour and a half
+bench-retrieval: models .bench/fde/.installed ## All retrievers, encodings and storage: some three hours
 	$(BIN)/python benchmarks/run.py retrieval retrieval_scale retrieval_fde retrieval_graph:quality retrieval_graph:scale \
-		retrieval_storage:sets retrieval_storage:million retrieval_jpq retrieval_jpq:16
+		retrieval_storage:sets retrieval_storage:million retrieval_jpq retrieval_jpq:16 retrieval_late
 
 .bench/fde/.installed: constraints.txt
 	$(PYTHON) -m venv .bench/fde
