@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -187,3 +189,13 @@ def test_any_text_has_its_links_read(text):
 def test_reading_links_takes_time_linear_in_the_text():
     assert links("](" + "[" * 100_000, "a") == []
     assert links("\n[" * 50_000 + "](", "a") == []
+
+
+@pytest.mark.parametrize("odd", ["(", " ", "( ", "[("])
+def test_odd_titles_and_gaps_take_no_longer_than_their_length(odd):
+    """Patterns that try again from each character would take minutes here."""
+    long = odd * 100_000
+    started = time.perf_counter()
+    names_of(f"Name{long}Name")
+    words(f"Name{long}Name")
+    assert time.perf_counter() - started < 5

@@ -36,6 +36,7 @@ _ASIDE = re.compile(r"\s*[(\[（][^)\]）]*[)\]）]\s*$")
 _STEP = re.compile(r"\s>\s")
 _MULTIPLIER, _ADDEND, _MASK = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03, (1 << 64) - 1
 _LEAST_LETTERS = 4
+_LONGEST_NAME = 400  # characters
 _WIDEST = 32  # characters between two words of one phrase
 
 
@@ -122,6 +123,8 @@ def names_of(title: str) -> set[int]:
     """
     found: set[int] = set()
     for step in _STEP.split(title):
+        if len(step) > _LONGEST_NAME:
+            continue
         for form in (step, _ASIDE.sub("", step)):
             hashes = words(form).hashes
             if 0 < len(hashes) <= MOST_WORDS:
