@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ragzip.config import from_config, to_config
@@ -340,14 +340,15 @@ def test_balanced_codes_are_more_evenly_used(seed):
     assert max(most) <= max(np.bincount(column, minlength=256).max() for column in plain.T)
 
 
+@example(seed=2922)  # where taking turns ends at a worse rotation than none
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=8)
-def test_a_rotation_is_one_and_loses_less(seed):
+def test_a_rotation_is_one_and_never_loses_more(seed):
     rng = np.random.default_rng(seed)
     mixed = clustered(seed) @ np.linalg.qr(rng.standard_normal((8, 8)))[0].astype(np.float32)
     still, turned = (learning.learn(mixed, 2, rotate=rotate, balanced=False) for rotate in (False, True))
     assert np.allclose(turned[0] @ turned[0].T, np.eye(8), atol=1e-4)
-    assert quality(mixed, turned)[1] < 1.02 * quality(mixed, still)[1]
+    assert quality(mixed, turned)[1] <= quality(mixed, still)[1] * (1 + 1e-5)
 
 
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 40))

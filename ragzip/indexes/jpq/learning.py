@@ -27,7 +27,7 @@ def learn(vectors: Matrix, pieces: int, *, rotate: bool, balanced: bool) -> tupl
     Args:
         vectors: ``[n, d]``, at least 256.
         pieces: A divisor of ``d``.
-        rotate: Whether to look for a rotation; else it is the identity.
+        rotate: Whether to look for a rotation; else, and where none loses less, it is the identity.
         balanced: Whether codes are to be about equally frequent; else all prices are 0.
     """
     rotation = np.eye(vectors.shape[1], dtype=np.float32)
@@ -42,6 +42,10 @@ def learn(vectors: Matrix, pieces: int, *, rotate: bool, balanced: bool) -> tupl
             rotation = _turn(vectors, decoded(codes, centroids))
     turned = vectors @ rotation
     centroids = centroids_of(turned, pieces)
+    if rotate:  # taking turns ends somewhere, and not always at a better place than it could have begun at
+        still = centroids_of(vectors, pieces)
+        if _lost(vectors, still) <= _lost(turned, centroids):
+            rotation, turned, centroids = np.eye(vectors.shape[1], dtype=np.float32), vectors, still
     if balanced:
         for _ in range(_BALANCED):
             prices = balance(turned, centroids, prices)
@@ -101,6 +105,12 @@ def entropy(codes: Codes) -> Matrix:
     shares = np.stack([np.bincount(column, minlength=CENTROIDS) for column in codes.T]) / len(codes)
     found: Matrix = -(shares * np.log2(np.maximum(shares, 1e-30))).sum(axis=1)
     return found
+
+
+def _lost(turned: Matrix, centroids: Matrix) -> float:
+    """The mean square of what codes leave out."""
+    prices = np.zeros(centroids.shape[:2], np.float32)
+    return float(((turned - decoded(cheapest(turned, centroids, prices), centroids)) ** 2).sum(1).mean())
 
 
 def _turn(vectors: Matrix, wanted: Matrix) -> Matrix:
