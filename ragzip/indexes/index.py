@@ -253,19 +253,30 @@ class Index:
             return self._postings
 
     def part(self, kind: str) -> PartEntry:
-        """What the manifest says of a part that is complete.
+        """What the manifest says of a part that can be searched: of this commit, or of an earlier one.
 
         Raises:
             StoreMismatch: The index was made without it.
-            StoreError: Its writer was stopped before it was done.
+            StoreError: Its writer was stopped before it was ever done.
         """
         found = next((entry for entry in self.manifest.parts if entry.kind == kind), None)
         again = f"ragzip index PATH... --index {self.path} --retriever {kind}"
         if found is None:
             raise StoreMismatch(f"{self.path}: was made without what {kind} needs.", hint=f"Add it: {again}")
-        if found.whole is None or found.rows != self.manifest.rows:
+        if found.whole is None:
             raise StoreError(f"{self.path}: indexing was stopped before {kind} was done.", hint=f"Go on: {again}")
         return found
+
+    def rows_of(self, entry: PartEntry) -> NDArray[np.int64]:
+        """The rows that the ``whole`` of a part is of, ascending; some may be gone since."""
+        if entry.of is None:
+            return self.rows
+        now = self.manifest
+        table = Table(self.path, now.table, now.id, entry.of, 0)
+        try:
+            return _rows(table.intervals())
+        finally:
+            table.close()
 
     def opened(self, kind: str, opener: Callable[[Self, PartEntry], T]) -> T:
         """A part, opened once until this index is closed.
@@ -312,12 +323,7 @@ class Index:
         entry = self.manifest
         if entry.passages == entry.rows:
             return np.arange(entry.rows, dtype=np.int64)
-        spans = self.table.intervals()
-        counts = spans[:, 1]
-        # Each document's rows are consecutive: its first row, plus how far into the document.
-        offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        rows: NDArray[np.int64] = np.repeat(spans[:, 0], counts) + offsets
-        return rows
+        return _rows(self.table.intervals())
 
     def _nearest(self, query: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None) -> Hits:
         if allowed is not None or self.manifest.faiss is None:
@@ -350,6 +356,15 @@ class Index:
                     self._allowed.pop(next(iter(self._allowed)))
                 self._allowed[key] = found
             return found
+
+
+def _rows(spans: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows of documents ``[documents, 2]``: where each begins, and how many it has."""
+    counts = spans[:, 1]
+    # Each document's rows are consecutive: its first row, plus how far into the document.
+    offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows: NDArray[np.int64] = np.repeat(spans[:, 0], counts) + offsets
+    return rows
 
 
 def _passes(conditions: Sequence[Condition], metadata: Mapping[str, Any], own: Mapping[str, Any]) -> bool:

@@ -230,7 +230,7 @@ def _structures(index: Index) -> list[Problem]:
                 if len(hits.rows) == 0:
                     return [Problem(f"{index.path / entry.faiss.name}: finds nothing.", rebuild_hint(index.path))]
     for part in entry.parts:
-        if part.whole is not None and part.rows == entry.rows:
+        if part.whole is not None:
             index.opened(part.kind, parts.restored(part).open)
     if entry.bm25:
         bm25.load(index.path, entry.bm25, len(index))

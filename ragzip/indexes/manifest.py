@@ -19,8 +19,8 @@ from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch
 from ragzip.indexes.files import FileEntry, new_file, rebuild_hint
 from ragzip.indexes.storage import AUTO, parse
 
-FORMAT = 2
-_READ = (1, FORMAT)  # 1 had no parts and one storage
+FORMAT = 3
+_READ = (1, 2, FORMAT)  # 1 had no parts and one storage, 2 no parts older than their commit
 NAME = "manifest.json"
 PENDING = "manifest.rebuild.json"
 Retrieval = Literal["dense", "bm25", "fusion", "multi_vector", "graph", "jpq"]
@@ -91,7 +91,8 @@ class PartEntry:
         rows: It covers rows 0 to ``rows`` of the table, dead ones included.
         settings: ``options`` it is made with, and what else it remembers; values of JSON.
         files: What is known of single rows.
-        whole: Made from these for all passages alive; None until a run has ended.
+        whole: Made from these for all passages alive at the end of a run; None until one has ended.
+        of: The commit whose passages these were; None where they are those of this one.
     """
 
     kind: str
@@ -99,6 +100,13 @@ class PartEntry:
     settings: Mapping[str, Any]
     files: tuple[FileEntry, ...]
     whole: tuple[FileEntry, ...] | None
+    of: int | None = None
+
+    def older(self, commit: int) -> PartEntry:
+        """The same after passages came or went; ``commit`` is the last one that knew nothing of it."""
+        if self.whole is None or self.of is not None:
+            return self
+        return dataclasses.replace(self, of=commit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +180,7 @@ class Manifest:
         found = self.faiss is not None or not parse(self.storage).indexed(self.passages)
         vectors = self.retriever == "bm25" or (found and self.settled)
         terms = bool(self.bm25) or self.retriever in WORDLESS
-        made = {part.kind for part in self.parts if part.rows == self.rows and part.whole is not None}
+        made = {p.kind for p in self.parts if p.rows == self.rows and p.whole is not None and p.of is None}
         parts = len(made) == len(self.parts) and (self.retriever not in PARTS or self.retriever in made)
         return self.passages == 0 or (vectors and terms and parts)
 
@@ -287,7 +295,10 @@ def _part(values: dict[str, Any]) -> PartEntry:
     files, whole = (None if values[key] is None else tuple(map(_file, values[key])) for key in ("files", "whole"))
     if not isinstance(values["settings"]["options"], dict) or files is None:
         raise ValueError(f"its part {values['kind']!r} is none")
-    return PartEntry(str(values["kind"]), int(values["rows"]), values["settings"], files, whole)
+    of = values.get("of")
+    return PartEntry(
+        str(values["kind"]), int(values["rows"]), values["settings"], files, whole, None if of is None else int(of)
+    )
 
 
 def _file(values: dict[str, Any]) -> FileEntry:

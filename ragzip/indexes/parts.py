@@ -2,7 +2,7 @@
 
 What is known of single rows is written once and stays valid while documents come and go (``files``); what needs all
 of them together is made anew from that at the end of a run (``whole``). A part that was made once is kept up to date
-by every later run.
+by every later run; until that has ended, or where it was stopped, the passages of the run before are searched.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Part(Protocol):
         ...
 
     def open(self, index: Index, entry: PartEntry) -> object:
-        """Opens a part that is complete, for searching; ``verify`` does, too."""
+        """Opens a part for searching, whose ``whole`` is of ``index.rows_of(entry)``; ``verify`` does, too."""
         ...
 
     def compact(self, index: Index, entry: PartEntry, rows: NDArray[np.int64], folder: str) -> PartEntry:
@@ -156,10 +156,13 @@ def brought_up(
                 entries = {entry.kind: entry for entry in opened.manifest.parts}
                 entry = entries.get(builder.kind) or empty(builder)
                 behind = entry.rows < opened.manifest.rows
-                if not behind and (entry.whole is not None or not opened.manifest.passages):
+                done = entry.whole is not None and entry.of is None
+                if not behind and (done or not opened.manifest.passages):
                     break
                 make = builder.extend if behind else builder.finish
                 made = make(opened, entry, folder(builder.kind))
+                if not behind:
+                    made = dataclasses.replace(made, of=None)
             if made == entry:
                 raise RuntimeError(f"{builder.kind} does not go on")
             publish(tuple({**entries, builder.kind: made}.values()))

@@ -38,3 +38,9 @@ def top(rows: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> Hits:
         rows, scores = rows[keep], scores[keep]
     order = np.lexsort((rows, -scores))[:k]
     return Hits(rows[order], scores[order])
+
+
+def only(hits: Hits, rows: NDArray[np.int64], k: int) -> Hits:
+    """The best ``k`` of those that are among ``rows``."""
+    kept = np.isin(hits.rows, rows)
+    return Hits(hits.rows[kept][:k], hits.scores[kept][:k])

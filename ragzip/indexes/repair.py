@@ -97,7 +97,7 @@ def _without(entry: manifest.Manifest, names: set[str]) -> tuple[manifest.Manife
             kept.append(parts.empty(parts.restored(part)))
         elif any(file.name in names for file in part.whole or ()):
             made.append(part.kind)
-            kept.append(dataclasses.replace(part, whole=None))
+            kept.append(dataclasses.replace(part, whole=None, of=None))
         else:
             kept.append(part)
     return dataclasses.replace(entry, parts=tuple(kept)), tuple(made)

@@ -267,20 +267,21 @@ class Writer:
             old = Vectors(self.root, entry.shards, stored.codec_of(self.root, entry))
             shards = [self._copied(old, rows[start : start + SHARD_ROWS]) for start in range(0, len(rows), SHARD_ROWS)]
         with Index(self.root, entry) as index:
-            moved = tuple(
+            moved = [
                 parts.restored(part).compact(index, part, rows[rows < part.rows], self.part_folder(part.kind))
                 if part.rows
                 else part
                 for part in entry.parts
-            )
+            ]
         self.table.close()
         self.table = TableWriter(self.root, name)
-        self._publish(table=name, rows=len(rows), shards=tuple(shards), parts=moved)
+        moved = [dataclasses.replace(part, whole=None, of=None) for part in moved]  # of rows as they were numbered
+        self._publish(table=name, rows=len(rows), shards=tuple(shards), parts=tuple(moved))
 
     def _publish(self, **changes: Any) -> None:
-        """Commits, without the search structures, which belong to the state before."""
+        """Commits, without the search structures, which belong to the state before; parts go on being of that."""
         entries = changes.get("parts", self.manifest.parts)
-        changes["parts"] = tuple(dataclasses.replace(part, whole=None) for part in entries)
+        changes["parts"] = tuple(part.older(self.manifest.commit) for part in entries)
         self._publish_searchable(**{"faiss": None, "bm25": (), **changes})
 
     def _publish_searchable(self, **changes: Any) -> None:

@@ -168,7 +168,8 @@ class Graph:
         wide = len(index) if self.seeding == "all" else max(depth, self.seeds)
         (nearest,) = index.search_vectors(asked, wide)
         allowed = nearest
-        passes = None
+        rows = network.rows  # older than the index where documents are being added
+        passes = None if rows is index.rows else index.rows
         if self.filters:
             (allowed,) = index.search_vectors(asked, depth, self.filters)
             passes = index.rows_where(self.filters)
@@ -176,14 +177,14 @@ class Graph:
         if restart is None:
             return Hits(allowed.rows[:k], allowed.scores[:k])
         walked = self._walked(network, restart)
-        rows = index.rows
         reached = np.flatnonzero(walked > 0)
         if passes is not None:
             reached = reached[np.isin(rows[reached], passes)]
         best = top(rows[reached], walked[reached].astype(np.float32), depth)
         candidates = np.union1d(best.rows, allowed.rows[:depth])
         cosines = np.maximum(index.vectors.scores(vector, candidates), 0.0)
-        share = walked[np.searchsorted(rows, candidates)] / max(float(walked.max()), 1e-30)
+        places, there = network.places(candidates)
+        share = np.where(there, walked[places], 0.0) / max(float(walked.max()), 1e-30)
         greatest = max(float(nearest.scores[0]), 1e-9)
         scores = (1 - self.mix) * share + self.mix * np.minimum(cosines / greatest, 1.0)
         ranked = top(candidates, scores.astype(np.float32), len(candidates))
@@ -203,26 +204,30 @@ class Graph:
                 return None
             low, high = float(nearest.scores[-1]), float(nearest.scores[0])
             stretched = (nearest.scores.astype(np.float64) - low) / max(high - low, 1e-9)
-            restart[np.searchsorted(index.rows, nearest.rows)] = self.passage_weight * stretched
+            places, there = network.places(nearest.rows)
+            restart[places[there]] = self.passage_weight * stretched[there]
             restart[network.passages + named] = rarity
             restart /= restart.sum()
             return restart
         (worded,) = index.search_terms([text], self.seeds) if self.words else (nearest,)
         at_entities = self.entities if len(named) else 0.0
         at_words = self.words if len(worded.rows) else 0.0
-        self._start(restart, index, nearest, max(1.0 - at_entities - at_words, 0.0), self.temperature)
+        self._start(restart, network, nearest, max(1.0 - at_entities - at_words, 0.0), self.temperature)
         if at_words:
-            self._start(restart, index, worded, at_words, _OF_BEST * float(worded.scores[0]))
+            self._start(restart, network, worded, at_words, _OF_BEST * float(worded.scores[0]))
         if at_entities:
             restart[network.passages + named] += at_entities * rarity / rarity.sum()
         return restart
 
-    def _start(self, restart: NDArray[np.float64], index: Index, hits: Hits, share: float, temperature: float) -> None:
+    def _start(
+        self, restart: NDArray[np.float64], network: Network, hits: Hits, share: float, temperature: float
+    ) -> None:
         import numpy as np
 
         scores = hits.scores[: self.seeds].astype(np.float64)
         weights = np.exp((scores - scores[0]) / temperature)
-        restart[np.searchsorted(index.rows, hits.rows[: self.seeds])] += share * weights / weights.sum()
+        places, there = network.places(hits.rows[: self.seeds])
+        restart[places[there]] += share * weights[there] / weights.sum()
 
     def _walked(self, network: Network, restart: NDArray[np.float64]) -> NDArray[np.float64]:
         """How often the walk is at each passage, ``[passages]``."""

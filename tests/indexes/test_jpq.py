@@ -21,7 +21,7 @@ from ragzip.retrievers import JPQ, Dense, for_index
 from ragzip.testing import RetrieverContract
 from ragzip.testing.models import tiny_encoder
 from ragzip.types import Query
-from tests.indexes.tools import document, documents, make
+from tests.indexes.tools import document, documents, make, stop
 
 QUESTIONS = ["amber bridge copper", "title 7", "ocean north 3", "", "zzzz 日本"]
 WIDTH, PIECES = 32, 4
@@ -221,6 +221,27 @@ def test_another_encoder_is_refused_and_named(tmp_path, model, tiny_encoder_path
     with pytest.raises(StoreMismatch):
         make(tmp_path / "bm25", documents(3), retriever="bm25")
         make(tmp_path / "bm25", documents(3), retriever="jpq", settings={"model": model}, encoder=None)
+
+
+@pytest.mark.parametrize("when", ["reading", "finishing"])
+def test_while_documents_are_added_those_of_before_are_found(tmp_path, model, tiny_encoder_path, monkeypatch, when):
+    kb = tmp_path / "kb"
+    build(kb, documents(9), model, tiny_encoder_path)
+    options = {"sync": False, "commit_passages": 1}
+    kept = stop(
+        kb, when, lambda items: build(kb, items, model, tiny_encoder_path, **options), module.JPQPart, monkeypatch
+    )
+    assert not info(kb).searchable
+    assert verify(kb) == []
+    for question in QUESTIONS:
+        (found,) = JPQ(str(kb), top_k=10_000).retrieve([Query(question)])
+        assert {p.id for p in found} == kept
+        (some,) = JPQ(str(kb), top_k=3).retrieve([Query(question)])
+        assert some == found[:3]
+    (new,) = JPQ(str(kb), filters=("number=40",)).retrieve([Query("amber bridge")])
+    assert bool(new) == (when == "finishing")
+    build(kb, [], model, tiny_encoder_path, sync=False)
+    is_right(kb, model)
 
 
 def test_a_stopped_run_goes_on(tmp_path, model, tiny_encoder_path, small_steps, monkeypatch):

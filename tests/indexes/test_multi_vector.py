@@ -18,7 +18,7 @@ from ragzip.retrievers import MultiVector, for_index
 from ragzip.testing import RetrieverContract
 from ragzip.testing.models import tiny_encoder
 from ragzip.types import Query
-from tests.indexes.tools import document, documents, make
+from tests.indexes.tools import document, documents, make, stop
 
 QUESTIONS = ["amber bridge copper", "title 7", "ocean north 3", "kettle lantern 7 99"]
 SMALL = {"repetitions": 4, "planes": 3, "projection": 8, "width": 0, "residual_bits": 8, "centroids": 8}
@@ -241,6 +241,26 @@ def test_vectors_that_are_no_numbers_are_refused_before_anything_is_stored(tmp_p
     monkeypatch.undo()
     make(kb, documents(3))  # and it goes on from there
     assert info(kb).documents == 3
+
+
+@pytest.mark.parametrize("when", ["reading", "finishing"])
+def test_while_documents_are_added_those_of_before_are_found(tmp_path, model, small_steps, monkeypatch, when):
+    kb = tmp_path / "kb"
+    build(kb, documents(9), model)
+    options = {"sync": False, "commit_passages": 1}
+    kept = stop(kb, when, lambda items: build(kb, items, model, **options), module.MultiVectorPart, monkeypatch)
+    assert not info(kb).searchable
+    assert verify(kb) == []
+    found = MultiVector(str(kb), top_k=10_000, candidates=len(kept)).retrieve([Query(text) for text in QUESTIONS])
+    for passages in found:
+        assert kept <= {p.id for p in passages} <= {p.id for p in Index.open(kb)}
+    (exact,) = MultiVector(str(kb), top_k=3, candidates=0).retrieve([Query("amber bridge")])
+    (some,) = MultiVector(str(kb), top_k=3, candidates=10_000).retrieve([Query("amber bridge")])
+    assert when == "finishing" or some == exact
+    (new,) = MultiVector(str(kb), filters=("number=40",)).retrieve([Query("amber bridge")])
+    assert bool(new) == (when == "finishing")
+    build(kb, [], model, sync=False)
+    is_right(kb, model)
 
 
 def test_a_stopped_run_goes_on(tmp_path, model, small_steps, monkeypatch):

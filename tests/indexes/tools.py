@@ -130,3 +130,39 @@ def run(*arguments: object) -> tuple[int, str]:
     out, err = process.communicate(timeout=120)
     assert process.returncode in (0, -signal.SIGKILL), err
     return process.returncode, out
+
+
+def stop(kb: Path, when: str, build: Callable[[Iterable[Any]], Any], builder: type, monkeypatch: Any) -> set[str]:
+    """A run that replaces document 0 and adds 40, stopped while it reads, or before the parts are made whole.
+
+    Args:
+        kb: The index folder.
+        when: "reading" or "finishing".
+        build: Takes documents, of a run that removes none.
+        builder: Of the part.
+        monkeypatch: To stop it.
+
+    Returns:
+        The ids of the passages that were there before and still are.
+    """
+
+    def halt(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def items() -> Iterable[Any]:
+        yield from (document(0, version=1), document(40))
+        if when == "reading":
+            halt()
+
+    with Index.open(kb) as index:
+        before = {passage.id for passage in index if not passage.id.startswith("docs/0.md#")}
+    with monkeypatch.context() as patch:
+        if when == "finishing":
+            patch.setattr(builder, "finish", halt)
+        try:
+            build(items())
+        except KeyboardInterrupt:
+            pass
+        else:
+            raise AssertionError("it was not stopped")
+    return before

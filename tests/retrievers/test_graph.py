@@ -11,12 +11,13 @@ import pytest
 
 from ragzip import config
 from ragzip.errors import ConfigError, StoreMismatch
-from ragzip.indexes import Index
+from ragzip.indexes import Index, info, verify
+from ragzip.indexes.graph.part import GraphPart
 from ragzip.ingest import Document
 from ragzip.protocols import Retriever
 from ragzip.retrievers import Dense, Graph, for_index
 from ragzip.types import Query
-from tests.indexes.tools import ROOT, WordEncoder, document, documents, make
+from tests.indexes.tools import ROOT, WordEncoder, document, documents, make, stop
 
 QUESTIONS = ["amber bridge copper", "title 7", "ocean north 3", "kettle", "", "zzzz 日本"]
 
@@ -195,3 +196,27 @@ def test_options_that_cannot_be(options, path):
     with pytest.raises(ConfigError) as error:
         Graph(**{"index": "kb", **options})
     assert error.value.path == path
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("when", ["reading", "finishing"])
+def test_while_documents_are_added_the_graph_of_before_is_walked(tmp_path, monkeypatch, when, number):
+    kb = tmp_path / "kb"
+    make(kb, documents(12), retriever="graph")
+    before = [replace(r, top_k=100).retrieve([Query("copper 5")]) for r in each(str(kb))][number][0]
+    kept = stop(kb, when, lambda items: make(kb, items, sync=False, commit_passages=1), GraphPart, monkeypatch)
+    assert not info(kb).searchable
+    assert verify(kb) == []
+    alive = {p.id for p in Index.open(kb)}
+    retriever = replace(each(str(kb))[number], top_k=100)
+    for text in QUESTIONS:
+        (found,) = retriever.retrieve([Query(text)])
+        assert {p.id for p in found} == alive
+    (found,) = retriever.retrieve([Query("copper 5")])
+    assert len(kept) > 8
+    assert {p.id for p in found[:5]} & {p.id for p in before[:5]}
+    (new,) = replace(retriever, filters=("number=40",)).retrieve([Query("amber bridge")])
+    assert new
+    make(kb, [], sync=False)
+    assert info(kb).searchable
+    assert {p.id for p in retriever.retrieve([Query("copper 5")])[0]} == alive

@@ -27,8 +27,14 @@ _MOST_SHARES = 8
 class Network:
     """A graph that is open.
 
+    Args:
+        root: The index folder.
+        file: The manifest's entry.
+        rows: Of its passages, ascending.
+
     Attributes:
-        passages: Nodes ``0`` to ``passages`` are the passages, by their place among those alive.
+        rows: The same.
+        passages: Nodes ``0`` to ``passages`` are the passages, by their place in ``rows``.
         entities: The nodes after these.
         documents: The nodes after those.
         indptr: ``[nodes + 1]`` int64.
@@ -36,7 +42,8 @@ class Network:
         spread: ``[entities]``, in how many passages each is.
     """
 
-    def __init__(self, root: Path, file: FileEntry, passages: int) -> None:
+    def __init__(self, root: Path, file: FileEntry, rows: NDArray[np.int64]) -> None:
+        self.rows = rows
         arrays = tensors.read(root, file)
         try:
             shape = [int(number) for number in arrays["shape"]]
@@ -46,7 +53,7 @@ class Network:
             self.spread = arrays["spread"]
             self._book = Phrasebook(arrays["keys"])
             sound = (
-                self.passages == passages
+                self.passages == len(rows)
                 and len(self.indptr) == sum(shape) + 1
                 and self.indptr[-1] == len(self.indices) == len(self._kinds) == len(self._weights)
                 and len(self._book.keys) == len(self.spread) == self.entities
@@ -88,6 +95,11 @@ class Network:
                 self._steps[key] = found
             return found
 
+    def places(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The nodes of passages, and which of them have one: those that came later do not."""
+        found = np.minimum(np.searchsorted(self.rows, rows), self.passages - 1)
+        return found, self.rows[found] == rows
+
     def named(self, text: str) -> NDArray[np.int64]:
         """The entities whose phrases a text has, none that is part of a longer one; ascending."""
         found = words(text)
@@ -103,4 +115,4 @@ class Network:
 
 def open_network(index: Index, entry: PartEntry) -> Network:
     """For ``Index.opened``."""
-    return Network(index.path, next(iter(entry.whole or ())), len(index))
+    return Network(index.path, next(iter(entry.whole or ())), index.rows_of(entry))

@@ -71,7 +71,7 @@ class GraphPart:
             **rows.cell_arrays(before, now),
         }
         files = appended(index.path, entry.files, arrays, folder)
-        return dataclasses.replace(entry, rows=last, files=files, whole=None)
+        return dataclasses.replace(entry, rows=last, files=files)
 
     def finish(self, index: Index, entry: PartEntry, folder: str) -> PartEntry:
         """Makes the graph over the passages alive."""
@@ -96,7 +96,7 @@ class GraphPart:
         settings = dict(entry.settings)
         if TRIPLES in settings:
             settings[TRIPLES] = int(np.searchsorted(rows, settings[TRIPLES]))
-        return dataclasses.replace(entry, rows=len(rows), settings=settings, files=files, whole=None)
+        return dataclasses.replace(entry, rows=len(rows), settings=settings, files=files)
 
 
 def appended(root: Path, files: tuple[FileEntry, ...], arrays: tensors.Arrays, folder: str) -> tuple[FileEntry, ...]:

@@ -166,8 +166,7 @@ def add_triples(
                     entry,
                     settings={**entry.settings, TRIPLES: int(mine[-1]) + 1},
                     files=appended(root, entry.files, arrays, writer.part_folder("graph")),
-                    whole=None,
-                )
+                ).older(writer.manifest.commit)
                 writer.forget(parts=tuple(entry if part.kind == "graph" else part for part in writer.manifest.parts))
                 read += len(mine)
                 given += sum(map(len, ends))

@@ -75,7 +75,7 @@ class JPQPart:
         shard = write_shard(index.path, name, learned.pieces, last - entry.rows, blocks, _BYTE)
         files.append(shard.file)
         settings["batches"] = [*settings["batches"], [name, shard.rows]]
-        made = dataclasses.replace(entry, rows=last, settings=settings, files=tuple(files), whole=None)
+        made = dataclasses.replace(entry, rows=last, settings=settings, files=tuple(files))
         return _joined(index.path, made, learned, folder)
 
     def finish(self, index: Index, entry: PartEntry, folder: str) -> PartEntry:
@@ -97,7 +97,7 @@ class JPQPart:
     def compact(self, index: Index, entry: PartEntry, rows: NDArray[np.int64], folder: str) -> PartEntry:
         """The codes of the rows that stay."""
         if "name" not in entry.settings:
-            return dataclasses.replace(entry, rows=0, whole=None)
+            return dataclasses.replace(entry, rows=0)
         learned = kept(index.path, entry)
         with guarded(index.path), new_file(index.path / folder / quantizer.FILE) as out:
             out.write(learned.dump())

@@ -12,7 +12,7 @@ from ragzip.indexes.ann import Ann
 from ragzip.indexes.jpq.part import check, kept, opened
 from ragzip.indexes.manifest import PartEntry
 from ragzip.indexes.nearest import Nearest
-from ragzip.indexes.ranking import NO_HITS, Hits
+from ragzip.indexes.ranking import NO_HITS, Hits, only
 
 if TYPE_CHECKING:
     from ragzip.indexes.encoding import Encoder
@@ -31,9 +31,11 @@ class TrainedCodes:
         learned = kept(index.path, entry)
         codes = opened(index.path, entry, learned)
         file = next(iter(entry.whole or ()))
-        ann = Ann(index.path, file, len(index), learned.dimensions, deep=True)
+        rows = index.rows_of(entry)
+        ann = Ann(index.path, file, len(rows), learned.dimensions, deep=True)
         self._index, self._entry = index, entry
-        self._nearest = Nearest(codes, index.rows, ann)
+        self._nearest = Nearest(codes, rows, ann)
+        self._gone = len(np.setdiff1d(rows, index.rows, assume_unique=True))
         self.model_name: str = entry.settings["name"]
         """What ``load_encoder`` takes to encode questions."""
 
@@ -58,8 +60,11 @@ class TrainedCodes:
         """
         if not np.isfinite(query).all():
             raise ModelError(f"{self.model_name}: gave a vector that is not finite.", hint="Check the model.")
+        if allowed is not None:
+            allowed = allowed[allowed < self._entry.rows]
         if k < 1 or (allowed is not None and not len(allowed)):
             return NO_HITS
         if allowed is not None:
             return self._nearest.vectors.search(query, k, allowed)
-        return self._nearest.search(query, k)
+        hits = self._nearest.search(query, k + min(self._gone, k))
+        return only(hits, self._index.rows, k) if self._gone else hits

@@ -31,10 +31,12 @@ class MultiVectors:
 
     def __init__(self, index: Index, entry: PartEntry) -> None:
         codec, self._fde = learned(index, entry)
-        self._rows = index.rows
+        indexed = index.rows_of(entry)
+        self._rows = index.rows[: int(np.searchsorted(index.rows, entry.rows))]
+        self._gone = len(np.setdiff1d(indexed, self._rows, assume_unique=True))
         self._tokens = tokens_of(index, entry, codec)
         whole = list(entry.whole or ())
-        self._candidates = Candidates(index.path, whole[0], self._rows)
+        self._candidates = Candidates(index.path, whole[0], indexed)
         self._index, self._entry = index, entry
         self.model_name: str = entry.settings["name"]
         """What ``load_late_interaction`` takes to encode questions."""
@@ -56,16 +58,19 @@ class MultiVectors:
             candidates: How many the encodings choose to be ranked, at least ``k``; 0 ranks all passages.
             allowed: Only these rows, ascending.
         """
-        rows = self._rows if allowed is None else allowed
+        rows = self._rows if allowed is None else allowed[allowed < self._entry.rows]
         if k < 1 or not len(rows) or not len(query):
             return NO_HITS
         wanted = max(candidates, k)
         if candidates and wanted < len(rows):
             encoding = self._fde.queries([query])[0]
             if allowed is None:
-                rows = self._candidates.search(encoding, wanted)
+                found = self._candidates.search(encoding, wanted + min(self._gone, wanted))
+                rows = found[np.isin(found, self._rows)] if self._gone else found
             else:
                 rows = np.sort(nearest(self._tokens, encoding, rows, wanted).rows)
+        if not len(rows):
+            return NO_HITS
         scores = [
             maxsim(query, *self._tokens.vectors(rows[start : start + _BLOCK])) for start in range(0, len(rows), _BLOCK)
         ]
