@@ -31,6 +31,7 @@ class _DefaultGroup(typer.core.TyperGroup):
         formatter.write_usage("ragzip index", "add | remove | info | verify | repair ... --index DIR", prefix="       ")
         formatter.write_usage("ragzip index", "compress DIR --with METHOD --model MODEL", prefix="       ")
         formatter.write_usage("ragzip index", "tune DIR [--apply]", prefix="       ")
+        formatter.write_usage("ragzip index", "triples DIR --model MODEL [--base-url URL]", prefix="       ")
 
 
 app = typer.Typer(
@@ -251,6 +252,22 @@ def tune(
 
 
 @app.command()
+def triples(
+    index: Annotated[Path, typer.Argument(help="The folder of an index with a graph.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="An instruct model: folder, hub id, or the server's name.")],
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="A server that speaks as OpenAI's does; its key: OPENAI_API_KEY.")
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Passages that are read together, and then safe.")] = 32,
+    json_: Json = False,
+) -> None:
+    """Have a language model add facts to the graph, from the passages that none has read yet."""
+    from ragzip.cli.triples import add
+
+    add(index, model, base_url, batch, as_json=json_)
+
+
+@app.command()
 def repair(index: IndexOption, json_: Json = False) -> None:
     """Check every file, and make those again that are damaged and follow from passages and vectors."""
     from ragzip import indexes
@@ -261,6 +278,8 @@ def repair(index: IndexOption, json_: Json = False) -> None:
         print_json(dataclasses.asdict(found))
     elif found.damaged:
         typer.echo(f"{index}: made {', '.join(found.made_anew)} anew, because of {', '.join(found.damaged)}")
+        for what in found.lost:
+            note(f"lost: {what}")
     else:
         typer.echo(f"{index}: no damaged file")
 

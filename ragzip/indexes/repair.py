@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ragzip.errors import StoreDamaged
 from ragzip.indexes import manifest, parts
 from ragzip.indexes.files import FileEntry, checksum, rebuild_hint, write_lock
+from ragzip.indexes.graph.part import TRIPLES
 from ragzip.indexes.index import Index
 from ragzip.indexes.writer import Writer, sweep
 
@@ -21,11 +23,13 @@ class RepairReport:
         path: The index folder.
         damaged: Names of the files that were not what the manifest says.
         made_anew: What was made again: ``faiss``, ``bm25``, or the name of a retriever's part.
+        lost: What stood in the damaged files and does not follow from passages and vectors, in words.
     """
 
     path: str
     damaged: tuple[str, ...]
     made_anew: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
 
 def repair(path: str | Path) -> RepairReport:
@@ -56,7 +60,7 @@ def repair(path: str | Path) -> RepairReport:
             writer.finish(entry.retriever, builders=builders)
         finally:
             writer.close()
-    return RepairReport(str(root), tuple(sorted(wrong)), made)
+    return RepairReport(str(root), tuple(sorted(wrong)), made, tuple(_lost(root, entry, changed)))
 
 
 def _check_table(root: Path, entry: manifest.Manifest) -> None:
@@ -79,6 +83,12 @@ def _is_wrong(root: Path, file: FileEntry) -> bool:
         return checksum(root / file.name) != file.sha256
     except OSError:
         return True
+
+
+def _lost(root: Path, before: manifest.Manifest, after: manifest.Manifest) -> Iterator[str]:
+    for old, new in zip(before.parts, after.parts, strict=True):
+        if TRIPLES in old.settings and TRIPLES not in new.settings:
+            yield f"the facts of a language model; to have them found again: ragzip index triples {root} --model MODEL"
 
 
 def _without(entry: manifest.Manifest, names: set[str]) -> tuple[manifest.Manifest, tuple[str, ...]]:

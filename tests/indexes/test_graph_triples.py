@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from ragzip.cli.app import app
 from ragzip.errors import StoreMismatch
-from ragzip.indexes import Index, info, verify
+from ragzip.indexes import Index, info, repair, verify
 from ragzip.indexes.graph import tensors
 from ragzip.indexes.graph.edges import FACT, TRIPLE
 from ragzip.indexes.graph.triples import MOST_TRIPLES, Triple, add_triples, parse
@@ -169,3 +171,40 @@ def test_an_index_without_a_graph_says_so(tmp_path):
     make(tmp_path / "kb", documents(2))
     with pytest.raises(StoreMismatch, match="--retriever graph"):
         add_triples(tmp_path / "kb", Speaker(facts))
+
+
+def test_repair_says_that_facts_are_lost(tmp_path):
+    kb = tmp_path / "kb"
+    make(kb, documents(4), retriever="graph")
+    add_triples(kb, Speaker(facts))
+    file = kb / Index.open(kb).part("graph").whole[0].name
+    file.write_bytes(b"no graph")
+    assert repair(kb).lost == ()
+    assert triples_of(kb)
+    (kb / Index.open(kb).part("graph").files[0].name).write_bytes(b"no rows")
+    (lost,) = repair(kb).lost
+    assert f"ragzip index triples {kb}" in lost
+    assert not triples_of(kb)
+    assert add_triples(kb, Speaker(facts)).triples
+    assert triples_of(kb)
+
+
+def test_the_command(tmp_path, monkeypatch):
+    kb = tmp_path / "kb"
+    make(kb, documents(3), retriever="graph")
+    made = []
+
+    class Server(Speaker):
+        def __init__(self, **options):
+            super().__init__(facts)
+            made.append(options)
+
+    monkeypatch.setattr("ragzip.generators.openai.OpenAI", Server)
+    command = ["index", "triples", str(kb), "--model", "some", "--base-url", "http://localhost:1/v1", "--batch", "2"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert made == [{"base_url": "http://localhost:1/v1", "model": "some", "max_new_tokens": 512}]
+    assert f"{len(Index.open(kb)):,} passages read" in done.output
+    assert triples_of(kb)
+    again = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert again == {"passages": 0, "triples": 0, "unfounded": 0, "unreadable": 0}
