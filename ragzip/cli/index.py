@@ -254,7 +254,7 @@ def tune(
 @app.command()
 def triples(
     index: Annotated[Path, typer.Argument(help="The folder of an index with a graph.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="An instruct model: folder, hub id, or the server's name.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="An instruct model: folder, hub id or name.")],
     base_url: Annotated[
         str | None, typer.Option("--base-url", help="A server that speaks as OpenAI's does; its key: OPENAI_API_KEY.")
     ] = None,

@@ -11,6 +11,7 @@ from ragzip.evaluation.record import DataSet, Record
 _ANSWERS = {"short": ("em", "f1", "match"), "yes_no": ("em", "f1", "match"), "long": ("rouge_l", "f1")}
 _EVIDENCE = ("sentence_precision", "sentence_recall", "sentence_f1")
 _RETRIEVAL = ("recall@5", "recall@20", "ndcg@10", "mrr")
+_INDEX = ("index_bytes", "build_seconds")
 _SIZES = ("tokens_in", "tokens_out", "ratio")
 _WRITING = ("prompt_tokens", "new_tokens")
 _TIMES = ("retrieve_seconds", "compress_seconds")
@@ -62,7 +63,7 @@ def select(names: Sequence[str], data: DataSet, *, generate: bool, retrieves: bo
     if data.labels == "sentences":
         wanted += _EVIDENCE
     if "qrels" in there and (retrieves or any(record.qrels for record in data.records)):
-        wanted += _RETRIEVAL
+        wanted += [*_RETRIEVAL, *(_INDEX if retrieves else ())]
     wanted += [*_SIZES, *(_WRITING if generate else ()), *_TIMES, *(_WRITING_TIMES if generate else ()), "peak_memory"]
     return [parse(name) for name in wanted if timed or name not in _TIMED]
 

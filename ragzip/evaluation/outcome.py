@@ -22,6 +22,8 @@ class Costs:
         peak_memory: Most bytes this process (and its part of a GPU) held meanwhile, or None where unknown.
         prefill_flops: Floating point operations of the prefill, or None where the model's shapes are unknown.
         decode_flops: Floating point operations of all decoding steps, or None.
+        index_bytes: Of what the retriever reads beside the passages, for each passage, or None without an index.
+        build_seconds: That making it took, or None.
         kv_memory: Bytes of the prompt's key-value cache once a ``kv`` compressed it, or None where none did.
     """
 
@@ -35,6 +37,8 @@ class Costs:
     prefill_flops: float | None = None
     decode_flops: float | None = None
     kv_memory: int | None = None
+    index_bytes: float | None = None
+    build_seconds: float | None = None
 
     @property
     def ttft(self) -> float:

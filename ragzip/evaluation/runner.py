@@ -21,6 +21,7 @@ from ragzip.evaluation.record import DataSet, Record
 from ragzip.evaluation.rows import Row
 from ragzip.evaluation.stages import Answered, Stages, generator_key, require_passages, shapes
 from ragzip.evaluation.summary import Prices, summarise
+from ragzip.indexes.weight import Weight, weight
 from ragzip.protocols import Stack
 from ragzip.tokens import text_of
 from ragzip.types import SoftSegment, TextSegment
@@ -187,6 +188,7 @@ def _run(
     start = time.perf_counter()
     for row in rows:
         row.pipeline.warm_up()
+    weights = {row.name: None if row.closed_book else weight(row.pipeline.retriever) for row in rows}
     known = shapes([row.pipeline for row in rows]) if generate else {}
     _require_shapes(known, settings.metrics)
     _rehearse(rows, records[: settings.batch], generate)
@@ -201,10 +203,18 @@ def _run(
         if generate and not before and not first:
             _require_an_answer(made)
         for i, record in enumerate(batch):
-            answers = {row.name: made[row.name][i] for row in rows}
+            answers = {row.name: _weighed(made[row.name][i], weights[row.name]) for row in rows}
             writer.add(_question(record, answers), [_line(row, answers[row.name], metrics) for row in rows])
             if report:
                 report(before + first + i + 1, total)
+
+
+def _weighed(answered: Answered, found: Weight | None) -> Answered:
+    """With what the index of its pipeline weighs and took to make."""
+    if found is None:
+        return answered
+    costs = dataclasses.replace(answered.outcome.costs, index_bytes=found.bytes, build_seconds=found.seconds)
+    return dataclasses.replace(answered, outcome=dataclasses.replace(answered.outcome, costs=costs))
 
 
 def _require_shapes(known: Mapping[str, Any], asked: Sequence[str]) -> None:

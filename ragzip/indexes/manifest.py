@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -135,6 +135,7 @@ class Manifest:
         created: When, ISO 8601.
         updated: When, ISO 8601.
         version: Of the ragzip that wrote it.
+        seconds: That runs have spent on each search structure, by the names of ``weight.structures``.
     """
 
     id: str
@@ -158,6 +159,7 @@ class Manifest:
     parts: tuple[PartEntry, ...] = ()
     storage: str = AUTO
     codec: FileEntry | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
@@ -276,6 +278,7 @@ def _parse(values: dict[str, Any]) -> Manifest:
             "faiss": _file(body["faiss"]) if body["faiss"] is not None else None,
             "bm25": tuple(_file(entry) for entry in body["bm25"]),
             "codec": _file(body["codec"]) if body.get("codec") is not None else None,
+            "seconds": {str(name): float(value) for name, value in body.get("seconds", {}).items()},
         }
     )
     try:

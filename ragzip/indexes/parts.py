@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from ragzip.errors import ConfigError, StoreMismatch
@@ -141,6 +142,7 @@ def brought_up(
     index: Callable[[], Index],
     folder: Callable[[str], str],
     publish: Callable[[tuple[PartEntry, ...]], None],
+    clock: Callable[[str], AbstractContextManager[None]],
 ) -> None:
     """Takes all rows into all parts, commit by commit, and finishes those that are not.
 
@@ -149,6 +151,7 @@ def brought_up(
         index: The last commit, opened; closed after use.
         folder: A new folder for a kind.
         publish: Commits entries.
+        clock: Times what is done for a kind.
     """
     for builder in builders:
         while True:
@@ -160,7 +163,8 @@ def brought_up(
                 if not behind and (done or not opened.manifest.passages):
                     break
                 make = builder.extend if behind else builder.finish
-                made = make(opened, entry, folder(builder.kind))
+                with clock(builder.kind):
+                    made = make(opened, entry, folder(builder.kind))
                 if not behind:
                     made = dataclasses.replace(made, of=None)
             if made == entry:

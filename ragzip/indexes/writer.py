@@ -13,8 +13,10 @@ import itertools
 import re
 import secrets
 import shutil
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragzip.errors import StoreDamaged, StoreError
-from ragzip.indexes import ann, bm25, manifest, parts, stored
+from ragzip.indexes import ann, bm25, manifest, parts, stored, weight
 from ragzip.indexes.files import LOCK, TEMPORARY, FileEntry, guarded, rebuild_hint, sync_file, sync_folder
 from ragzip.indexes.index import Index
 from ragzip.indexes.manifest import Chunking, Manifest, ModelEntry, Retrieval, Shard
@@ -53,6 +55,7 @@ class Writer:
 
     def __init__(self, root: Path, entry: Manifest, name: str, beside: Manifest | None = None) -> None:
         self.root, self.manifest, self._name, self._beside = root, entry, name, beside
+        self._spent: defaultdict[str, float] = defaultdict(float)  # since the last commit
         if not (root / entry.table).is_file():
             raise StoreDamaged(f"{root}: {entry.table} is missing.", hint=rebuild_hint(root))
         self.table = TableWriter(root, entry.table)
@@ -122,8 +125,9 @@ class Writer:
         if now.model is not None and count:
             name = f"vectors/{self._number()}.npy"
             codec = stored.codec_of(self.root, now)
-            codes = map(codec.encode, encode())
-            shards += (write_shard(self.root, name, codec.columns, count, codes, codec.dtype),)
+            with self._clock(weight.VECTORS):
+                codes = map(codec.encode, encode())
+                shards += (write_shard(self.root, name, codec.columns, count, codes, codec.dtype),)
         replaced = [document.replaces for document in documents if document.replaces is not None]
         with self.table.transaction():
             gone, gone_passages = self.table.remove(replaced, commit, forget_roots=False)
@@ -204,6 +208,7 @@ class Writer:
                 lambda: Index(self.root, self.manifest),
                 self.part_folder,
                 lambda entries: self._publish_searchable(parts=entries),
+                self._clock,
             )
         if self._name != manifest.NAME:
             with guarded(self.root):
@@ -224,7 +229,7 @@ class Writer:
         storage = parse(entry.storage)
         if entry.model is None or entry.passages == 0 or not storage.indexed(entry.passages):
             return None
-        with Index(self.root, entry) as index:
+        with self._clock(weight.FAISS), Index(self.root, entry) as index:
             return ann.build(self.root, f"faiss-{self._number()}.index", index.vectors, index.rows, storage.structure)
 
     def _store_as(self, storage: Storage) -> None:
@@ -234,9 +239,10 @@ class Writer:
         if entry.storage != str(storage):
             changes = {"storage": str(storage), "faiss": None}
         if not dataclasses.replace(entry, storage=str(storage)).settled:
-            with Index(self.root, entry) as index:
-                vectors, alive = index.vectors, index.rows
-            codec, shards = stored.convert(self.root, vectors, alive, storage.rows, self._number)
+            with self._clock(weight.VECTORS):
+                with Index(self.root, entry) as index:
+                    vectors, alive = index.vectors, index.rows
+                codec, shards = stored.convert(self.root, vectors, alive, storage.rows, self._number)
             changes |= {"codec": codec, "shards": shards, "faiss": None}
         if changes:
             self._publish_searchable(**changes)
@@ -249,7 +255,7 @@ class Writer:
     def _make_bm25(self) -> tuple[FileEntry, ...]:
         if self.manifest.passages == 0:
             return ()
-        with Index(self.root, self.manifest) as index:
+        with self._clock(weight.BM25), Index(self.root, self.manifest) as index:
             postings = bm25.build(searched_text(passage) for passage in index)
         return postings.save(self.root, f"bm25-{self._number()}")
 
@@ -292,11 +298,22 @@ class Writer:
             serial=self._serial,
             updated=_now(),
             version=_version(),
+            seconds=weight.spent(self.manifest.seconds, self._spent),
             **changes,
         )
         with guarded(self.root):
             manifest.write(self.root, entry, self._name)
         self.manifest = entry
+        self._spent.clear()
+
+    @contextmanager
+    def _clock(self, structure: str) -> Iterator[None]:
+        """Adds to the seconds of a structure, which the next commit records."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent[structure] += time.perf_counter() - start
 
     def _number(self) -> str:
         self._serial += 1

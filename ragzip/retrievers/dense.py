@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ragzip.retrievers.options import at_least, check_index
 from ragzip.types import Passage, Query
@@ -25,6 +25,9 @@ class Dense:
         top_k: How many passages at most.
         filters: ``key=value``, ``key>=3``, ``source=docs/*``; all must hold, and then the search is exact.
     """
+
+    structures: ClassVar[tuple[str, ...]] = ("vectors", "faiss")
+    """Of the index, those that it reads."""
 
     index: str
     top_k: int = 20

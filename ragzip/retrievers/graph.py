@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from ragzip.errors import ConfigError
 from ragzip.retrievers.options import at_least, check_index
@@ -66,6 +66,9 @@ class Graph:
         term: and a rare word;
         triple: and the two ends of a fact, where a language model found some.
     """
+
+    structures: ClassVar[tuple[str, ...]] = ("vectors", "faiss", "bm25", "graph")
+    """Of the index, those that it reads."""
 
     index: str
     top_k: int = 20

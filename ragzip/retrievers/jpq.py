@@ -48,6 +48,11 @@ class JPQ:
         check_index(self.index, self.top_k, self.filters)
         at_least("rescore", self.rescore, 0)
 
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Of the index, those that it reads."""
+        return ("jpq", "vectors") if self.rescore else ("jpq",)
+
     def load(self) -> None:
         """Opens the index and loads its models now rather than at the first question."""
         from ragzip.indexes import using

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ragzip.errors import ConfigError
 from ragzip.retrievers.options import at_least, check_index
@@ -32,6 +32,9 @@ class LexSem:
         strength: What goes into the softmax is multiplied by this; 0 is ``dense``. None is 1 for trained weights, and
             0.02 without.
     """
+
+    structures: ClassVar[tuple[str, ...]] = ("vectors", "faiss")
+    """Of the index, those that it reads."""
 
     index: str
     top_k: int = 20

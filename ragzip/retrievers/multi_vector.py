@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ragzip.retrievers.options import at_least, check_index
 from ragzip.types import Passage, Query
@@ -34,6 +34,9 @@ class MultiVector:
             which is exact, and slow.
         filters: ``key=value``, ``key>=3``, ``source=docs/*``; all must hold.
     """
+
+    structures: ClassVar[tuple[str, ...]] = ("multi_vector",)
+    """Of the index, those that it reads."""
 
     index: str
     top_k: int = 20

@@ -24,6 +24,7 @@ EXPECTED = [
     *("sentence_precision", "sentence_recall", "sentence_f1", "tokens_in", "tokens_out", "ratio"),
     *("prompt_tokens", "new_tokens", "retrieve_seconds", "compress_seconds", "prefill_seconds", "decode_seconds"),
     *("ttft", "total_seconds", "peak_memory", "prefill_flops", "decode_flops", "kv_memory"),
+    *("index_bytes", "build_seconds"),
 ]
 
 
@@ -44,7 +45,7 @@ def test_print_and_parse(name):
     assert parse(f" {name} ") == metric and hash(parse(name)) == hash(metric)
     assert pickle.loads(pickle.dumps(metric)) == metric
     assert metric.needs <= set(NEEDS)
-    assert metric.unit in ("", "tokens", "s", "MiB", "FLOP", "x")
+    assert metric.unit in ("", "tokens", "s", "B", "MiB", "FLOP", "x")
     assert metric.quality == (metric.bounds == (0, 1)) == (metric.unit == "")
     assert metric.higher_is_better == (metric.quality or name == "ratio")
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -155,7 +156,7 @@ def outcome(costs=None, tokens=(12, 4), answer="x") -> Outcome:
 
 
 def test_costs():
-    case = outcome(Costs(1.0, 2.0, 4.0, 8.0, 30, 5, 3 * 2**20, 7e9, 8e9, 5 * 2**19))
+    case = outcome(Costs(1.0, 2.0, 4.0, 8.0, 30, 5, 3 * 2**20, 7e9, 8e9, 5 * 2**19, 96.5, 12.0))
     expected = {
         "tokens_in": 12,
         "tokens_out": 4,
@@ -171,6 +172,8 @@ def test_costs():
         "prefill_flops": 7e9,
         "decode_flops": 8e9,
         "kv_memory": 2.5,
+        "index_bytes": 96.5,
+        "build_seconds": 12,
         "ratio": 3,
     }
     assert {name: parse(name).score(case) for name in expected} == expected
@@ -190,7 +193,9 @@ def test_costs_that_are_not_known():
         "compress_seconds",
     }
     assert {name for name in said if "answer" in parse(name).needs} == {
-        name for name, value in said.items() if value is None and name != "peak_memory"
+        name
+        for name, value in said.items()
+        if value is None and name not in ("peak_memory", "index_bytes", "build_seconds")
     }
     with pytest.raises(ConfigError, match="Did you mean 'tokens_in'"):
         Cost("token_in")

@@ -115,7 +115,9 @@ def test_a_stopped_run_leaves_what_it_did_and_the_next_goes_on(tmp_path):
     raw = json.loads((kb / "manifest.json").read_text())
     body = {k: v for k, v in raw.items() if k not in ("format", "checksum")}
     body["parts"][0]["settings"]["options"]["fail_at"] = 0
-    (kb / "manifest.json").write_text(json.dumps({"format": manifest.FORMAT, "checksum": manifest._checksum(body), **body}))
+    (kb / "manifest.json").write_text(
+        json.dumps({"format": manifest.FORMAT, "checksum": manifest._checksum(body), **body})
+    )
     make(kb, documents(9))
     is_right(kb)
 

@@ -37,6 +37,8 @@ _KINDS = {
     "kv_memory": _Kind(
         "MiB", lambda o: None if o.costs.kv_memory is None else o.costs.kv_memory / _MIB, generated=True
     ),
+    "index_bytes": _Kind("B", lambda o: o.costs.index_bytes),
+    "build_seconds": _Kind("s", lambda o: o.costs.build_seconds),
 }
 
 COST_NAMES = tuple(_KINDS)
@@ -65,7 +67,7 @@ class Cost(Metric):
 
     @property
     def unit(self) -> str:
-        """Tokens, seconds, MiB (2**20 bytes) or floating point operations."""
+        """Tokens, seconds, bytes, MiB (2**20 bytes) or floating point operations."""
         return _KINDS[self.cost].unit
 
     @property

@@ -49,7 +49,7 @@ _BUILTIN: dict[str, Factory] = {
         for name in (
             *("prompt_tokens", "new_tokens", "retrieve_seconds", "compress_seconds", "prefill_seconds"),
             *("decode_seconds", "ttft", "total_seconds", "peak_memory", "prefill_flops", "decode_flops"),
-            "kv_memory",
+            *("kv_memory", "index_bytes", "build_seconds"),
         )
     },
 }

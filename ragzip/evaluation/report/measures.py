@@ -39,6 +39,10 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def _bytes(value: float) -> str:
+    return f"{value:,.0f} B"
+
+
 def _any(value: float) -> str:
     return f"{value:.3g}"
 
@@ -59,6 +63,8 @@ COSTS: Mapping[str, Callable[[float], str]] = {
     "prefill_flops": _flop,
     "decode_flops": _flop,
     "kv_memory": _mebibytes,
+    "index_bytes": _bytes,
+    "build_seconds": _seconds,
 }
 """Metrics that say what an answer took and how they print, in column order. All others say how good an answer is."""
 
@@ -76,12 +82,15 @@ HEADINGS: Mapping[str, str] = {
     "prefill_flops": "prefill FLOP",
     "decode_flops": "decode FLOP",
     "kv_memory": "key-value cache",
+    "index_bytes": "index, a passage",
+    "build_seconds": "to build",
 }
 
 _UNITS: Mapping[str, Callable[[float], str]] = {
     "tokens": _count,
     "s": _seconds,
     "MiB": _mebibytes,
+    "B": _bytes,
     "FLOP": _flop,
     "x": _ratio,
 }
