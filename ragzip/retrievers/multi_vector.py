@@ -8,50 +8,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
+from ragzip.errors import ConfigError
 from ragzip.retrievers.options import at_least, check_index
 from ragzip.types import Passage, Query
 
 if TYPE_CHECKING:
     from ragzip.indexes import Index
-    from ragzip.indexes.multi_vector.reader import MultiVectors
+    from ragzip.indexes.multi_vector.reader import MultiVectors, Whole
     from ragzip.models.late_interaction import LateInteraction
 
 
 @dataclass(frozen=True)
 class MultiVector:
-    """Retrieval by MaxSim: for each token of the question the best cosine to a token of the passage, added up.
+    """Retrieval by MaxSim: for each token of the question the best cosine to a token of the passage, their mean.
 
-    Fixed dimensional encodings find candidates, and MaxSim over the codes of their tokens ranks them. The index has to
-    be made for it (``ragzip index ... --retriever multi_vector``), and says which model made its vectors; questions
-    are encoded with the same one, each on its own.
+    Fixed dimensional encodings find passages, the centroids of their tokens leave the candidates, and MaxSim over the
+    tokens' codes ranks these. The index has to be made for it (``ragzip index ... --retriever multi_vector``), and
+    says which model made its vectors; questions are encoded with the same one, each on its own.
+
+    A share of the score is the cosine of whole vectors, by which ``dense`` ranks: it knows what a passage is about
+    where tokens only know that words are there, and costs nothing, since the index has these vectors. (So do BGE-M3's
+    hybrid scores, https://arxiv.org/abs/2402.03216.)
 
     Attributes:
         index: The index folder.
         top_k: How many passages at most.
-        candidates: How many the encodings choose to be ranked, or ``top_k`` where that is more; 0 ranks all passages,
-            which is exact, and slow.
+        candidates: How many are ranked by MaxSim, or ``top_k`` where that is more; 0 ranks all passages, which is
+            exact, and slow.
         filters: ``key=value``, ``key>=3``, ``source=docs/*``; all must hold.
+        dense: The share of the cosine of whole vectors, from 0 to 1; 0 for MaxSim alone, for which the index's own
+            encoder is not asked.
     """
-
-    structures: ClassVar[tuple[str, ...]] = ("multi_vector",)
-    """Of the index, those that it reads."""
 
     index: str
     top_k: int = 20
-    candidates: int = 200
+    candidates: int = 100
     filters: tuple[str, ...] = ()
+    dense: float = 0.3
 
     def __post_init__(self) -> None:
         check_index(self.index, self.top_k, self.filters)
         at_least("candidates", self.candidates, 0)
+        if not isinstance(self.dense, int | float) or isinstance(self.dense, bool) or not 0 <= self.dense <= 1:
+            raise ConfigError("dense", f"must be a number from 0 to 1, not {self.dense!r}")
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Of the index, those that it reads."""
+        return ("multi_vector", "vectors", "faiss") if self.dense else ("multi_vector",)
 
     def load(self) -> None:
-        """Opens the index and loads its model now rather than at the first question."""
+        """Opens the index and loads its models now rather than at the first question."""
         from ragzip.indexes import using
 
-        using(self.index, self._open)
+        using(self.index, lambda index: self._search(index, [Query("?")], 1))
 
     def retrieve(self, queries: Sequence[Query], *, top_k: int | None = None) -> list[list[Passage]]:
         """The best passages of each question; equal scores in the order of the index.
@@ -83,6 +95,20 @@ class MultiVector:
             return [[] for _ in queries]
         vectors, model = opened
         allowed = index.rows_where(self.filters) if self.filters else None
-        encoded = model.encode_queries([query.text for query in queries])
-        found = [vectors.search(query, k, self.candidates, allowed) for query in encoded]
+        texts = [query.text for query in queries]
+        wholes = self._wholes(index, texts)
+        found = [
+            vectors.search(query, k, self.candidates, allowed, whole)
+            for query, whole in zip(model.encode_queries(texts), wholes, strict=True)
+        ]
         return [index.passages(hits.rows, hits.scores) for hits in found]
+
+    def _wholes(self, index: Index, texts: Sequence[str]) -> Sequence[Whole | None]:
+        if not self.dense:
+            return [None] * len(texts)
+        from ragzip.indexes.multi_vector.reader import Whole
+        from ragzip.models import load_encoder
+
+        encoder = load_encoder(index.model_name())
+        index.check_model(encoder)
+        return [Whole(vector, float(self.dense)) for vector in encoder.encode_each(texts)]

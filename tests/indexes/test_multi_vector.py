@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import warnings
 
@@ -11,14 +12,15 @@ import pytest
 from ragzip.errors import ConfigError, ModelError, StoreError, StoreMismatch
 from ragzip.indexes import Index, info, parts, remove, repair, verify
 from ragzip.indexes.multi_vector import part as module
+from ragzip.indexes.multi_vector import reader as searching
 from ragzip.indexes.multi_vector.reader import MultiVectors
 from ragzip.indexes.text import searched_text
 from ragzip.models.late_interaction import load_late_interaction
-from ragzip.retrievers import MultiVector, for_index
+from ragzip.retrievers import Dense, MultiVector, for_index
 from ragzip.testing import RetrieverContract
 from ragzip.testing.models import tiny_encoder
 from ragzip.types import Query
-from tests.indexes.tools import document, documents, make, stop
+from tests.indexes.tools import WordEncoder, document, documents, make, stop
 
 QUESTIONS = ["amber bridge copper", "title 7", "ocean north 3", "kettle lantern 7 99"]
 SMALL = {"repetitions": 4, "planes": 3, "projection": 8, "width": 0, "residual_bits": 8, "centroids": 8}
@@ -36,6 +38,13 @@ def small_steps(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def encoder(monkeypatch):
+    words = WordEncoder()
+    monkeypatch.setattr("ragzip.models.load_encoder", lambda name, **_: words)
+    return words
+
+
+@pytest.fixture(autouse=True)
 def quiet():
     with warnings.catch_warnings():  # a random model has no clusters: the check of the encodings may warn
         warnings.filterwarnings("ignore", message=".*encodings of multi_vector find only")
@@ -47,15 +56,18 @@ def build(kb, items, model, **options):
     return make(kb, items, retriever="multi_vector", settings=settings, **options)
 
 
-def brute(kb, model, question):
-    """Passages and their scores by MaxSim over the model's own vectors."""
+def brute(kb, model, question, share=0.0):
+    """Passages and their scores by MaxSim over the model's own vectors, with a share of the cosine of whole ones."""
     loaded = load_late_interaction(model)
-    (query,) = loaded.encode_queries([question])
+    (query,), (whole,) = loaded.encode_queries([question]), WordEncoder().encode([question])
     with Index.open(kb) as index:
         passages = list(index)
+    texts = [searched_text(p) for p in passages]
+    cosines = WordEncoder().encode(texts) @ whole
     found = {}
-    for passage, one in zip(passages, loaded.encode_documents([searched_text(p) for p in passages]), strict=True):
-        found[passage.id] = float((query @ one.vectors.T).max(1).sum())
+    for passage, one, cosine in zip(passages, loaded.encode_documents(texts), cosines, strict=True):
+        mean = float((query @ one.vectors.T).max(1).mean())
+        found[passage.id] = (1 - share) * mean + share * float(cosine)
     return found
 
 
@@ -63,13 +75,13 @@ def is_right(kb, model):
     """All passages, with scores that are about those of brute force; candidates give the same."""
     assert verify(kb) == []
     assert info(kb).searchable
-    for question in QUESTIONS:
-        expected = brute(kb, model, question)
-        (exact,) = MultiVector(str(kb), top_k=10_000, candidates=0).retrieve([Query(question)])
+    for share, question in itertools.product((0.0, 0.3), QUESTIONS):
+        expected = brute(kb, model, question, share)
+        (exact,) = MultiVector(str(kb), top_k=10_000, candidates=0, dense=share).retrieve([Query(question)])
         assert {p.id for p in exact} == set(expected)
         for passage in exact:
-            assert passage.score == pytest.approx(expected[passage.id], abs=0.16)
-        (some,) = MultiVector(str(kb), top_k=3, candidates=10_000).retrieve([Query(question)])
+            assert passage.score == pytest.approx(expected[passage.id], abs=0.02)
+        (some,) = MultiVector(str(kb), top_k=3, candidates=10_000, dense=share).retrieve([Query(question)])
         assert [p.id for p in some] == [p.id for p in exact[:3]]
 
 
@@ -101,19 +113,53 @@ def test_many_small_batches_are_joined_and_old_files_go(tmp_path, model, small_s
     is_right(kb, model)
 
 
-def test_candidates_are_chosen_by_the_encodings(tmp_path, model):
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("first", [8, 10_000])
+def test_candidates_are_chosen_by_encodings_and_centroids(tmp_path, model, monkeypatch, first, share):
+    monkeypatch.setattr(searching, "_FIRST", first)
+    monkeypatch.setattr(searching, "_TIMES", 1)
     kb = tmp_path / "kb"
     build(kb, documents(20), model)
+    whole = searching.Whole(WordEncoder().encode([QUESTIONS[0]])[0], share) if share else None
     with Index.open(kb) as index:
         reader = index.opened("multi_vector", MultiVectors)
         (query,) = load_late_interaction(model).encode_queries([QUESTIONS[0]])
-        chosen = reader.search(query, 5, 5)
-        ranked = reader.search(query, 10_000, 0)
-        assert len(chosen.rows) == 5
-        assert set(chosen.rows) != set(ranked.rows[:5]) or len(ranked.rows) == 5
+        chosen = reader.search(query, 5, 5, None, whole)
+        ranked = reader.search(query, 10_000, 0, None, whole)
+        some = index.rows[::2]
+        among = reader.search(query, 5, 5, some, whole)
+        assert set(among.rows) <= set(some)
+        assert len(chosen.rows) == len(among.rows) == 5
         scores = dict(zip(ranked.rows.tolist(), ranked.scores.tolist(), strict=True))
-        for row, score in zip(chosen.rows.tolist(), chosen.scores.tolist(), strict=True):
-            assert score == pytest.approx(scores[row], abs=1e-4)  # what is ranked is ranked by MaxSim
+        for hits in (chosen, among):
+            assert hits.scores.tolist() == sorted(hits.scores.tolist(), reverse=True)
+            for row, score in zip(hits.rows.tolist(), hits.scores.tolist(), strict=True):
+                assert score == pytest.approx(scores[row], abs=1e-4)  # what is ranked is ranked by MaxSim
+    if first > 100 and SMALL["centroids"] < 100:
+        assert set(chosen.rows) != set(ranked.rows[:5])  # eight centroids are a coarse sieve
+
+
+def test_the_share_goes_from_tokens_to_dense(tmp_path, model):
+    kb = tmp_path / "kb"
+    build(kb, documents(8), model)
+    queries = [Query(text) for text in QUESTIONS]
+    for candidates in (0, 5):
+        found = MultiVector(str(kb), top_k=5, candidates=candidates, dense=1.0).retrieve(queries)
+        dense = Dense(str(kb), top_k=5).retrieve(queries)
+        for one, other in zip(found, dense, strict=True):
+            assert [p.score for p in one] == pytest.approx([p.score for p in other], abs=1e-6)
+    for wrong in (-0.1, 1.5, True, "half"):
+        with pytest.raises(ConfigError, match="dense"):
+            MultiVector(str(kb), dense=wrong)
+
+
+def test_without_a_share_the_encoder_of_the_index_is_not_asked(tmp_path, model, encoder):
+    kb = tmp_path / "kb"
+    build(kb, documents(3), model)
+    MultiVector(str(kb), dense=0).retrieve([Query("amber")])
+    assert not encoder.calls
+    MultiVector(str(kb)).retrieve([Query("amber")])
+    assert encoder.calls
 
 
 def test_what_few_passages_taught_is_learned_again_from_many(tmp_path, model):
@@ -274,14 +320,15 @@ def test_a_stopped_run_goes_on(tmp_path, model, small_steps, monkeypatch):
             raise KeyboardInterrupt
         return real(self, *args)
 
-    monkeypatch.setattr(module.MultiVectorPart, "_batch", stops)
-    with pytest.raises(KeyboardInterrupt):
-        build(kb, documents(9), model)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(module.MultiVectorPart, "_batch", stops)
+        with pytest.raises(KeyboardInterrupt):
+            build(kb, documents(9), model)
     with pytest.raises(StoreError, match="stopped before multi_vector was done"):
         MultiVector(str(kb)).retrieve([Query("amber")])
     with Index.open(kb) as index:
         before = {file.name for part in index.manifest.parts for file in part.files}
+    monkeypatch.setattr(module, "_MOST_SMALL", 100)
     build(kb, documents(9), model)
     with Index.open(kb) as index:
         assert before <= {file.name for file in index.part("multi_vector").files}
@@ -312,7 +359,9 @@ def test_files_that_the_manifest_does_not_list_are_not_read(tmp_path, model):
     raw = json.loads((kb / "manifest.json").read_text())
     body = {k: v for k, v in raw.items() if k not in ("format", "checksum")}
     body["parts"][0]["settings"]["batches"][0][0] = "../elsewhere/0_"
-    (kb / "manifest.json").write_text(json.dumps({"format": 2, "checksum": manifest._checksum(body), **body}))
+    (kb / "manifest.json").write_text(
+        json.dumps({"format": manifest.FORMAT, "checksum": manifest._checksum(body), **body})
+    )
     with pytest.raises(StoreError, match=r"elsewhere.*does not list.*repair"):
         MultiVector(str(kb)).retrieve([Query("amber")])
 

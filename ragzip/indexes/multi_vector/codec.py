@@ -54,6 +54,12 @@ class Codec:
         """Of one vector."""
         return -(-self.dimensions * self.bits // 8)
 
+    @property
+    def directions(self) -> Matrix:
+        """The centroids, made 1 long: what tokens are taken for where residuals are not looked at."""
+        found: Matrix = self.centroids / np.maximum(np.linalg.norm(self.centroids, axis=1, keepdims=True), 1e-12)
+        return found
+
     def encode(self, vectors: Matrix) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Codes of vectors.
 

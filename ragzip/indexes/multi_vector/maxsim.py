@@ -19,9 +19,14 @@ def maxsim(query: Matrix, vectors: Matrix, counts: NDArray[np.int64]) -> Matrix:
     Returns:
         ``[documents]`` float32, from -n to n; of a document without vectors, -n.
     """
-    scores = np.full(len(counts), -float(len(query)), np.float32)
+    return best_of(query @ vectors.T, counts)
+
+
+def best_of(products: Matrix, counts: NDArray[np.int64]) -> Matrix:
+    """The same from products ``[n, tokens]`` of the query's vectors with those of the documents."""
+    scores = np.full(len(counts), -float(len(products)), np.float32)
     some = np.flatnonzero(counts)
-    if len(some) and len(query):
+    if len(some) and len(products):
         starts = (np.cumsum(counts) - counts)[some]
-        scores[some] = np.maximum.reduceat(query @ vectors.T, starts, axis=1).sum(0)
+        scores[some] = np.maximum.reduceat(products, starts, axis=1).sum(0)
     return scores

@@ -49,7 +49,8 @@ class MultiVectorPart:
         planes: Hyperplanes a repetition.
         projection: Width of a vector in a partition; 0 for the model's own.
         width: Of an encoding, where repetitions * 2**planes * projection are more; 0 for these, however many.
-        residual_bits: For each dimension of a token's vector beside its centroid: 0, 1, 2, 4 or 8.
+        residual_bits: For each dimension of a token's vector beside its centroid: 0, 1, 2, 4 or 8. On vectors of the
+            shipped weights BITSNOTE.
         centroids: How many at most; 0 for as many as PLAID takes; at most 256 make a code one byte.
         keep: Share of a passage's tokens that are kept for MaxSim: those that receive most attention.
         seed: Of all draws.
@@ -62,7 +63,7 @@ class MultiVectorPart:
     planes: int = 2
     projection: int = 0
     width: int = 3840
-    residual_bits: int = 2
+    residual_bits: int = 4
     centroids: int = 0
     keep: float = 1.0
     seed: int = 0

@@ -1,15 +1,15 @@
-"""Searching token vectors: encodings find candidates, MaxSim over the codes ranks them."""
+"""Searching token vectors: encodings find many, centroids leave fewer, and MaxSim over the codes ranks these."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragzip.indexes.manifest import PartEntry
 from ragzip.indexes.multi_vector.candidates import Candidates, nearest
-from ragzip.indexes.multi_vector.maxsim import maxsim
+from ragzip.indexes.multi_vector.maxsim import best_of, maxsim
 from ragzip.indexes.multi_vector.part import check, learned, tokens_of
 from ragzip.indexes.ranking import NO_HITS, Hits, top
 
@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 
 Matrix = NDArray[np.float32]
 _BLOCK = 1024  # passages whose token vectors are in memory at once
+_FIRST = 500  # passages that encodings find, at least, and vectors as many
+_TIMES = 4  # and so many times the candidates
+
+
+class Whole(NamedTuple):
+    """A question as one vector.
+
+    Attributes:
+        vector: ``[d]``, of the encoder of the index.
+        share: Of its cosine to a passage's vector in the score, from 0 to 1.
+    """
+
+    vector: Matrix
+    share: float
 
 
 class MultiVectors:
@@ -35,6 +49,7 @@ class MultiVectors:
         self._rows = index.rows[: int(np.searchsorted(index.rows, entry.rows))]
         self._gone = len(np.setdiff1d(indexed, self._rows, assume_unique=True))
         self._tokens = tokens_of(index, entry, codec)
+        self._centroids = codec.directions
         whole = list(entry.whole or ())
         self._candidates = Candidates(index.path, whole[0], indexed)
         self._index, self._entry = index, entry
@@ -49,29 +64,71 @@ class MultiVectors:
         """
         check(model, self._index, self._entry)
 
-    def search(self, query: Matrix, k: int, candidates: int, allowed: NDArray[np.int64] | None = None) -> Hits:
-        """The best passages by MaxSim.
+    def search(
+        self,
+        query: Matrix,
+        k: int,
+        candidates: int,
+        allowed: NDArray[np.int64] | None = None,
+        whole: Whole | None = None,
+    ) -> Hits:
+        """The best passages by MaxSim, the mean over the question's tokens.
 
         Args:
             query: ``[n, dimensions]``, token vectors of a question.
             k: How many at most.
-            candidates: How many the encodings choose to be ranked, at least ``k``; 0 ranks all passages.
+            candidates: How many are left for MaxSim, at least ``k``; 0 ranks all passages.
             allowed: Only these rows, ascending.
+            whole: The question as one vector, whose cosine then is a share of the score.
         """
         rows = self._rows if allowed is None else allowed[allowed < self._entry.rows]
         if k < 1 or not len(rows) or not len(query):
             return NO_HITS
         wanted = max(candidates, k)
         if candidates and wanted < len(rows):
-            encoding = self._fde.queries([query])[0]
-            if allowed is None:
-                found = self._candidates.search(encoding, wanted + min(self._gone, wanted))
-                rows = found[np.isin(found, self._rows)] if self._gone else found
-            else:
-                rows = np.sort(nearest(self._tokens, encoding, rows, wanted).rows)
+            rows = self._found(query, max(_TIMES * wanted, _FIRST), rows, allowed is None, whole)
+            if len(rows) > wanted:
+                rows = np.sort(top(rows, self._mixed(self._by_centroids(query, rows), query, rows, whole), wanted).rows)
         if not len(rows):
             return NO_HITS
         scores = [
             maxsim(query, *self._tokens.vectors(rows[start : start + _BLOCK])) for start in range(0, len(rows), _BLOCK)
         ]
-        return top(rows, np.concatenate(scores), k)
+        return top(rows, self._mixed(np.concatenate(scores), query, rows, whole), k)
+
+    def _found(
+        self, query: Matrix, count: int, rows: NDArray[np.int64], every: bool, whole: Whole | None
+    ) -> NDArray[np.int64]:
+        """The rows that encodings find, and with a vector of the question those that this finds; ascending."""
+        if count >= len(rows):
+            return rows
+        encoding = self._fde.queries([query])[0]
+        if every:
+            found = self._candidates.search(encoding, count + min(self._gone, count))
+            if self._gone:
+                found = found[np.isin(found, rows)]
+        else:
+            found = nearest(self._tokens, encoding, rows, count).rows
+        if whole is None:
+            return np.sort(found)
+        index = self._index
+        hits = (
+            index.search_vectors(whole.vector[None], count)[0]
+            if every
+            else index.vectors.search(whole.vector, count, rows)
+        )
+        near = hits.rows[np.isin(hits.rows, rows)] if every else hits.rows
+        return np.union1d(found, near)
+
+    def _by_centroids(self, query: Matrix, rows: NDArray[np.int64]) -> Matrix:
+        """MaxSim with every token taken for its centroid, as PLAID does before it looks at residuals."""
+        codes, counts = self._tokens.codes(rows)
+        return best_of((query @ self._centroids.T)[:, codes], counts)
+
+    def _mixed(self, sums: Matrix, query: Matrix, rows: NDArray[np.int64], whole: Whole | None) -> Matrix:
+        """Sums over a question's tokens as their mean, with the cosine of whole vectors as a share of it."""
+        means: Matrix = sums / np.float32(len(query))
+        if whole is None:
+            return means
+        cosines = self._index.vectors.scores(whole.vector, rows)
+        return ((1 - whole.share) * means + whole.share * cosines).astype(np.float32)

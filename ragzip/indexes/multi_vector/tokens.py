@@ -133,6 +133,14 @@ class Tokens:
             return np.zeros((0, self.codec.dimensions), np.float32), np.zeros(0, np.int64)
         return self.codec.decode(np.concatenate(codes), np.concatenate(residuals)), np.concatenate(counts)
 
+    def codes(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Centroids of the tokens of ascending rows ``[tokens]``, and how many each row has."""
+        counts, codes = [np.zeros(0, np.int64)], [np.zeros(0, self.codec.code_type)]
+        for batch, ends, local in self._split(rows):
+            counts.append(batch.counts[local].astype(np.int64))
+            codes.append(batch.codes[_ranges(ends[local], counts[-1])])
+        return np.concatenate(codes), np.concatenate(counts)
+
     def encodings(self, rows: NDArray[np.int64]) -> Matrix:
         """Fixed dimensional encodings of ascending rows, ``[n, width]``."""
         parts = [batch.encodings[local] * batch.scales[local][:, None] for batch, _, local in self._split(rows)]
