@@ -241,6 +241,7 @@ def tune(
         typer.Option("--least-recall", min=0, max=1, help="Of what exact search finds; the cheapest that has it."),
     ] = 0.95,
     by: Annotated[str, typer.Option("--by", help="What is to be cheap: disk, memory or milliseconds.")] = "disk",
+    figure: Annotated[Path | None, typer.Option("--figure", help="Draw recall against that cost here, as SVG.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Store the index so from now on.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of the sentences that are drawn.")] = 0,
     json_: Json = False,
@@ -248,7 +249,7 @@ def tune(
     """Measure ways to store the vectors on the index's own passages, and name the cheapest that finds enough."""
     from ragzip.cli.storage import tune_storage
 
-    tune_storage(index, storage or [], questions, top_k, least_recall, by, seed, apply=apply, as_json=json_)
+    tune_storage(index, storage or [], questions, top_k, least_recall, by, seed, figure, apply=apply, as_json=json_)
 
 
 @app.command()

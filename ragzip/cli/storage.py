@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import typer
 
 from ragzip.cli.console import human_bytes, note, print_json, progress, table
 from ragzip.errors import UsageError
+
+if TYPE_CHECKING:
+    from ragzip.evaluation.storage import StorageTuning
 
 
 def tune_storage(
@@ -20,6 +23,7 @@ def tune_storage(
     least_recall: float,
     by: str,
     seed: int,
+    figure: Path | None,
     *,
     apply: bool,
     as_json: bool,
@@ -55,6 +59,8 @@ def tune_storage(
         table(title, columns, rows)
         for line in found.left_out:
             note(f"left out: {line} needs more passages, or other vectors")
+    if figure is not None:
+        _draw(found, by, least_recall, figure)
     chosen = found.best(least_recall, by)  # type: ignore[arg-type]
     if apply:
         store_as(path, chosen.storage)
@@ -63,3 +69,17 @@ def tune_storage(
         return
     typer.echo(f"\n{chosen.storage}: the least {by} with a recall of at least {least_recall:g}")
     note(f"{path}: stored so from now on" if apply else "nothing was changed; --apply stores the index so")
+
+
+def _draw(found: StorageTuning, by: Any, least_recall: float, path: Path) -> None:
+    from ragzip.evaluation.report.storages import front
+
+    enough = any(one.recall >= least_recall for one in found.measured)
+    picture = front(found, by, found.best(least_recall, by).storage if enough else "")
+    try:
+        path.write_text(picture, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be written: {error.strerror or error}", hint="Choose another place."
+        ) from error
+    note(f"drawn: {path}")

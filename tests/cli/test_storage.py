@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -35,7 +36,16 @@ def test_tune_measures_names_and_applies(call: Call, corpus: Path, tmp_path: Pat
     assert "left out: pq5" in shown.err
     assert "nothing was changed" in shown.err
     assert json.loads(call("index", "info", "--index", kb, "--json").out)["storage"] == "auto"
-    applied = call("index", "tune", kb, *lines, "--questions", "20", "--least-recall", "0.5", "--apply", "--json")
+    figure = tmp_path / "front.svg"
+    applied = call(
+        "index", "tune", kb, *lines, "--questions", "20", "--least-recall", "0.5", "--apply", "--json",
+        "--figure", figure,
+    )  # fmt: skip
+    drawn = figure.read_text("utf-8")
+    root = ElementTree.fromstring(drawn)
+    assert root.tag.endswith("svg")
+    assert all(f">{name}</text>" in drawn for name in ("float32", "float8"))
+    assert "var(" not in drawn
     found = json.loads(applied.out)
     assert (found["chosen"], found["applied"]) == ("float8", True)
     assert {one["storage"] for one in found["measured"]} == {"float32", "float8"}
