@@ -78,7 +78,8 @@ bench-soft: models ## Soft compression and smaller caches: about two hours
 
 bench-retrieval: models .bench/fde/.installed ## All retrievers, encodings and storage: some three hours
 	$(BIN)/python benchmarks/run.py retrieval retrieval_scale retrieval_fde retrieval_graph:quality retrieval_graph:scale \
-		retrieval_storage:sets retrieval_storage:million retrieval_jpq retrieval_jpq:16 retrieval_late
+		retrieval_storage:sets retrieval_storage:million retrieval_jpq retrieval_jpq:16 retrieval_late \
+		retrieval_adapt:cranfield
 
 .bench/fde/.installed: constraints.txt
 	$(PYTHON) -m venv .bench/fde

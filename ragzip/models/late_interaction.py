@@ -109,12 +109,13 @@ class LateInteraction:
         return found
 
     def encode_documents(
-        self, texts: Sequence[str], *, on_progress: Callable[[int, int], None] | None = None
+        self, texts: Sequence[str], *, weigh: bool = True, on_progress: Callable[[int, int], None] | None = None
     ) -> list[TokenVectors]:
         """Vectors of the tokens of documents, and what each token matters.
 
         Args:
             texts: Any strings, the empty one included.
+            weigh: False for those who keep all tokens: weights are lengths then, and attention is not looked at.
             on_progress: Told texts done and texts in all, after every batch.
 
         Returns:
@@ -133,7 +134,7 @@ class LateInteraction:
             done += len(encoded) - len(filled)
             for batch in batches([len(row) for row in rows], self.device):
                 ids = [rows[row] for row in batch]
-                vectors, weights = self._forward(ids, [len(row) for row in ids])
+                vectors, weights = self._forward(ids, [len(row) for row in ids], weigh=weigh)
                 for row, one, vector, weight in zip(batch, ids, vectors, weights, strict=True):
                     kept = np.fromiter((token not in self._document.skipped for token in one), bool, len(one))
                     found[first + filled[row]] = TokenVectors(vector[: len(one)][kept], weight[: len(one)][kept])
@@ -162,7 +163,7 @@ class LateInteraction:
         tokens = torch.tensor([[*row, *[0] * (width - len(row))] for row in ids], device=self.device)
         mask = torch.tensor([[1] * count + [0] * (width - count) for count in seen], device=self.device)
         with torch.inference_mode():
-            out = self._model(input_ids=tokens, attention_mask=mask, output_hidden_states=True)
+            out = self._model(input_ids=tokens, attention_mask=mask, output_hidden_states=weigh)
             projected = self._layers(out.last_hidden_state.float())
             weights = attention_received(self._model, out.hidden_states[-2], mask) if weigh else None
             if weights is None:
