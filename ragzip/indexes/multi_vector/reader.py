@@ -112,12 +112,11 @@ class MultiVectors:
         if whole is None:
             return np.sort(found)
         index = self._index
-        hits = (
-            index.search_vectors(whole.vector[None], count)[0]
-            if every
-            else index.vectors.search(whole.vector, count, rows)
-        )
-        near = hits.rows[np.isin(hits.rows, rows)] if every else hits.rows
+        if every:
+            (hits,) = index.search_vectors(whole.vector[None], count)
+            near = hits.rows[np.isin(hits.rows, rows)] if len(rows) < len(index) else hits.rows
+        else:
+            near = index.vectors.search(whole.vector, count, rows).rows
         return np.union1d(found, near)
 
     def _by_centroids(self, query: Matrix, rows: NDArray[np.int64]) -> Matrix:
