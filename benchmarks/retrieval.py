@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "retrieval"
-SETS = ("scifact_retrieval", "hotpotqa_pooled500", "cranfield", "dbpedia_small")
+SETS = ("hotpotqa_pooled500", "cranfield", "dbpedia_small")
 LIMIT, SEED = 100, 0
 ALIKE = 40  # questions whose best passages by MaxSim are compared
 METRICS = ("ndcg@10", "recall@5", "mrr", "retrieve_seconds")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Matrix = NDArray[np.float32]
 _BLOCK = 1024  # passages whose token vectors are in memory at once
+_SIEVED = 128  # passages whose products with centroids are
 _FIRST = 500  # passages that encodings find, at least, and vectors as many
 _TIMES = 4  # and so many times the candidates
 
@@ -88,13 +89,14 @@ class MultiVectors:
         if candidates and wanted < len(rows):
             rows = self._found(query, max(_TIMES * wanted, _FIRST), rows, allowed is None, whole)
             if len(rows) > wanted:
-                rows = np.sort(top(rows, self._mixed(self._by_centroids(query, rows), query, rows, whole), wanted).rows)
+                rows = np.sort(top(rows, self._by_centroids(query, rows, whole), wanted).rows)
         if not len(rows):
             return NO_HITS
-        scores = [
-            maxsim(query, *self._tokens.vectors(rows[start : start + _BLOCK])) for start in range(0, len(rows), _BLOCK)
-        ]
-        return top(rows, self._mixed(np.concatenate(scores), query, rows, whole), k)
+        scores = []
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            scores.append(self._mixed(maxsim(query, *self._tokens.vectors(block)), query, block, whole))
+        return top(rows, np.concatenate(scores), k)
 
     def _found(
         self, query: Matrix, count: int, rows: NDArray[np.int64], every: bool, whole: Whole | None
@@ -114,15 +116,20 @@ class MultiVectors:
         index = self._index
         if every:
             (hits,) = index.search_vectors(whole.vector[None], count)
-            near = hits.rows[np.isin(hits.rows, rows)] if len(rows) < len(index) else hits.rows
+            near = hits.rows[hits.rows < self._entry.rows]  # those that came later have no token vectors yet
         else:
             near = index.vectors.search(whole.vector, count, rows).rows
         return np.union1d(found, near)
 
-    def _by_centroids(self, query: Matrix, rows: NDArray[np.int64]) -> Matrix:
-        """MaxSim with every token taken for its centroid, as PLAID does before it looks at residuals."""
-        codes, counts = self._tokens.codes(rows)
-        return best_of((query @ self._centroids.T)[:, codes], counts)
+    def _by_centroids(self, query: Matrix, rows: NDArray[np.int64], whole: Whole | None) -> Matrix:
+        """Scores with every token taken for its centroid, as PLAID does before it looks at residuals."""
+        products = query @ self._centroids.T
+        scores = []
+        for start in range(0, len(rows), _SIEVED):
+            block = rows[start : start + _SIEVED]
+            codes, counts = self._tokens.codes(block)
+            scores.append(self._mixed(best_of(products[:, codes], counts), query, block, whole))
+        return np.concatenate(scores)
 
     def _mixed(self, sums: Matrix, query: Matrix, rows: NDArray[np.int64], whole: Whole | None) -> Matrix:
         """Sums over a question's tokens as their mean, with the cosine of whole vectors as a share of it."""
