@@ -136,7 +136,7 @@ def render(record: dict[str, Any]) -> str:
         f" candidates reads {result['faiss']:,.0f}. Opening takes {result['opening']:.2f} s. Times are medians of one"
         " query, from its vectors on.",
         "",
-        "| search | seconds | share of the exact time | of the ten best by MaxSim over all float32 vectors |",
+        "| search | seconds | share of the exact time | of the ten best over all float32 vectors |",
         "|---|---|---|---|",
         f"| MaxSim over all float32 vectors, in memory | {exact:.3f} | 1 | 1 |",
     ]

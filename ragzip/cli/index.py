@@ -279,10 +279,11 @@ def repair(index: IndexOption, json_: Json = False) -> None:
         print_json(dataclasses.asdict(found))
     elif found.damaged:
         typer.echo(f"{index}: made {', '.join(found.made_anew)} anew, because of {', '.join(found.damaged)}")
-        for what in found.lost:
-            note(f"lost: {what}")
     else:
         typer.echo(f"{index}: no damaged file")
+    if not json_:
+        for what in found.lost:
+            note(f"lost: {what}")
 
 
 @app.command()

@@ -38,6 +38,8 @@ def tune_storage(
 
     if by not in get_args(Cost):
         raise UsageError(f"--by {by!r} is no cost", hint=f"Choose one of {', '.join(get_args(Cost))}.")
+    if figure is not None and not figure.absolute().parent.is_dir():
+        raise UsageError(f"--figure {figure}: there is no such folder", hint="Make it first.")
     with progress("measuring", unit="storages") as report:
         found = tune(path, storages=storages, questions=questions, k=top_k, seed=seed, on_progress=report)
     if not as_json:
@@ -59,11 +61,11 @@ def tune_storage(
         table(title, columns, rows)
         for line in found.left_out:
             note(f"left out: {line} needs more passages, or other vectors")
-    if figure is not None:
-        _draw(found, by, least_recall, figure)
     chosen = found.best(least_recall, by)  # type: ignore[arg-type]
     if apply:
         store_as(path, chosen.storage)
+    if figure is not None:
+        _draw(found, by, chosen.storage, figure)
     if as_json:
         print_json({**dataclasses.asdict(found), "chosen": chosen.storage, "applied": apply})
         return
@@ -71,13 +73,11 @@ def tune_storage(
     note(f"{path}: stored so from now on" if apply else "nothing was changed; --apply stores the index so")
 
 
-def _draw(found: StorageTuning, by: Any, least_recall: float, path: Path) -> None:
+def _draw(found: StorageTuning, by: Any, chosen: str, path: Path) -> None:
     from ragzip.evaluation.report.storages import front
 
-    enough = any(one.recall >= least_recall for one in found.measured)
-    picture = front(found, by, found.best(least_recall, by).storage if enough else "")
     try:
-        path.write_text(picture, encoding="utf-8")
+        path.write_text(front(found, by, chosen), encoding="utf-8")
     except OSError as error:
         raise UsageError(
             f"{path}: cannot be written: {error.strerror or error}", hint="Choose another place."

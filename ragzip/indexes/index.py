@@ -264,7 +264,8 @@ class Index:
         if found is None:
             raise StoreMismatch(f"{self.path}: was made without what {kind} needs.", hint=f"Add it: {again}")
         if found.whole is None:
-            raise StoreError(f"{self.path}: indexing was stopped before {kind} was done.", hint=f"Go on: {again}")
+            what = f"{self.path}: indexing was stopped before {kind} was done, or is still at it."
+            raise StoreError(what, hint=f"Go on: {again}")
         return found
 
     def rows_of(self, entry: PartEntry) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -135,7 +135,8 @@ class Manifest:
         created: When, ISO 8601.
         updated: When, ISO 8601.
         version: Of the ragzip that wrote it.
-        seconds: That runs have spent on each search structure, by the names of ``weight.structures``.
+        seconds: That runs have spent on each search structure, by the names of ``weight.structures``; None where an
+            older ragzip made it, and nobody knows.
     """
 
     id: str
@@ -159,7 +160,7 @@ class Manifest:
     parts: tuple[PartEntry, ...] = ()
     storage: str = AUTO
     codec: FileEntry | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] | None = None
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
@@ -278,7 +279,7 @@ def _parse(values: dict[str, Any]) -> Manifest:
             "faiss": _file(body["faiss"]) if body["faiss"] is not None else None,
             "bm25": tuple(_file(entry) for entry in body["bm25"]),
             "codec": _file(body["codec"]) if body.get("codec") is not None else None,
-            "seconds": {str(name): float(value) for name, value in body.get("seconds", {}).items()},
+            "seconds": _seconds(body.get("seconds")),
         }
     )
     try:
@@ -302,6 +303,10 @@ def _part(values: dict[str, Any]) -> PartEntry:
     return PartEntry(
         str(values["kind"]), int(values["rows"]), values["settings"], files, whole, None if of is None else int(of)
     )
+
+
+def _seconds(values: dict[str, Any] | None) -> dict[str, float] | None:
+    return None if values is None else {str(name): float(value) for name, value in values.items()}
 
 
 def _file(values: dict[str, Any]) -> FileEntry:

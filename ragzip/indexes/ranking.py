@@ -41,6 +41,14 @@ def top(rows: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> Hits:
 
 
 def only(hits: Hits, rows: NDArray[np.int64], k: int) -> Hits:
-    """The best ``k`` of those that are among ``rows``."""
-    kept = np.isin(hits.rows, rows)
+    """The best ``k`` of those that are among ``rows``, ascending."""
+    kept = among(hits.rows, rows)
     return Hits(hits.rows[kept][:k], hits.scores[kept][:k])
+
+
+def among(some: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of a few rows, in any order, are among many, ascending."""
+    if not len(rows):
+        return np.zeros(len(some), bool)
+    found: NDArray[np.bool_] = rows[np.minimum(np.searchsorted(rows, some), len(rows) - 1)] == some
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 from ragzip.errors import StoreDamaged
 from ragzip.indexes import manifest, parts
 from ragzip.indexes.files import FileEntry, checksum, rebuild_hint, write_lock
-from ragzip.indexes.graph.part import TRIPLES
+from ragzip.indexes.graph.part import LOST, TRIPLES
 from ragzip.indexes.index import Index
 from ragzip.indexes.writer import Writer, sweep
 
@@ -23,7 +23,8 @@ class RepairReport:
         path: The index folder.
         damaged: Names of the files that were not what the manifest says.
         made_anew: What was made again: ``faiss``, ``bm25``, or the name of a retriever's part.
-        lost: What stood in the damaged files and does not follow from passages and vectors, in words.
+        lost: What stood in damaged files, now or in an earlier repair, and does not follow from passages and vectors;
+            in words.
     """
 
     path: str
@@ -50,7 +51,7 @@ def repair(path: str | Path) -> RepairReport:
         if lost:
             raise StoreDamaged(f"{root / lost[0]}: vectors are damaged.", hint=rebuild_hint(root))
         if not wrong and entry.searchable:
-            return RepairReport(str(root), (), ())
+            return RepairReport(str(root), (), (), tuple(_lost(root, entry)))
         builders = parts.wanted(entry.retriever, {}, entry.parts, root)
         sweep(root, (entry,))
         writer = Writer(root, entry, manifest.NAME)
@@ -60,7 +61,7 @@ def repair(path: str | Path) -> RepairReport:
             writer.finish(entry.retriever, builders=builders)
         finally:
             writer.close()
-    return RepairReport(str(root), tuple(sorted(wrong)), made, tuple(_lost(root, entry, changed)))
+    return RepairReport(str(root), tuple(sorted(wrong)), made, tuple(_lost(root, changed)))
 
 
 def _check_table(root: Path, entry: manifest.Manifest) -> None:
@@ -85,9 +86,9 @@ def _is_wrong(root: Path, file: FileEntry) -> bool:
         return True
 
 
-def _lost(root: Path, before: manifest.Manifest, after: manifest.Manifest) -> Iterator[str]:
-    for old, new in zip(before.parts, after.parts, strict=True):
-        if TRIPLES in old.settings and TRIPLES not in new.settings:
+def _lost(root: Path, entry: manifest.Manifest) -> Iterator[str]:
+    for part in entry.parts:
+        if LOST in part.settings:
             yield f"the facts of a language model; to have them found again: ragzip index triples {root} --model MODEL"
 
 
@@ -104,7 +105,10 @@ def _without(entry: manifest.Manifest, names: set[str]) -> tuple[manifest.Manife
     for part in entry.parts:
         if any(file.name in names for file in part.files):
             made.append(part.kind)
-            kept.append(parts.empty(parts.restored(part)))
+            fresh = parts.empty(parts.restored(part))
+            lost = TRIPLES in part.settings or LOST in part.settings
+            # remembered until they are found again: whoever stops a repair would not hear of it
+            kept.append(dataclasses.replace(fresh, settings={**fresh.settings, LOST: True}) if lost else fresh)
         elif any(file.name in names for file in part.whole or ()):
             made.append(part.kind)
             kept.append(dataclasses.replace(part, whole=None, of=None))

@@ -21,11 +21,12 @@ class Weight:
 
     Attributes:
         bytes: On the disk, for each passage; where it reads several indexes, the sum.
-        seconds: That making it took, over all runs that brought its indexes up to date, encoding included.
+        seconds: That making it took, over all runs that brought its indexes up to date, encoding included; None where
+            an index was begun by an older ragzip.
     """
 
     bytes: float
-    seconds: float
+    seconds: float | None
 
 
 def structures(entry: Manifest) -> dict[str, int]:
@@ -50,16 +51,20 @@ def weight(retriever: Any) -> Weight | None:
         read.setdefault(str(Path(one.index).resolve()), set()).update(one.structures)
     if not read:
         return None
-    size = seconds = 0.0
+    size, seconds = 0.0, 0.0
+    known = True
     for path, names in read.items():
         entry = manifest.read(Path(path))
         size += sum(value for name, value in structures(entry).items() if name in names) / max(entry.passages, 1)
-        seconds += sum(value for name, value in entry.seconds.items() if name in names)
-    return Weight(size, seconds)
+        known = known and entry.seconds is not None
+        seconds += sum(value for name, value in (entry.seconds or {}).items() if name in names)
+    return Weight(size, seconds if known else None)
 
 
-def spent(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
-    """Seconds by structure, added up."""
+def spent(before: Mapping[str, float] | None, now: Mapping[str, float]) -> dict[str, float] | None:
+    """Seconds by structure, added up; None where those before are not known."""
+    if before is None:
+        return None
     return {name: round(value, 3) for name, value in (Counter(before) + Counter(now)).items()}
 
 

@@ -90,7 +90,7 @@ class Writer:
             id=index_id, commit=0, retriever=retriever, model=model, chunking=chunking, documents=0, passages=0,
             rows=0, digest=add_digests("", ()), table=table, table_bytes=size, shards=(), faiss=None, bm25=(),
             serial=serial, created=now, updated=now, version=_version(),
-            storage=storage,
+            storage=storage, seconds={},
         )  # fmt: skip
         with guarded(root):
             sync_folder(root)
@@ -194,7 +194,9 @@ class Writer:
         """
         now = self.manifest
         dead = now.rows - now.passages
+        wanted = parts.wanted(retriever, {}, now.parts, self.root) if builders is None else builders
         if dead > MOST_DEAD * now.rows:
+            self._bring_up(wanted)  # before that, so that they can be searched while they take in what is new
             self._compact()
         self._store_as(parse(now.storage) if storage is None else storage)
         chunking = chunking or now.chunking
@@ -202,20 +204,23 @@ class Writer:
             self._make_searchable(retriever, chunking)
         elif (now.retriever, now.chunking) != (retriever, chunking):
             self._publish_searchable(retriever=retriever, chunking=chunking)
-        if self.manifest.passages:
-            parts.brought_up(
-                parts.wanted(retriever, {}, now.parts, self.root) if builders is None else builders,
-                lambda: Index(self.root, self.manifest),
-                self.part_folder,
-                lambda entries: self._publish_searchable(parts=entries),
-                self._clock,
-            )
+        self._bring_up(wanted)
         if self._name != manifest.NAME:
             with guarded(self.root):
                 (self.root / self._name).replace(self.root / manifest.NAME)
                 sync_folder(self.root)
             self._name, self._beside = manifest.NAME, None
         sweep(self.root, (self.manifest,))
+
+    def _bring_up(self, builders: Sequence[parts.Part]) -> None:
+        if self.manifest.passages:
+            parts.brought_up(
+                builders,
+                lambda: Index(self.root, self.manifest),
+                self.part_folder,
+                lambda entries: self._publish_searchable(parts=entries),
+                self._clock,
+            )
 
     def _make_searchable(self, retriever: Retrieval, chunking: Chunking) -> None:
         # One after the other, so that neither is in memory with the other.
@@ -257,7 +262,7 @@ class Writer:
             return ()
         with self._clock(weight.BM25), Index(self.root, self.manifest) as index:
             postings = bm25.build(searched_text(passage) for passage in index)
-        return postings.save(self.root, f"bm25-{self._number()}")
+            return postings.save(self.root, f"bm25-{self._number()}")
 
     def _compact(self) -> None:
         """Writes everything alive into a new table and new shards, with rows numbered anew."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from ragzip.errors import ConfigError
 from ragzip.retrievers.options import at_least, check_index
@@ -67,9 +67,6 @@ class Graph:
         triple: and the two ends of a fact, where a language model found some.
     """
 
-    structures: ClassVar[tuple[str, ...]] = ("vectors", "faiss", "bm25", "graph")
-    """Of the index, those that it reads."""
-
     index: str
     top_k: int = 20
     filters: tuple[str, ...] = ()
@@ -110,6 +107,12 @@ class Graph:
             _within(name, getattr(self, name), least, most)
         if self.entities + self.words > 1:
             raise ConfigError("entities", f"and words must be at most 1 together, not {self.entities + self.words:g}")
+
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """Of the index, those that it reads."""
+        words = self.words > 0 and self.seeding == "best"
+        return ("vectors", "faiss", "graph", *(("bm25",) if words else ()))
 
     @classmethod
     def hipporag2(cls, index: str, top_k: int = 20, filters: tuple[str, ...] = ()) -> Self:
@@ -164,7 +167,7 @@ class Graph:
         """The rows of one question, best first."""
         import numpy as np
 
-        from ragzip.indexes.ranking import Hits, top
+        from ragzip.indexes.ranking import Hits, among, top
 
         depth = _CANDIDATES if k <= _CANDIDATES else len(index)
         asked = vector[None, :]
@@ -182,7 +185,7 @@ class Graph:
         walked = self._walked(network, restart)
         reached = np.flatnonzero(walked > 0)
         if passes is not None:
-            reached = reached[np.isin(rows[reached], passes)]
+            reached = reached[among(rows[reached], passes)]
         best = top(rows[reached], walked[reached].astype(np.float32), depth)
         candidates = np.union1d(best.rows, allowed.rows[:depth])
         cosines = np.maximum(index.vectors.scores(vector, candidates), 0.0)

@@ -29,8 +29,8 @@ class MultiVector:
     says which model made its vectors; questions are encoded with the same one, each on its own.
 
     A share of the score is the cosine of whole vectors, by which ``dense`` ranks: it knows what a passage is about
-    where tokens only know that words are there, and costs nothing, since the index has these vectors. (So do BGE-M3's
-    hybrid scores, https://arxiv.org/abs/2402.03216.)
+    where tokens only know that words are there. The index has these vectors anyhow; the question is encoded a second
+    time. (BGE-M3 mixes the two likewise, https://arxiv.org/abs/2402.03216.)
 
     Attributes:
         index: The index folder.
@@ -57,7 +57,8 @@ class MultiVector:
     @property
     def structures(self) -> tuple[str, ...]:
         """Of the index, those that it reads."""
-        return ("multi_vector", "vectors", "faiss") if self.dense else ("multi_vector",)
+        found = self.dense > 0 and self.candidates > 0 and not self.filters
+        return ("multi_vector", *(("vectors",) if self.dense else ()), *(("faiss",) if found else ()))
 
     def load(self) -> None:
         """Opens the index and loads its models now rather than at the first question."""

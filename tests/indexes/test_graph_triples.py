@@ -189,6 +189,42 @@ def test_repair_says_that_facts_are_lost(tmp_path):
     assert triples_of(kb)
 
 
+def test_facts_after_a_run_that_was_stopped_are_kept(tmp_path):
+    kb = tmp_path / "kb"
+    make(kb, documents(4), retriever="graph")
+
+    def items():
+        yield from (document(number, version=1) for number in range(4))
+        yield from (document(number) for number in range(4, 8))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(kb, items(), sync=False)
+    report = add_triples(kb, Speaker(facts))
+    assert report.passages == len(Index.open(kb))
+    assert triples_of(kb) == {(p.id, end) for p in Index.open(kb) for end in ends_of(p)}
+    assert add_triples(kb, Speaker(facts)).passages == 0
+
+
+def test_a_repair_that_was_stopped_does_not_hide_what_is_lost(tmp_path, monkeypatch):
+    kb = tmp_path / "kb"
+    make(kb, documents(4), retriever="graph")
+    add_triples(kb, Speaker(facts))
+    (kb / Index.open(kb).part("graph").files[0].name).write_bytes(b"no rows")
+
+    def stops(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ragzip.indexes.writer.Writer.finish", stops)
+        with pytest.raises(KeyboardInterrupt):
+            repair(kb)
+    assert repair(kb).lost
+    assert repair(kb).lost
+    add_triples(kb, Speaker(facts))
+    assert repair(kb).lost == ()
+
+
 def test_the_command(tmp_path, monkeypatch):
     kb = tmp_path / "kb"
     make(kb, documents(3), retriever="graph")

@@ -198,15 +198,44 @@ def test_damaged_structures_are_repaired_and_damaged_vectors_are_not(tmp_path):
         repair(kb)
 
 
-def test_a_format_1_index_opens(tmp_path):
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_index_of_an_older_format_opens(tmp_path, version):
     kb = tmp_path / "kb"
-    make(kb, documents(3))
+    make(kb, documents(3), retriever=None if version == 1 else "graph")
     raw = json.loads((kb / "manifest.json").read_text())
-    body = {k: v for k, v in raw.items() if k not in ("format", "checksum", "parts")}
-    (kb / "manifest.json").write_text(json.dumps({"format": 1, "checksum": manifest._checksum(body), **body}))
+    gone = ("format", "checksum", "seconds", *(("parts",) if version == 1 else ()))
+    body = {k: v for k, v in raw.items() if k not in gone}
+    for part in body.get("parts", ()):
+        del part["of"]
+    (kb / "manifest.json").write_text(json.dumps({"format": version, "checksum": manifest._checksum(body), **body}))
     assert verify(kb) == []
     make(kb, documents(4))
     assert info(kb).format == manifest.FORMAT
+    assert Index.open(kb).manifest.seconds is None  # and not what one more document took
+    if version == 2:
+        is_right(kb)
+    make(kb, documents(4), rebuild=True)
+    assert Index.open(kb).manifest.seconds
+
+
+def test_a_part_is_searched_until_rows_are_numbered_anew(tmp_path, monkeypatch):
+    kb = tmp_path / "kb"
+    make(kb, documents(9), retriever="graph")
+    seen = []
+    real = LengthPart.extend
+
+    def watched(self, index, entry, folder):
+        with Index.open(kb) as opened:
+            seen.append(len(opened.opened("graph", self.open)))
+        return real(self, index, entry, folder)
+
+    monkeypatch.setattr(LengthPart, "extend", watched)
+    before = len(Index.open(kb))
+    make(kb, [document(number, version=1) for number in range(9)])  # everything is replaced: it is compacted
+    assert info(kb).dead == 0
+    assert seen
+    assert set(seen) == {before}
+    is_right(kb)
 
 
 def test_folders_of_stopped_writers_are_swept(tmp_path):

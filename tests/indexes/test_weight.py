@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from ragzip.evaluation.rows import Row
 from ragzip.evaluation.runner import Settings, evaluate
 from ragzip.generators.echo import Echo
-from ragzip.indexes import Index
+from ragzip.indexes import Index, manifest
 from ragzip.indexes.weight import structures, weight
 from ragzip.pipelines import Pipeline
 from ragzip.retrievers import BM25, JPQ, Dense, Fusion, Graph, Oracle
@@ -53,6 +56,16 @@ def test_seconds_add_up_over_runs_and_a_rebuild_begins_anew(kb, tmp_path):
     assert Index.open(kb).manifest.seconds == after
     make(tmp_path / "kb", documents(1), rebuild=True)
     assert Index.open(kb).manifest.seconds["vectors"] < after["vectors"]
+
+
+def test_of_an_index_that_an_older_ragzip_began_nobody_knows_the_seconds(kb):
+    path = Path(kb) / "manifest.json"
+    raw = json.loads(path.read_text())
+    body = {key: value for key, value in raw.items() if key not in ("format", "checksum", "seconds")}
+    path.write_text(json.dumps({"format": 2, "checksum": manifest._checksum(body), **body}))
+    found = weight(Fusion((Dense(kb), BM25(kb))))
+    assert found.seconds is None
+    assert found.bytes > 0
 
 
 def test_eval_reports_it(kb, tmp_path):

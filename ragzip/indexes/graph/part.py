@@ -28,6 +28,8 @@ MOST_SMALL = 64
 SMALL_BYTES = 1 << 22
 TRIPLES = "triples_until"
 """Among the settings: the first row that no language model has read."""
+LOST = "triples_lost"
+"""Among the settings: facts were lost with a damaged file, and have not been found again."""
 
 
 @dataclass(frozen=True)

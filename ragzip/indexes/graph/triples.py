@@ -21,7 +21,7 @@ from ragzip.errors import StoreDamaged
 from ragzip.indexes import manifest
 from ragzip.indexes.files import rebuild_hint, write_lock
 from ragzip.indexes.graph import tensors
-from ragzip.indexes.graph.part import TRIPLES, appended
+from ragzip.indexes.graph.part import LOST, TRIPLES, appended
 from ragzip.indexes.graph.words import phrase, phrases, words
 from ragzip.indexes.index import Index
 from ragzip.indexes.manifest import Manifest, PartEntry
@@ -154,6 +154,8 @@ def add_triples(
         sweep(root, (first,))
         writer = Writer(root, first, manifest.NAME)
         try:
+            if not first.searchable:  # what a stopped run left: rows the graph does not have yet, or that are to go
+                writer.finish(first.retriever)
             while (ahead := _ahead(root, writer.manifest)).size:
                 mine = ahead[:batch]
                 with Index(root, writer.manifest) as index:
@@ -164,7 +166,7 @@ def add_triples(
                 arrays = _arrays(root, entry, mine, ends)
                 entry = dataclasses.replace(
                     entry,
-                    settings={**entry.settings, TRIPLES: int(mine[-1]) + 1},
+                    settings={**{k: v for k, v in entry.settings.items() if k != LOST}, TRIPLES: int(mine[-1]) + 1},
                     files=appended(root, entry.files, arrays, writer.part_folder("graph")),
                 ).older(writer.manifest.commit)
                 writer.forget(parts=tuple(entry if part.kind == "graph" else part for part in writer.manifest.parts))

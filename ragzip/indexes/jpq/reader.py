@@ -35,7 +35,8 @@ class TrainedCodes:
         ann = Ann(index.path, file, len(rows), learned.dimensions, deep=True)
         self._index, self._entry = index, entry
         self._nearest = Nearest(codes, rows, ann)
-        self._gone = len(np.setdiff1d(rows, index.rows, assume_unique=True))
+        self._alive = rows if entry.of is None else np.intersect1d(rows, index.rows, assume_unique=True)
+        self._gone = len(rows) - len(self._alive)
         self.model_name: str = entry.settings["name"]
         """What ``load_encoder`` takes to encode questions."""
 
@@ -66,5 +67,9 @@ class TrainedCodes:
             return NO_HITS
         if allowed is not None:
             return self._nearest.vectors.search(query, k, allowed)
-        hits = self._nearest.search(query, k + min(self._gone, k))
-        return only(hits, self._index.rows, k) if self._gone else hits
+        if not self._gone:
+            return self._nearest.search(query, k)
+        hits = only(self._nearest.search(query, k + min(self._gone, k)), self._alive, k)
+        if len(hits.rows) < min(k, len(self._alive)):  # most of what is nearest is gone
+            return self._nearest.vectors.search(query, k, self._alive)
+        return hits

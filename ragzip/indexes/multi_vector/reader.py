@@ -11,7 +11,7 @@ from ragzip.indexes.manifest import PartEntry
 from ragzip.indexes.multi_vector.candidates import Candidates, nearest
 from ragzip.indexes.multi_vector.maxsim import best_of, maxsim
 from ragzip.indexes.multi_vector.part import check, learned, tokens_of
-from ragzip.indexes.ranking import NO_HITS, Hits, top
+from ragzip.indexes.ranking import NO_HITS, Hits, among, top
 
 if TYPE_CHECKING:
     from ragzip.indexes.index import Index
@@ -48,7 +48,7 @@ class MultiVectors:
         codec, self._fde = learned(index, entry)
         indexed = index.rows_of(entry)
         self._rows = index.rows[: int(np.searchsorted(index.rows, entry.rows))]
-        self._gone = len(np.setdiff1d(indexed, self._rows, assume_unique=True))
+        self._gone = int((~among(indexed, self._rows)).sum()) if entry.of is not None else 0
         self._tokens = tokens_of(index, entry, codec)
         self._centroids = codec.directions
         whole = list(entry.whole or ())
@@ -108,7 +108,9 @@ class MultiVectors:
         if every:
             found = self._candidates.search(encoding, count + min(self._gone, count))
             if self._gone:
-                found = found[np.isin(found, rows)]
+                found = found[among(found, rows)]
+                if len(found) < count // 2:  # most of what they find is gone
+                    found = nearest(self._tokens, encoding, rows, count).rows
         else:
             found = nearest(self._tokens, encoding, rows, count).rows
         if whole is None:
