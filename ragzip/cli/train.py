@@ -51,6 +51,7 @@ def train(
     """  # noqa: D301 - a backspace, by which the help keeps lines apart
     from ragzip.training.folder import read_report, report_values, train_into
     from ragzip.training.options import read_trainer
+    from ragzip.training.ranks import leads
 
     if data_dir is not None and not data_dir.is_dir():
         raise UsageError(f"--data-dir {data_dir} is no folder", hint="Give the folder of the named sets.")
@@ -67,6 +68,8 @@ def train(
             watch.close()
             note(watch.interrupted(out))
             raise
+    if not leads():
+        return
     if finished:
         note(f"{out}: was finished before, nothing was trained; --restart trains it anew")
     if json_:
@@ -159,7 +162,9 @@ class _Watch:
 
 @contextmanager
 def _watching(label: str) -> Iterator[_Watch]:
-    if not sys.stderr.isatty():
+    from ragzip.training.ranks import leads
+
+    if not (sys.stderr.isatty() and leads()):
         yield _Watch(label)
         return
     from rich.console import Console

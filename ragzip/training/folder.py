@@ -6,17 +6,18 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import filelock
 
-from ragzip import yaml_io
-from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch, UsageError
+from ragzip import registry, yaml_io
+from ragzip.errors import ConfigError, RagzipError, StoreDamaged, StoreError, StoreMismatch, UsageError
 from ragzip.indexes.files import new_file
 from ragzip.training.card import check_card
 from ragzip.training.options import CHECKPOINTS, OnEvent, Trainer, TrainingEvent, TrainingReport, trainer_config
+from ragzip.training.ranks import Ranks, joined, launched
 
 CONFIG, REPORT, LOCK, HISTORY = "training.yaml", "report.json", ".lock", "history.jsonl"
 _BEGUN = frozenset((LOCK, CONFIG + ".tmp"))  # what a training leaves that was stopped before its config was there
@@ -50,15 +51,21 @@ def train_into(
         UsageError: The folder holds something else than a training.
         StoreMismatch: It holds a training with another config; says which option differs.
         StoreError: Another process trains into it.
+        UsageError: Several processes were launched, and the method trains in one.
         ModelError: The weights are not those of their card, or a model is not there.
     """
     folder = Path(out)
-    with _opened(folder, trainer_config(trainer), restart):
+    if launched() > 1 and not getattr(trainer, "shared", False):
+        raise UsageError(f"{registry.name_of(trainer)} trains in one process", hint="Start it without a launcher.")
+    with joined() as group, _opened_by(group, folder, trainer_config(trainer), restart):
         report = read_report(folder)
         if report is None:
-            report = trainer.run(folder, data=data, resume=not restart, on_event=_noting(folder, on_event))
-            check_card(report.folder)
-            _write(folder / REPORT, json.dumps(report_values(report, folder), indent=1, allow_nan=False) + "\n")
+            told = _noting(folder, on_event) if group.first else None
+            report = trainer.run(folder, data=data, resume=not restart, on_event=told)
+            if group.first:
+                check_card(report.folder)
+                _write(folder / REPORT, json.dumps(report_values(report, folder), indent=1, allow_nan=False) + "\n")
+            group.same("done")
         else:
             check_card(report.folder)
     return report
@@ -106,6 +113,26 @@ def report_values(report: TrainingReport, out: Path) -> dict[str, Any]:
         "metrics": {key: value if math.isfinite(value) else None for key, value in report.metrics.items()},
         "stopped": report.stopped,
     }
+
+
+@contextmanager
+def _opened_by(group: Ranks, folder: Path, config: Mapping[str, Any], restart: bool) -> Iterator[None]:
+    """The folder, opened by the first of the processes that train together; the others wait for it."""
+    if group.first:
+        held = ExitStack()
+        try:
+            held.enter_context(_opened(folder, config, restart))
+        except RagzipError as error:
+            group.same(str(error))
+            raise
+        with held:
+            group.same("")
+            yield
+        return
+    problem = group.same(None)
+    if problem:
+        raise UsageError(problem, hint="See what the first process says.")
+    yield
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import ModelError, UsageError
 from ragzip.training.options import OnEvent, TrainingEvent
+from ragzip.training.ranks import Ranks, ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,10 +91,16 @@ class Masters:
         norm = float(torch.nn.utils.clip_grad_norm_(self.masters, self.settings.clip))
         if math.isfinite(norm):  # one bad batch must not poison everything
             self.adam.step()
+        self.written()
+        return norm
+
+    def written(self) -> None:
+        """Puts the copies into the model."""
+        import torch
+
         with torch.no_grad():
             for parameter, master in zip(self.parameters, self.masters, strict=True):
                 parameter.copy_(master)
-        return norm
 
     def tensors(self) -> dict[str, Tensor]:
         """The trained parameters in full precision."""
@@ -147,6 +154,9 @@ def train(
 ) -> LoopResult:
     """Trains parameters, and leaves the best of them saved.
 
+    With several processes (``ragzip.training.ranks``) each one's losses are its share of a step's; the first one
+    evaluates and saves.
+
     Args:
         named: Parameters with their names; their values are changed in place.
         loss_of: The loss of a step's batch, or the parts that add up to it, one after the other, each of which is
@@ -165,18 +175,20 @@ def train(
         UsageError: The checkpoint belongs to another configuration.
         ModelError: The loss is not finite for twenty steps in a row.
     """
-    masters = Masters(named, settings)
-    run = _Run(out / CHECKPOINT, masters, _identity(config), settings, on_event)
+    masters, group = Masters(named, settings), ranks()
+    group.copy(masters.masters)
+    masters.written()
+    run = _Run(out / CHECKPOINT, masters, _identity(config), settings, on_event, group)
     if resume:
         run.restore()
     odd = 0
     try:
         while True:
             if run.due(settings.eval_every) and run.evaluated < run.step:
-                metrics = evaluate()
+                metrics = group.same(evaluate() if group.first else None)
                 run.report("eval", metrics=metrics)
                 better = run.better(metrics, best)
-                if better:
+                if better and group.first:
                     save(masters.tensors())
                 run.note(metrics, better)
             patient = not settings.patience or run.waited < settings.patience
@@ -184,7 +196,7 @@ def train(
                 run.checkpoint()
             if not patient or run.step >= settings.steps:
                 break
-            value = _backward(loss_of(run.step))
+            value = group.add(masters.parameters, _backward(loss_of(run.step)))
             norm = run.update()
             odd = 0 if math.isfinite(value) and math.isfinite(norm) else odd + 1
             if odd >= 20:
@@ -220,9 +232,15 @@ class _Run:
     """
 
     def __init__(
-        self, path: Path, masters: Masters, identity: str, settings: LoopSettings, on_event: OnEvent | None
+        self,
+        path: Path,
+        masters: Masters,
+        identity: str,
+        settings: LoopSettings,
+        on_event: OnEvent | None,
+        group: Ranks,
     ) -> None:
-        self.path, self.masters, self.identity = path, masters, identity
+        self.path, self.masters, self.identity, self.group = path, masters, identity, group
         self.settings, self.on_event = settings, on_event
         self.step = self.evaluated = self.saved = self.waited = 0
         self.best: dict[str, float] = {}
@@ -266,13 +284,15 @@ class _Run:
         """Writes everything that is needed to go on: whole, or the one before stays."""
         from safetensors.torch import save_file
 
+        self.saved = self.step
+        if not self.group.first:
+            return
         note = {"step": self.step, "evaluated": self.evaluated, "best": self.best, "waited": self.waited}
         note |= {"identity": self.identity, "seconds": self.seconds}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")
         save_file(self.masters.state(), str(part), metadata={"run": json.dumps(note)})
         part.replace(self.path)
-        self.saved = self.step
         self.report("checkpoint")
 
     def restore(self) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ragzip.errors import ModelError
 from ragzip.training.loop import LoopResult, LoopSettings, train
 from ragzip.training.options import OnEvent, TrainingEvent, trainer_config
+from ragzip.training.ranks import ranks
 from ragzip.training.soft_data import Asking, SoftData, Telling
 from ragzip.training.soft_losses import checksum, cycle, device_positions, distance, divergence, nll
 from ragzip.training.soft_prompts import SAME, TELL, Framed, Frames, Reader
@@ -106,7 +107,7 @@ class _Run:
 
     def __init__(self, lm: CausalLM, writer: RowWriter, data: SoftData, plan: SoftPlan, steps: int, seed: int) -> None:
         self.lm, self.writer, self.data, self.plan, self.steps, self.seed = lm, writer, data, plan, steps, seed
-        self.frames = Frames(lm)
+        self.ranks, self.frames = ranks(), Frames(lm)
         most = device_positions(lm.device)
         sample = [self.frames.telling(Telling("a", ""), 1, request) for request in (*TELL, *SAME)]
         one = Asking("a", "a", (("", "a"),), (), "")
@@ -118,7 +119,7 @@ class _Run:
         self._floor: tuple[list[float], list[float]] | None = None
 
     def losses(self, step: int) -> Iterator[Tensor]:
-        """The parts of a step's loss."""
+        """The parts of a step's loss that are this process's."""
         draw = random.Random(f"{self.seed} step {step}")  # noqa: S311 - no secret
         rate = draw.choice(self.writer.rates)
         if self._tells(step):
@@ -145,7 +146,9 @@ class _Run:
         ways = SAME if self.plan.gist else TELL
         framed = [self.frames.telling(t, n, draw.choice(ways)) for t, n in zip(some, counts, strict=True)]
         total = sum(len(prompt.answer) for prompt in framed)
-        for batch in self.tell.batches(framed, [[n] for n in counts]):
+        mine = self.ranks.share(len(some))
+        for numbers in self.tell.batches([framed[i] for i in mine], [[counts[i]] for i in mine]):
+            batch = [mine[number] for number in numbers]
             rows = self.writer.rows([texts[i] for i in batch], rate)
             with self.writer.frozen():
                 read = self.tell.read([framed[i] for i in batch], [[row] for row in rows])
@@ -162,7 +165,9 @@ class _Run:
         teach = [self.frames.asking(a, p, None) for a, p in zip(some, shown, strict=True)]
         total = sum(len(prompt.answer) for prompt in framed)
         hidden = plan.hidden > 0
-        for batch in self.ask.batches(teach, [[] for _ in teach]):
+        mine = self.ranks.share(len(some))
+        for numbers in self.ask.batches([teach[i] for i in mine], [[] for _ in mine]):
+            batch = [mine[number] for number in numbers]
             flat = [passage for i in batch for passage in shown[i]]
             rows = iter(self.writer.rows(flat, rate))
             given = [[next(rows) for _ in shown[i]] for i in batch]
@@ -324,8 +329,10 @@ def train_soft(
         raise ModelError("there are not enough examples to train on and to hold out", hint="Lower held_out.")
     before = checksum(lm.model)
     run = _Run(lm, writer, data, plan, settings.steps, trainer.seed)
-    untrained = run.evaluate()
-    closed, text = (math.exp(-_mean(losses)) for losses in run.floor())
+    first = run.ranks.first
+    untrained = run.ranks.same(run.evaluate() if first else None)
+    floor = run.ranks.same(run.floor() if first else None)
+    closed, text = (math.exp(-_mean(losses)) for losses in floor)
     if on_event:
         note = f"before training; without passages {closed:.3f}, with their text {text:.3f}"
         on_event(TrainingEvent("eval", 0, settings.steps, None, untrained, note))

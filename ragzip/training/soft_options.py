@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ragzip.compressors._options import check_count, check_number
 from ragzip.errors import ConfigError
@@ -16,6 +16,7 @@ from ragzip.registry import suggest
 from ragzip.training.encoders import numbers
 from ragzip.training.loop import LoopSettings
 from ragzip.training.options import OnEvent, TrainingReport
+from ragzip.training.ranks import ranks
 from ragzip.training.soft_data import ANSWERED, PLAIN, read_soft
 from ragzip.training.soft_loop import RowWriter, SoftPlan, train_soft
 
@@ -65,6 +66,9 @@ class SoftTraining:
         dtype: Number format of the forward and backward passes.
         device: Where to train.
     """
+
+    shared: ClassVar[bool] = True
+    """Several processes can train it together."""
 
     base: str = GENERATOR
     sets: tuple[str, ...] = ANSWERED
@@ -170,6 +174,7 @@ class SoftTraining:
         finally:
             self.done(writer)
             unload()  # nobody else may get the model that was trained on
-        write_soft_card(out, self, outcome, found)
+        if ranks().first:
+            write_soft_card(out, self, outcome, found)
         result = outcome.result
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)
