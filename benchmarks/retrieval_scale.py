@@ -53,7 +53,7 @@ def run(passages: int = PASSAGES) -> dict[str, Any]:
         asked, wholes = model.encode_queries(questions), encoder.encode_each(questions)
         results["tokens"], exact, seconds = _exact(index, model, asked)
         results["exact_seconds"] = statistics.median(seconds)
-        for name, part in (("share", share), ("alone", 0.0)):
+        for name, part in (("shared", share), ("alone", 0.0)):
             best = []
             for sums, query, whole in zip(exact, asked, wholes, strict=True):
                 scores = (1 - part) * sums / len(query)
@@ -140,7 +140,7 @@ def render(record: dict[str, Any]) -> str:
         "|---|---|---|---|",
         f"| MaxSim over all float32 vectors, in memory | {exact:.3f} | 1 | 1 |",
     ]
-    for name, what in (("alone", "MaxSim alone (`dense=0`)"), ("share", f"with a share of {result['share']} of dense")):
+    for name, what in (("alone", "MaxSim alone (`dense=0`)"), ("shared", f"with a share of {result['share']} of dense")):
         for candidates, found in result[name].items():
             how = f"{candidates} candidates" if int(candidates) else "all passages, from their codes"
             lines.append(
