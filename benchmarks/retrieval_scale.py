@@ -140,7 +140,10 @@ def render(record: dict[str, Any]) -> str:
         "|---|---|---|---|",
         f"| MaxSim over all float32 vectors, in memory | {exact:.3f} | 1 | 1 |",
     ]
-    for name, what in (("alone", "MaxSim alone (`dense=0`)"), ("shared", f"with a share of {result['share']} of dense")):
+    for name, what in (
+        ("alone", "MaxSim alone (`dense=0`)"),
+        ("shared", f"with a share of {result['share']} of dense"),
+    ):
         for candidates, found in result[name].items():
             how = f"{candidates} candidates" if int(candidates) else "all passages, from their codes"
             lines.append(
