@@ -129,7 +129,7 @@ def _opened_by(group: Ranks, folder: Path, config: Mapping[str, Any], restart: b
             group.same("")
             yield
         return
-    problem = group.same(None)
+    problem: str = group.same(None)
     if problem:
         raise UsageError(problem, hint="See what the first process says.")
     yield

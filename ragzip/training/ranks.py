@@ -83,7 +83,7 @@ class Ranks:
             parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in used]
             flat = torch.cat([part.float().reshape(-1) for part in parts])
             dist.all_reduce(flat)
-            for p, piece in zip(used, flat.split([p.numel() for p in used]), strict=True):
+            for p, piece in zip(used, torch.split(flat, [p.numel() for p in used]), strict=True):
                 p.grad = piece.view_as(p).to(p.dtype)
         return float(there[-1])
 
