@@ -244,23 +244,6 @@ def test_while_documents_are_added_those_of_before_are_found(tmp_path, model, ti
     is_right(kb, model)
 
 
-def test_when_nearly_all_is_replaced_what_is_left_is_found(tmp_path, model, tiny_encoder_path):
-    kb = tmp_path / "kb"
-    build(kb, documents(40), model, tiny_encoder_path)
-
-    def items():
-        yield from (document(number, version=1) for number in range(38))
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build(kb, items(), model, tiny_encoder_path, sync=False, commit_passages=8)
-    left = {p.id for p in Index.open(kb) if p.metadata["number"] >= 38}
-    for question in QUESTIONS:
-        (found,) = JPQ(str(kb), top_k=len(left)).retrieve([Query(question)])
-        assert left <= {p.id for p in JPQ(str(kb), top_k=10_000).retrieve([Query(question)])[0]}
-        assert len(found) == len(left)
-
-
 def test_a_stopped_run_goes_on(tmp_path, model, tiny_encoder_path, small_steps, monkeypatch):
     kb = tmp_path / "kb"
     real, calls = module.write_shard, []

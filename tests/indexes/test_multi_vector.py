@@ -153,18 +153,6 @@ def test_the_share_goes_from_tokens_to_dense(tmp_path, model):
             MultiVector(str(kb), dense=wrong)
 
 
-@pytest.mark.parametrize("storage", ["float16", "float8", "pca8,float8"])
-def test_the_share_is_of_the_vectors_as_they_are_stored(tmp_path, model, monkeypatch, storage):
-    monkeypatch.setattr("ragzip.indexes.storage.LEAST_ROWS", 20)
-    kb = tmp_path / "kb"
-    build(kb, documents(20), model, storage=storage)
-    for text in QUESTIONS:
-        (found,) = MultiVector(str(kb), top_k=10_000, candidates=0).retrieve([Query(text)])
-        expected = brute(kb, model, text, 0.3)
-        off = 0.2 if "pca" in storage else 0.03
-        assert {p.id: pytest.approx(p.score, abs=off) for p in found} == expected
-
-
 def test_without_a_share_the_encoder_of_the_index_is_not_asked(tmp_path, model, encoder):
     kb = tmp_path / "kb"
     build(kb, documents(3), model)
