@@ -203,6 +203,7 @@ def info(
         print_json({**values, **({"sources": documents} if documents is not None else {})})
         return
     shown = {key: human_bytes(value) if key == "bytes" else value for key, value in values.items()}
+    shown["parts"] = ", ".join(found.parts) or "-"
     pairs({key.replace("_", " "): "-" if value is None else value for key, value in shown.items()})
     for source in documents or ():
         typer.echo(source)
