@@ -52,7 +52,7 @@ def run() -> dict[str, Any]:
 
 
 def _retrievers(index: str) -> dict[str, Any]:
-    from ragzip.retrievers import BM25, Dense, Graph, MultiVector, for_index
+    from ragzip.retrievers import BM25, Dense, Fusion, Graph, MultiVector, for_index
     from ragzip.retrievers.lexsem import LexSem
 
     return {
@@ -62,6 +62,7 @@ def _retrievers(index: str) -> dict[str, Any]:
         "lexsem": LexSem(index),
         "graph": Graph(index),
         "graph, submodular": Graph(index, method="submodular"),
+        "dense and multi_vector": Fusion((Dense(index), MultiVector(index, dense=0.0))),
         "multi_vector": MultiVector(index),
         "multi_vector, MaxSim alone": MultiVector(index, dense=0.0),
         "multi_vector, all ranked": MultiVector(index, candidates=0),

@@ -284,8 +284,8 @@ class _Run:
         """Writes everything that is needed to go on: whole, or the one before stays."""
         from safetensors.torch import save_file
 
-        self.saved = self.step
         if not self.group.first:
+            self.saved = self.step
             return
         note = {"step": self.step, "evaluated": self.evaluated, "best": self.best, "waited": self.waited}
         note |= {"identity": self.identity, "seconds": self.seconds}
@@ -293,6 +293,7 @@ class _Run:
         part = self.path.with_suffix(".part")
         save_file(self.masters.state(), str(part), metadata={"run": json.dumps(note)})
         part.replace(self.path)
+        self.saved = self.step
         self.report("checkpoint")
 
     def restore(self) -> None:

@@ -125,6 +125,26 @@ def test_an_interrupted_run_is_the_same_run(tmp_path, kind, step, error, dtype):
         assert second.kinds("step")[:1] in ([], [first.kinds("step")[-1] + 1])  # not a step is lost
 
 
+def test_ctrl_c_amid_a_checkpoint_writes_it_again(tmp_path, monkeypatch):
+    from safetensors import torch as written
+
+    toy, save_file, calls = Toy(tmp_path), written.save_file, []
+
+    def interrupted(*given, **options):
+        calls.append(1)
+        if len(calls) == 2:  # that of step 6
+            raise KeyboardInterrupt
+        save_file(*given, **options)
+
+    monkeypatch.setattr(written, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        toy.run()
+    assert toy.kinds("checkpoint") == [3, 6]
+    again = Toy(tmp_path)
+    again.run()
+    assert again.kinds("step")[0] == 7
+
+
 def test_ctrl_c_amid_an_update_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     whole = Toy(tmp_path / "whole")
     whole.run()

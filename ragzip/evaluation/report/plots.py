@@ -105,7 +105,7 @@ def pareto(run: RunView, metric: str, cost: str, key: str) -> str:
         right = max(bar[1] for bar in bars.values()) or 1.0
         axes.set_xlim(-0.04 * right, right * 1.08)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        _name_points(axes, points, front, families, bars)
+        name_points(axes, points, front, sorted(points, key=lambda name: families[name][0] != name), bars)
         return tips
 
     against = "tokens" if cost == "tokens_out" else "time to first token"
@@ -126,24 +126,32 @@ def _ends(cell: view.Cell, middle: float, scale: float) -> tuple[float, float]:
     return min(low, middle), max(high, middle)
 
 
-def _name_points(
+def name_points(
     axes: Axes,
     points: Mapping[str, tuple[float, float]],
     front: Sequence[str],
-    families: Mapping[str, tuple[str, str]],
+    order: Sequence[str],
     bars: Mapping[str, tuple[float, float, float, float]],
 ) -> None:
-    """Names where there is room: the front first, then single rows, then members of a family."""
+    """Names where there is room: the front first, then the others.
+
+    Args:
+        axes: With their limits set.
+        points: Where each is.
+        front: Those that a line joins, in its order.
+        order: All, those that are to be named first first.
+        bars: Where the intervals of points end: left, right, bottom, top; none for those without.
+    """
     from rich.cells import cell_len
 
-    order = sorted(points, key=lambda name: (name not in front, families[name][0] != name))
+    order = sorted(order, key=lambda name: name not in front)
     labels = [name if len(name) <= 26 else name[:25] + "…" for name in map(word, order)]
     pixel = axes.transData.transform
     spots = [tuple(pixel(points[name])) for name in order]
     size = svg.FONT_SIZE - 2
     sizes = [(0.6 * size * cell_len(label) + 3, size + 2) for label in labels]
     obstacles: list[Box] = []
-    for name in order:
+    for name in (name for name in order if name in bars):
         x, y = points[name]
         left, right, bottom, top = bars[name]
         (x0, y0), (x1, y1) = pixel((left, bottom)), pixel((right, top))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ragzip.evaluation.report import svg
-from ragzip.evaluation.report.labels import Box, place
-from ragzip.evaluation.storage import Cost, Measured, StorageTuning
+from ragzip.evaluation.report.plots import name_points
+from ragzip.evaluation.storage import Cost, StorageTuning
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +56,7 @@ def front(found: StorageTuning, by: Cost, chosen: str = "") -> str:
         axes.set_ylim(low - 0.06 * (1.02 - low), 1.02)
         across = [x for x, _ in points.values()]
         axes.set_xlim(min(across) / 1.25, max(across) * 1.6)
-        _name(axes, points, line)
+        name_points(axes, points, [one.storage for one in line], list(points), {})
         return tips
 
     drawn = svg.draw(
@@ -71,23 +70,3 @@ def front(found: StorageTuning, by: Cost, chosen: str = "") -> str:
     for name, value in _VALUES.items():
         drawn = drawn.replace(f"var({name})", value)
     return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background:#ffffff" ', 1)
-
-
-def _name(axes: Axes, points: Mapping[str, tuple[float, float]], line: list[Measured]) -> None:
-    """Names where there is room, those on the front first."""
-    first = {one.storage for one in line}
-    order = sorted(points, key=lambda name: name not in first)
-    pixel = axes.transData.transform
-    spots = [tuple(pixel(points[name])) for name in order]
-    size = svg.FONT_SIZE - 2
-    sizes = [(0.6 * size * len(name) + 3, size + 2) for name in order]
-    obstacles: list[Box] = []
-    for one, other in pairwise(line):
-        (x0, y0), (x1, y1) = pixel(points[one.storage]), pixel(points[other.storage])
-        for step in range(1, 12):
-            x, y = x0 + (x1 - x0) * step / 12, y0 + (y1 - y0) * step / 12
-            obstacles.append((x - 2, y - 2, x + 2, y + 2))
-    frame = axes.get_window_extent()
-    for found in place(spots, sizes, (frame.x0 + 2, frame.y0 + 2, frame.x1 + 6, frame.y1), obstacles):
-        x, y = axes.transData.inverted().transform((found.x, found.y))
-        axes.text(x, y, order[found.index], fontsize=size, va="center_baseline", zorder=5)
