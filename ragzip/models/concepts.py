@@ -2,8 +2,9 @@
 
 A segment of tokens is read by the generator's own architecture with a low-rank adapter. What it knows of the segment
 is read out behind it, from appended rows ("tokens"), or as means of its last hidden states over groups of as many
-tokens as the rate ("mean"). Segments are read alone, so the cost is linear in the context, and what comes out of one
-hangs on its tokens only.
+tokens as the rate ("mean"). That is added to what a row begins as: nothing, the mean embedding of its group, or the
+embedding of one of the words that say most ("picked"), see ``ragzip.models.picking``. Segments are read alone, so the
+cost is linear in the context, and what comes out of one hangs on its tokens only.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ragzip.errors import ConfigError, ModelError
 from ragzip.models.causal_lm import CausalLM, load_causal_lm
+from ragzip.models.layers import first_layers, keep
 from ragzip.models.locate import canonical, resolve
 from ragzip.models.lora import Adapter, merge_tensors
+from ragzip.models.picking import WordTable, group, pick
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, loaded, state
-from ragzip.models.soft_folder import open_soft, option
+from ragzip.models.soft_folder import SoftFolder, open_soft, option
 from ragzip.models.token_windows import batches
 from ragzip.models.tokenizer import TextTokenizer, text_tokenizer
 from ragzip.models.weights import weight_files
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Readout = Literal["tokens", "mean"]
+Residual = Literal["none", "mean", "picked"]
 _REMEMBERED = 64_000_000  # bytes of rows that are kept
 
 
@@ -42,17 +46,19 @@ class Recipe:
         rates: Text tokens for one row: those that were trained.
         readout: From appended rows, or as means of hidden states.
         slots: Rows of the table that is appended; 1 appends the same one every time, as CompLLM does.
-        residual: Whether a row begins as the mean embedding of the tokens it stands for, to which what is read out
-            is added; without it, only that.
+        residual: What is read out is added to this: nothing, the mean embedding of the tokens that the row stands for,
+            or the embedding of a picked one, which then stands in the place of the appended row, too.
         by_sentence: Whether segments end where sentences do, so that a sentence has the same ones wherever it stands.
+        layers: So many of the generator's layers read segments, the first ones; 0 for all.
     """
 
     segment: int
     rates: tuple[int, ...]
     readout: Readout
     slots: int
-    residual: bool
+    residual: Residual
     by_sentence: bool
+    layers: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +69,15 @@ class Parts:
         appended: ``[slots, d]``: rows that stand behind a segment; of no use where means are read out.
         weight: ``[d, d]`` of the linear layer behind the last hidden states.
         bias: ``[d]``.
+        scale: What hidden states are multiplied by before that layer, so that it and the adapter learn at one rate.
+        words: What picks tokens, where rows begin as picked ones.
     """
 
     appended: Any
     weight: Any
     bias: Any
+    scale: float = 1.0
+    words: WordTable | None = None
 
 
 def read_out(model: Any, parts: Parts, recipe: Recipe, segments: Sequence[Sequence[int]], rate: int) -> list[Tensor]:
@@ -92,26 +102,40 @@ def read_out(model: Any, parts: Parts, recipe: Recipe, segments: Sequence[Sequen
     counts = torch.div(lengths + rate - 1, rate, rounding_mode="floor")
     extra = counts if recipe.readout == "tokens" else torch.zeros_like(counts)
     width = int((lengths + extra).max())
+    places = torch.arange(width)
     ids = torch.zeros(len(segments), width, dtype=torch.long)
-    own = torch.arange(width) < lengths[:, None]
+    own = places < lengths[:, None]
     ids[own] = torch.tensor([token for segment in segments for token in segment])
+    behind = (places >= lengths[:, None]) & (places < (lengths + extra)[:, None])
+    # the row that each of a segment's tokens stands in, and the token that each row begins as
+    groups, picked = places // rate + torch.zeros_like(ids), None
+    if recipe.residual == "picked":
+        chosen = pick(_table(parts), ids, own, counts)
+        groups, picked = group(chosen, counts), ids[chosen]
+    groups = (groups + (torch.cumsum(counts, 0) - counts)[:, None])[own].to(device)
+    begins = None if picked is None else embedding(picked.to(device))
     tokens = embedding(ids.to(device))
     inputs = tokens
-    behind = (torch.arange(width) >= lengths[:, None]) & (torch.arange(width) < (lengths + extra)[:, None])
     if recipe.readout == "tokens":
-        places = torch.cat([torch.arange(count) for count in counts.tolist()]) % len(parts.appended)
-        slots = parts.appended[places.to(parts.appended.device)].to(tokens.dtype)
+        order = torch.cat([torch.arange(count) for count in counts.tolist()]) % len(parts.appended)
+        slots = parts.appended[order.to(parts.appended.device)].to(tokens.dtype)
+        slots = slots if begins is None else slots + begins
         inputs = tokens.index_put(behind.to(device).nonzero(as_tuple=True), slots)
     # padding stands behind, where causal attention does not look
-    hidden = model.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
-    # the row that each of a segment's tokens stands in
-    starts = torch.cumsum(counts, 0) - counts
-    groups = (starts[:, None] + torch.arange(width) // rate)[own].to(device)
+    with first_layers(model.base_model, recipe.layers):
+        hidden = model.base_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
     own = own.to(device)
     read = hidden[behind.to(device)] if recipe.readout == "tokens" else _means(hidden[own], groups)
-    out = linear(read, parts.weight.to(read.dtype), parts.bias.to(read.dtype))
-    out = out + _means(tokens[own], groups) if recipe.residual else out
-    return list(torch.split(out, counts.tolist()))
+    out = linear(read * parts.scale, parts.weight.to(read.dtype), parts.bias.to(read.dtype))
+    if recipe.residual == "mean":
+        begins = _means(tokens[own], groups)
+    return list(torch.split(out if begins is None else out + begins, counts.tolist()))
+
+
+def _table(parts: Parts) -> WordTable:
+    if parts.words is None:
+        raise ModelError("rows begin as picked words, but there is no table to pick them by", hint="Train it again.")
+    return parts.words
 
 
 def cut(tokenizer: TextTokenizer, texts: Sequence[str], recipe: Recipe) -> list[list[tuple[int, ...]]]:
@@ -243,8 +267,11 @@ def load_concepts(name: str, architecture: str, *, dtype: str = "auto", device: 
         scale = option(found.config, "alpha", int, folder) / rank
         adapter = Adapter(base, rank, scale, tuple(str(name) for name in names))
         low_rank = {key: value for key, value in found.tensors.items() if ".lora_" in key}
+        if recipe.layers:
+            keep(lm.model, recipe.layers, base)
         merge_tensors(lm.model, adapter, low_rank, str(folder))
         to = {"device": device, "dtype": lm.model.dtype}
+        vocabulary = len(lm.model.get_input_embeddings().weight)
         return ConceptEncoder(
             name=name,
             space=found.space,
@@ -258,12 +285,21 @@ def load_concepts(name: str, architecture: str, *, dtype: str = "auto", device: 
                 found.take("appended", recipe.slots, d).to(**to) if recipe.readout == "tokens" else None,
                 found.take("head.weight", d, d).to(**to),
                 found.take("head.bias", d).to(**to),
+                float(found.take("scale", 1)),
+                _words(found, vocabulary) if recipe.residual == "picked" else None,
             ),
         )
 
     key = ("concepts", architecture, canonical(name), *state(*files), str(choose_dtype(dtype, device)), device)
     encoder: ConceptEncoder = kept(key, load)
     return encoder
+
+
+def _words(found: SoftFolder, vocabulary: int) -> WordTable:
+    values = found.take("words", 2, vocabulary)
+    if not bool(((values[1] == 0) | (values[1] == 1)).all()):
+        raise ModelError(f"words in {found.folder} says of a token neither 0 nor 1", hint="Train it again.")
+    return WordTable(values)
 
 
 def read_recipe(config: Any, folder: Path) -> Recipe:
@@ -277,10 +313,12 @@ def read_recipe(config: Any, folder: Path) -> Recipe:
         rates=option(config, "rates", tuple, folder),
         readout=option(config, "readout", str, folder),
         slots=option(config, "slots", int, folder),
-        residual=option(config, "residual", bool, folder),
+        residual=option(config, "residual", str, folder),
         by_sentence=option(config, "by_sentence", bool, folder),
+        layers=option(config, "layers", int, folder, least=0),
     )
     sound = recipe.segment >= 1 and recipe.slots >= 1 and recipe.rates and recipe.readout in get_args(Readout)
+    sound = sound and recipe.residual in get_args(Residual)
     if not sound or not all(type(rate) is int and rate >= 1 for rate in recipe.rates):
         raise ModelError(f"{folder / 'config.json'} holds a recipe that cannot be: {recipe}", hint="Train it again.")
     return recipe

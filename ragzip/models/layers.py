@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ragzip.errors import ModelError
@@ -40,11 +42,40 @@ def fingerprint_of(whole: str, layers: int | None) -> str:
 
 
 def keep(model: Any, layers: int, name: str) -> None:
-    """Drops the layers of a ``transformers`` encoder that come after the first so many.
+    """Drops the layers of a ``transformers`` model that come after the first so many.
 
     Raises:
         ModelError: It has fewer, or none that could be told apart.
     """
+    stack = _stack(model, layers, name)
+    del stack[layers:]
+    model.config.num_hidden_layers = layers
+
+
+@contextmanager
+def first_layers(model: Any, layers: int, name: str = "the model") -> Iterator[None]:
+    """Within it a ``transformers`` model stops after so many of its layers; 0, or as many as it has, for all.
+
+    Raises:
+        ModelError: It has fewer, or none that could be told apart.
+    """
+    count = getattr(model.config, "num_hidden_layers", 0)
+    if layers in (0, count):
+        yield
+        return
+    stack = _stack(model, layers, name)
+    whole = list(stack)
+    try:
+        del stack[layers:]
+        model.config.num_hidden_layers = layers
+        yield
+    finally:
+        stack.extend(whole[len(stack) :])
+        model.config.num_hidden_layers = count
+
+
+def _stack(model: Any, layers: int, name: str) -> Any:
+    """The module list of a model's layers."""
     import torch
 
     count = getattr(model.config, "num_hidden_layers", 0)
@@ -53,5 +84,4 @@ def keep(model: Any, layers: int, name: str) -> None:
         raise ModelError(f"{name}: its layers cannot be told apart.", hint="Use it with all of them.")
     if not 1 <= layers <= count:
         raise ModelError(f"{name}: the model has {count} layers.", hint=f"Say 1 to {count}.")
-    del stacks[0][layers:]
-    model.config.num_hidden_layers = layers
+    return stacks[0]

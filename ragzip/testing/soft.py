@@ -52,28 +52,34 @@ def tiny_soft(
         shapes |= {"policy.2.weight": (1, 8), "policy.2.bias": (1,)}
         extra = {"chunk": 4}
     else:
-        slots = 1 if architecture == "comp_llm" else 16
-        shapes = {"appended": (slots, d), "head.weight": (d, d), "head.bias": (d,), **_low_rank(config)}
-        extra = {"segment": 8 if architecture == "comp_llm" else 32, "rates": [2, 4], "readout": "tokens"}
-        extra |= {"slots": slots, "residual": architecture == "comp_llm", "by_sentence": architecture == "comp_llm"}
+        segments = architecture == "comp_llm"
+        slots, layers = (1, 1) if segments else (16, 0)
+        shapes = {"appended": (slots, d), "head.weight": (d, d), "head.bias": (d,), "scale": (1,)}
+        shapes |= _low_rank(config, layers)
+        extra = {"segment": 8 if segments else 32, "rates": [2, 4], "readout": "tokens", "slots": slots}
+        extra |= {"residual": "picked" if segments else "none", "by_sentence": segments, "layers": layers}
         extra |= {"rank": _RANK, "alpha": 4, "targets": list(TARGETS)}
+    tensors = {name: random(*shape) for name, shape in shapes.items()}
+    if extra.get("residual") == "picked":
+        scores, begins = random(int(config["vocab_size"])), random(int(config["vocab_size"])) > 0
+        tensors["words"] = torch.stack([scores, begins.float()])
     save_soft(
         Path(folder),
         architecture=architecture,
         base=str(base),
         dimensions=d,
-        tensors={name: random(*shape) for name, shape in shapes.items()},
+        tensors=tensors,
         encoder=str(encoder) if architecture in ("xrag", "refrag") else "",
         **extra,
     )
     return Path(folder)
 
 
-def _low_rank(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shapes of an adapter for a Llama whose heads are all key and value heads, too."""
+def _low_rank(config: dict[str, Any], layers: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of an adapter for the first layers, 0 for all, of a Llama whose heads are all key and value heads."""
     d, inner = int(config["hidden_size"]), int(config["intermediate_size"])
     shapes: dict[str, tuple[int, ...]] = {}
-    for layer in range(int(config["num_hidden_layers"])):
+    for layer in range(layers or int(config["num_hidden_layers"])):
         for target in TARGETS:
             part = "self_attn" if target[0] in "qkvo" else "mlp"
             into, out = (inner if target == "down_proj" else d), (inner if target in ("gate_proj", "up_proj") else d)

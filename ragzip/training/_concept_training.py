@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from ragzip.compressors._options import check_count
 from ragzip.errors import ConfigError
-from ragzip.models.concepts import Parts, Readout, Recipe, cut, read_out, rows_of
+from ragzip.models.concepts import Parts, Readout, Recipe, Residual, cut, read_out, rows_of
+from ragzip.models.layers import first_layers
 from ragzip.models.lora import TARGETS
-from ragzip.models.soft_folder import save_soft
+from ragzip.models.picking import WordTable, word_table
 from ragzip.training.low_rank import LowRank
 from ragzip.training.soft_options import SoftTraining
 
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ragzip.models import CausalLM
-    from ragzip.training.soft_loop import RowWriter
+    from ragzip.training.row_writer import RowWriter
+    from ragzip.training.soft_data import SoftData
 
+_GENTLE = 0.3  # of an embedding's size: how hidden states count where rows begin as embeddings
+_COUNTED = 20_000  # texts, and questions, in which words are counted
 _SAMPLE = "The river runs to the sea, and the town at its mouth was founded in 1290 by a merchant from the north."
 
 
@@ -32,19 +36,21 @@ class ConceptTraining(SoftTraining):
         rates: Text tokens for one row; every step draws one of them.
         segment: Most tokens of a segment.
         readout: ``tokens`` reads from appended rows, ``mean`` takes means of hidden states.
-        residual: Whether a row begins as the mean embedding of the tokens it stands for.
+        residual: What a row begins as, to which what is read out is added: ``none``, the ``mean`` embedding of the
+            tokens it stands for, or the embedding of a ``picked`` one: of words that are rare and often asked for.
+        layers: So many of the generator's layers read segments, the first ones; 0 for all.
         rank: Of the adapter.
         alpha: The adapter counts alpha / rank.
     """
 
-    architecture: ClassVar[str] = ""
     many_slots: ClassVar[bool] = False
     by_sentence: ClassVar[bool] = True
 
     rates: tuple[int, ...] = (2, 4, 8)
     segment: int = 20
     readout: Readout = "tokens"
-    residual: bool = True
+    residual: Residual = "picked"
+    layers: int = 0
     rank: int = 16
     alpha: int = 32
 
@@ -58,6 +64,9 @@ class ConceptTraining(SoftTraining):
             check_count("rates", rate, least=1)
         if self.readout not in get_args(Readout):
             raise ConfigError("readout", f"must be one of {', '.join(get_args(Readout))}, not {self.readout!r}")
+        if self.residual not in get_args(Residual):
+            raise ConfigError("residual", f"must be one of {', '.join(get_args(Residual))}, not {self.residual!r}")
+        check_count("layers", self.layers)
 
     @property
     def eval_rates(self) -> tuple[int, ...]:
@@ -68,55 +77,51 @@ class ConceptTraining(SoftTraining):
     def recipe(self) -> Recipe:
         """How segments are read."""
         slots = rows_of(self.segment, min(self.rates)) if self.many_slots and self.readout == "tokens" else 1
-        return Recipe(self.segment, self.rates, self.readout, slots, self.residual, self.by_sentence)
+        return Recipe(self.segment, self.rates, self.readout, slots, self.residual, self.by_sentence, self.layers)
 
-    def writer(self, lm: CausalLM) -> ConceptWriter:
-        """A new adapter with its slots and linear layer."""
-        return ConceptWriter(lm, self.recipe, self.rank, self.alpha, self.seed)
+    def writer(self, lm: CausalLM, data: SoftData | None = None) -> ConceptWriter:
+        """A new adapter with its slots and linear layer; words are counted in the data where they are picked."""
+        words = None
+        if self.residual == "picked":
+            texts = [telling.text for telling in data.tellings[:_COUNTED]] if data else []
+            askings = data.askings[:_COUNTED] if data else ()
+            asked = [(text, a.question, a.answer) for a in askings for _, text in a.positives]
+            words = word_table(lm.text, len(lm.model.get_input_embeddings().weight), texts, asked)
+        return ConceptWriter(lm, self.recipe, words, self.rank, self.alpha, self.seed)
 
     def done(self, writer: RowWriter) -> None:
         """Takes the adapter off."""
         if isinstance(writer, ConceptWriter):
             writer.remove()
 
-    def save(self, out: Path, lm: CausalLM, tensors: Mapping[str, Tensor]) -> None:
-        """The adapter in the names of ``peft``, slots and linear layer."""
-        save_soft(
-            out,
-            architecture=self.architecture,
-            base=self.base,
-            dimensions=lm.dimensions,
-            tensors=tensors,
-            segment=self.segment,
-            rates=list(self.rates),
-            readout=self.readout,
-            slots=self.recipe.slots,
-            residual=self.residual,
-            by_sentence=self.by_sentence,
-            rank=self.rank,
-            alpha=self.alpha,
-            targets=list(TARGETS),
-        )
+    def values(self) -> dict[str, Any]:
+        """The recipe, and the adapter's, which is saved in the names of ``peft``."""
+        recipe = {**dataclasses.asdict(self.recipe), "rates": list(self.rates)}
+        return {**recipe, "rank": self.rank, "alpha": self.alpha, "targets": list(TARGETS)}
 
 
 class ConceptWriter:
     """An adapter that is trained, on the generator itself."""
 
-    def __init__(self, lm: CausalLM, recipe: Recipe, rank: int, alpha: int, seed: int) -> None:
+    def __init__(self, lm: CausalLM, recipe: Recipe, words: WordTable | None, rank: int, alpha: int, seed: int) -> None:
         import torch
 
-        self._lm, self._recipe = lm, recipe
-        self._adapter = LowRank(lm, rank, alpha, seed)
+        self._lm, self._recipe, self._words = lm, recipe, words
+        with first_layers(lm.model.base_model, recipe.layers, lm.name):
+            self._adapter = LowRank(lm, rank, alpha, seed)
         d, draw = lm.dimensions, torch.Generator().manual_seed(seed + 1)
-        words = lm.model.get_input_embeddings().weight.detach().float().cpu()
+        embeddings = lm.model.get_input_embeddings().weight.detach().float().cpu()
         end = lm.tokenizer.eos_token_id
-        start = words[int(end)] if end is not None else words.mean(0)
-        slots = start.repeat(recipe.slots, 1)
+        start = embeddings[int(end)] if end is not None else embeddings.mean(0)
+        slots = torch.zeros(recipe.slots, d) if words else start.repeat(recipe.slots, 1)
         if recipe.slots > 1:
-            slots = slots + torch.randn(recipe.slots, d, generator=draw) * words.std()
-        weight = torch.zeros(d, d) if recipe.residual else torch.eye(d) * _shrink(lm)
+            slots = slots + torch.randn(recipe.slots, d, generator=draw) * embeddings.std()
+        # one step of Adam changes a whole row of the layer: it has to be small beside an embedding
+        scale = float(torch.tensor(_shrink(lm) * (1.0 if recipe.residual == "none" else _GENTLE)).half())
+        weight = torch.eye(d) if recipe.residual == "none" else torch.zeros(d, d)
         like = {"device": lm.device, "dtype": lm.model.dtype}
-        self._parts = Parts(*(torch.nn.Parameter(v.to(**like)) for v in (slots, weight, torch.zeros(d))))
+        appended, head, bias = (torch.nn.Parameter(v.to(**like)) for v in (slots, weight, torch.zeros(d)))
+        self._parts = Parts(appended, head, bias, scale, words)
 
     @property
     def rates(self) -> tuple[int, ...]:
@@ -128,6 +133,19 @@ class ConceptWriter:
         parts = [("head.weight", self._parts.weight), ("head.bias", self._parts.bias)]
         appended = [("appended", self._parts.appended)] if self._recipe.readout == "tokens" else []
         return [*self._adapter.named(), *appended, *parts]
+
+    def fixed(self) -> Mapping[str, Tensor]:
+        """What hidden states are multiplied by, and the table by which words are picked."""
+        import torch
+
+        table = {} if self._words is None else {"words": self._words.values}
+        return {"scale": torch.tensor([self._parts.scale]), **table}
+
+    def fix(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes both of these."""
+        words = WordTable(tensors["words"].float()) if self._words is not None else None
+        self._words = words
+        self._parts = replace(self._parts, scale=float(tensors["scale"]), words=words)
 
     def counts(self, texts: Sequence[tuple[str, str]], rate: int) -> list[int]:
         """Rows of all segments of each text."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ragzip.models.concepts import Residual
 from ragzip.training._concept_training import ConceptTraining
 
 
@@ -18,17 +19,16 @@ class ICAETraining(ConceptTraining):
     Attributes:
         rates: Text tokens for one slot; every step draws one of them.
         segment: Most tokens that are read at once.
-        residual: Whether a row begins as the mean embedding of the tokens it stands for; not so in the paper.
+        residual: What a row begins as, as for ``comp_llm``; ``none`` in the paper.
         kl: Weight of the divergence from the teacher's distribution.
         lr: Highest learning rate.
     """
 
-    architecture: ClassVar[str] = "icae"
     many_slots: ClassVar[bool] = True
     by_sentence: ClassVar[bool] = False
 
     rates: tuple[int, ...] = (4, 8)
     segment: int = 256
-    residual: bool = False
+    residual: Residual = "none"
     kl: float = 1.0
     lr: float = 5e-4

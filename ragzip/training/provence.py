@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragzip.compressors._options import check_number
-from ragzip.errors import ConfigError, ModelError, UsageError
+from ragzip.errors import UsageError
 from ragzip.models import EMBEDDER, load_encoder
 from ragzip.models.tuned import save_tuned
 from ragzip.training.baselines import of_groups
@@ -22,7 +22,7 @@ from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trai
 from ragzip.training.pairs import Group, drawn, make_groups, plan
 from ragzip.training.provence_card import AGAIN, steps_of, write
 from ragzip.training.second_looks import second_looks
-from ragzip.training.starts import start_digest
+from ragzip.training.starts import check_start, settled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,23 +98,15 @@ class ProvenceTraining:
     def __post_init__(self) -> None:
         check_trainer(self)
         check_number("again", self.again, low=0.0, high=1.0)
-        if self.start == "":
-            raise ConfigError("start", "must name trained weights", hint="Leave it out to start with fresh heads.")
-        if self.start_sha256 is not None and self.start is None:
-            raise ConfigError("start_sha256", "is the checksum of weights that start does not name")
+        check_start(self.start, self.start_sha256)
 
     def run(
         self, out: Path, *, data: Path | None = None, resume: bool = True, on_event: OnEvent | None = None
     ) -> TrainingReport:
         """Trains, and leaves ``config.json``, ``model.safetensors`` and a model card in ``out``."""
-        if self.start is not None and self.start_sha256 is None:
-            known = start_digest(self.start, base=self.base, out=out)
-            return replace(self, start_sha256=known).run(out, data=data, resume=resume, on_event=on_event)
-        if self.start is not None and start_digest(self.start, base=self.base, out=out) != self.start_sha256:
-            raise ModelError(
-                f"the weights in {self.start} are not those with the checksum {self.start_sha256}",
-                hint="Give the folder of those that training is to go on from, or leave start_sha256 out.",
-            )
+        begun = settled(self, out, method="provence")
+        if begun is not self:
+            return begun.run(out, data=data, resume=resume, on_event=on_event)
         examples = self.examples(data, on_event)
         kept, held, later = self.groups(*examples)
         model = Joint.start(self)

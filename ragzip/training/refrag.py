@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragzip.compressors._options import check_count
 from ragzip.models import EMBEDDER
-from ragzip.models.chunks import ARCHITECTURE, BACKBONE, cut, pooled
+from ragzip.models.chunks import BACKBONE, cut, pooled
 from ragzip.models.locate import resolve
 from ragzip.models.pooling import read_recipe
-from ragzip.models.soft_folder import save_soft
 from ragzip.models.token_windows import special_ids
 from ragzip.models.tokenizer import encode_batch, read_tokenizer, tokenizer_file
 from ragzip.training.encoders import trainable
+from ragzip.training.row_writer import NothingFixed
 from ragzip.training.soft_options import SoftTraining
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ragzip.models import CausalLM
+    from ragzip.training.soft_data import SoftData
 
 
 @dataclass(frozen=True)
@@ -54,24 +54,16 @@ class REFRAGTraining(SoftTraining):
         """Characters of a text of one chunk, from which texts grow."""
         return 4 * self.chunk
 
-    def writer(self, lm: CausalLM) -> ChunkWriter:
+    def writer(self, lm: CausalLM, data: SoftData | None = None) -> ChunkWriter:
         """The encoder with a new projection, whose rows begin as large as word embeddings are, around their mean."""
         return ChunkWriter(lm, self)
 
-    def save(self, out: Path, lm: CausalLM, tensors: Mapping[str, Tensor]) -> None:
-        """What changed in the encoder, and the projection."""
-        save_soft(
-            out,
-            architecture=ARCHITECTURE,
-            base=self.base,
-            dimensions=lm.dimensions,
-            tensors=tensors,
-            encoder=self.encoder,
-            chunk=self.chunk,
-        )
+    def values(self) -> dict[str, Any]:
+        """The encoder, of which what changed is saved, and the size of a chunk."""
+        return {"encoder": self.encoder, "chunk": self.chunk}
 
 
-class ChunkWriter:
+class ChunkWriter(NothingFixed):
     """An encoder of chunks that is trained."""
 
     rates = (0,)

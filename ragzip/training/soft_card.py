@@ -21,7 +21,9 @@ _ABOUT: Mapping[str, str] = {
     "xrag": "A bridge of two layers from the retrieval embedding of a passage to one row of input embeddings of a "
     "frozen generator.",
     "comp_llm": "A low-rank adapter with a linear layer, by which a generator reads short segments and writes fewer "
-    "rows of its own input embeddings; the generator that reads these is the frozen one.",
+    "rows of its own input embeddings; the generator that reads these is the frozen one. Where the config says "
+    "`picked`, as it does by default, rows begin as the embeddings of words that are rare and often asked for, by a "
+    "table that was counted in the training data: before training, they are these alone.",
     "icae": "A low-rank adapter with learned slots, by which a generator reads a passage and writes fewer rows of its "
     "own input embeddings; the generator that reads these is the frozen one.",
     "refrag": "A light encoder with a projection, by which a chunk of tokens becomes one row of input embeddings of a "

@@ -12,12 +12,13 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import ModelError
 from ragzip.training.loop import LoopResult, LoopSettings, train
 from ragzip.training.options import OnEvent, TrainingEvent, trainer_config
 from ragzip.training.ranks import ranks
+from ragzip.training.row_writer import RowWriter
 from ragzip.training.soft_data import Asking, SoftData, Telling
 from ragzip.training.soft_losses import checksum, cycle, device_positions, distance, divergence, nll
 from ragzip.training.soft_prompts import SAME, TELL, Framed, Frames, Reader
@@ -28,31 +29,6 @@ if TYPE_CHECKING:
     from ragzip.models import CausalLM
 
 _LEAST = 0.01  # nats a token that the text must add, for a share of it to mean anything
-
-
-class RowWriter(Protocol):
-    """What is trained: it writes rows for texts."""
-
-    @property
-    def rates(self) -> tuple[int, ...]:
-        """The rates it is trained at; ``(0,)`` where it has none."""
-        ...
-
-    def named(self) -> list[tuple[str, Any]]:
-        """Its parameters, by the names under which they are saved."""
-        ...
-
-    def counts(self, texts: Sequence[tuple[str, str]], rate: int) -> list[int]:
-        """How many rows each text, given with its title, will have: at least one."""
-        ...
-
-    def rows(self, texts: Sequence[tuple[str, str]], rate: int) -> list[Tensor]:
-        """``[count, d]`` of each text, differentiable."""
-        ...
-
-    def frozen(self) -> Any:
-        """A context manager within which the generator is itself, without any adapter."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -344,7 +320,7 @@ def train_soft(
         out,
         config={**trainer_config(trainer), "data": data.fingerprint},
         best="answer" if plan.telling < 1 else "right",
-        save=save,
+        save=lambda tensors: save({**tensors, **writer.fixed()}),
         resume=resume,
         on_event=on_event,
     )

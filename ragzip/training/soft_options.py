@@ -7,18 +7,21 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ragzip.compressors._options import check_count, check_number
-from ragzip.errors import ConfigError
+from ragzip.errors import ConfigError, ModelError
 from ragzip.models import GENERATOR, check_options, load_causal_lm, unload
-from ragzip.registry import suggest
+from ragzip.models.soft_folder import open_soft, save_soft
+from ragzip.registry import name_of, suggest
 from ragzip.training.encoders import numbers
 from ragzip.training.loop import LoopSettings
-from ragzip.training.options import OnEvent, TrainingReport
+from ragzip.training.options import OnEvent, TrainingReport, trainer_config
 from ragzip.training.ranks import ranks
-from ragzip.training.soft_data import ANSWERED, PLAIN, read_soft
-from ragzip.training.soft_loop import RowWriter, SoftPlan, train_soft
+from ragzip.training.row_writer import RowWriter
+from ragzip.training.soft_data import ANSWERED, PLAIN, SoftData, read_soft
+from ragzip.training.soft_loop import SoftPlan, train_soft
+from ragzip.training.starts import check_start, settled, went_on
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +66,9 @@ class SoftTraining:
         checkpoint_every: Steps between checkpoints.
         held_out: So many questions and so many texts are kept out of training.
         seed: For every draw.
+        start: Weights of an earlier training with the same options, to go on from: a folder, or the name of shipped
+            ones. None starts afresh. Held-out examples are new to them only if they held out the same ones.
+        start_sha256: Checksum of their file, which then must have it; the card fills it in.
         dtype: Number format of the forward and backward passes.
         device: Where to train.
     """
@@ -87,6 +93,8 @@ class SoftTraining:
     checkpoint_every: int = 50
     held_out: int = 100
     seed: int = 0
+    start: str | None = None
+    start_sha256: str | None = None
     dtype: str = "auto"
     device: str = "auto"
 
@@ -102,6 +110,7 @@ class SoftTraining:
             raise ConfigError("lr", f"must be a number above 0, not {self.lr!r}")
         if not self.nll + self.kl + self.hidden > 0:
             raise ConfigError("nll", "and kl and hidden are all 0: there is nothing to learn from")
+        check_start(self.start, self.start_sha256)
         check_options(self.dtype, self.device)
 
     @property
@@ -120,12 +129,50 @@ class SoftTraining:
         return (0,)
 
     @abstractmethod
-    def writer(self, lm: CausalLM) -> RowWriter:
-        """What is trained, new."""
+    def writer(self, lm: CausalLM, data: SoftData | None = None) -> RowWriter:
+        """What is trained, new.
+
+        Args:
+            lm: The generator.
+            data: What will be trained on, for what is counted in it before.
+        """
 
     @abstractmethod
+    def values(self) -> dict[str, Any]:
+        """What the method needs to use the weights, for their config."""
+
     def save(self, out: Path, lm: CausalLM, tensors: Mapping[str, Tensor]) -> None:
         """Writes the weights with what the method needs to use them."""
+        values, method = self.values(), name_of(self)
+        save_soft(out, architecture=method, base=self.base, dimensions=lm.dimensions, tensors=tensors, **values)
+
+    def take_up(self, writer: RowWriter) -> None:
+        """Puts the weights that training goes on from into a writer.
+
+        Raises:
+            ModelError: They were made for another generator, or with other options, which are named.
+        """
+        import torch
+
+        if self.start is None:
+            return
+        found = open_soft(self.start, name_of(self))
+        for key, value in self.values().items():
+            if key != "rates" and found.config.get(key) != value:
+                raise ModelError(
+                    f"{found.folder} has {key}: {found.config.get(key)!r}, not {value!r}",
+                    hint="Go on with the options it was trained with.",
+                )
+        names = {name for name, _ in writer.named()} | writer.fixed().keys()
+        if names != found.tensors.keys():
+            raise ModelError(
+                f"{found.folder} has other weights: {', '.join(sorted(names ^ found.tensors.keys())[:3])}",
+                hint="Go on with the options it was trained with.",
+            )
+        with torch.no_grad():
+            for name, parameter in writer.named():
+                parameter.copy_(found.take(name, *parameter.shape))
+        writer.fix({name: found.take(name, *tensor.shape) for name, tensor in writer.fixed().items()})
 
     def done(self, writer: RowWriter) -> None:
         """Takes off the generator what the writer put on it."""
@@ -136,9 +183,13 @@ class SoftTraining:
         """Trains, and leaves ``config.json``, ``model.safetensors`` and a model card in ``out``."""
         from ragzip.training.soft_card import write_soft_card
 
+        begun = settled(self, out, method=name_of(self))
+        if begun is not self:
+            return begun.run(out, data=data, resume=resume, on_event=on_event)
         found = read_soft(self.sets, self.texts, most=self.most, held_out=self.held_out, data=data, seed=self.seed)
         lm = load_causal_lm(self.base, dtype=self.dtype, device=self.device)
-        writer = self.writer(lm)
+        writer = self.writer(lm, found)
+        self.take_up(writer)
         plan = SoftPlan(
             batch=self.batch,
             telling=self.telling,
@@ -175,6 +226,7 @@ class SoftTraining:
             self.done(writer)
             unload()  # nobody else may get the model that was trained on
         if ranks().first:
-            write_soft_card(out, self, outcome, found)
+            more = went_on(self.start, self.start_sha256 or "", trainer_config(self)) if self.start else ""
+            write_soft_card(out, self, outcome, found, more=more)
         result = outcome.result
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from ragzip.errors import ModelError, UsageError
+from ragzip.errors import ConfigError, ModelError, UsageError
 from ragzip.models.locate import canonical, resolve
+from ragzip.models.soft_folder import SOFT_ARCHITECTURES, read_soft_config
 from ragzip.models.tuned import read_tuned_config
 from ragzip.training.card import hashes, read_card
 
@@ -15,11 +17,66 @@ _SPLIT = ("sets", "most", "held_out", "seed")  # what decides which examples are
 _CLEAN = "without the examples that are held out here"
 
 
-def start_digest(start: str, *, base: str, out: Path) -> str:
+class Started(Protocol):
+    """A trainer that can go on from earlier weights; a dataclass."""
+
+    @property
+    def base(self) -> str:
+        """What all of them are trained from."""
+        ...
+
+    @property
+    def start(self) -> str | None:
+        """The weights: a folder, or the name of shipped ones."""
+        ...
+
+    @property
+    def start_sha256(self) -> str | None:
+        """Of their file."""
+        ...
+
+
+T = TypeVar("T", bound=Started)
+
+
+def check_start(start: str | None, start_sha256: str | None) -> None:
+    """Checks both options.
+
+    Raises:
+        ConfigError: With the option's name.
+    """
+    if start == "":
+        raise ConfigError("start", "must name trained weights", hint="Leave it out to start afresh.")
+    if start_sha256 is not None and start is None:
+        raise ConfigError("start_sha256", "is the checksum of weights that start does not name")
+
+
+def settled(trainer: T, out: Path, *, method: str) -> T:
+    """The trainer with the checksum of the weights it goes on from; itself where it has that, or none.
+
+    Raises:
+        ModelError: They are not here, of another base or method, or not those with the checksum.
+        UsageError: They are those in ``out``.
+    """
+    if trainer.start is None:
+        return trainer
+    found = start_digest(trainer.start, method=method, base=trainer.base, out=out)
+    if trainer.start_sha256 is None:
+        return replace(trainer, start_sha256=found)  # type: ignore[type-var]
+    if trainer.start_sha256 != found:
+        raise ModelError(
+            f"the weights in {trainer.start} are not those with the checksum {trainer.start_sha256}",
+            hint="Give the folder of those that training is to go on from, or leave start_sha256 out.",
+        )
+    return trainer
+
+
+def start_digest(start: str, *, method: str, base: str, out: Path) -> str:
     """The checksum of the weights that training goes on from, before anything else is read.
 
     Args:
         start: A folder, or the name of shipped weights.
+        method: What they have to be.
         base: What they have to be trained from.
         out: Where training writes; it cannot go on from what it writes over.
 
@@ -30,10 +87,11 @@ def start_digest(start: str, *, base: str, out: Path) -> str:
     folder = resolve(start)
     if folder.resolve() == out.resolve():
         raise UsageError(f"{out} holds the weights to go on from", hint="Give another --out.")
-    config = read_tuned_config(folder)
-    if config is None or config["architecture"] != "provence" or canonical(config["base"]) != canonical(base):
+    soft = method in SOFT_ARCHITECTURES
+    config = read_soft_config(folder) if soft else read_tuned_config(folder)
+    if config is None or config["architecture"] != method or canonical(config["base"]) != canonical(base):
         what = "no weights of ragzip" if config is None else f"a {config['architecture']} from {config['base']}"
-        raise ModelError(f"{folder} holds {what}, not a provence from {base}", hint="Start from the same base.")
+        raise ModelError(f"{folder} holds {what}, not a {method} from {base}", hint="Start from the same base.")
     found = hashes(folder)
     if "model.safetensors" not in found:
         raise ModelError(f"{folder} has no model.safetensors", hint="Give the folder with the trained weights.")

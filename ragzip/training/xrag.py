@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragzip.compressors._options import check_count
 from ragzip.compressors._relevance import led
 from ragzip.models import EMBEDDER, load_encoder
-from ragzip.models.bridge import ARCHITECTURE, LAYERS, perceptron, pieces
-from ragzip.models.soft_folder import save_soft
+from ragzip.models.bridge import LAYERS, perceptron, pieces
+from ragzip.training.row_writer import NothingFixed
 from ragzip.training.soft_options import SoftTraining
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ragzip.models import CausalLM, Encoder
+    from ragzip.training.soft_data import SoftData
 
 
 @dataclass(frozen=True)
@@ -49,26 +49,18 @@ class XRAGTraining(SoftTraining):
         """A vector does not hold the words."""
         return True
 
-    def writer(self, lm: CausalLM) -> BridgeWriter:
+    def writer(self, lm: CausalLM, data: SoftData | None = None) -> BridgeWriter:
         """A new bridge, whose rows begin as large as word embeddings are, around their mean."""
         encoder = load_encoder(self.encoder, dtype=self.dtype, device=self.device)
         return BridgeWriter(lm, encoder, self.width or lm.dimensions, self.seed)
 
-    def save(self, out: Path, lm: CausalLM, tensors: Mapping[str, Tensor]) -> None:
-        """Two layers."""
+    def values(self) -> dict[str, Any]:
+        """The encoder, and what it reads at once."""
         encoder = load_encoder(self.encoder, dtype=self.dtype, device=self.device)
-        save_soft(
-            out,
-            architecture=ARCHITECTURE,
-            base=self.base,
-            dimensions=lm.dimensions,
-            tensors=tensors,
-            encoder=self.encoder,
-            piece=encoder.room,
-        )
+        return {"encoder": self.encoder, "piece": encoder.room}
 
 
-class BridgeWriter:
+class BridgeWriter(NothingFixed):
     """A bridge that is trained."""
 
     rates = (0,)

@@ -9,7 +9,8 @@ import torch
 from ragzip.errors import ModelError, StoreMismatch
 from ragzip.indexes import Index, build
 from ragzip.ingest import Document
-from ragzip.models import EMBEDDER, canonical, fingerprint, load_encoder
+from ragzip.models import EMBEDDER, canonical, fingerprint, load_causal_lm, load_encoder
+from ragzip.models.layers import first_layers
 
 pytestmark = pytest.mark.models
 TEXTS = ["The sea was calm that day.", "Ein anderer Satz", "", "numbers 1 2 3 and more of them, in a longer row"]
@@ -53,6 +54,22 @@ def test_names_and_fingerprints():
 def test_layers_that_are_not_there(name):
     with pytest.raises(ModelError, match="layers"):
         load_encoder(EMBEDDER + name)
+
+
+def test_a_model_that_stops_early_is_whole_again(tiny_lm_path):
+    model = load_causal_lm(tiny_lm_path, dtype="fp32", own=True).model
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        states = model(input_ids=ids, output_hidden_states=True).hidden_states
+        whole = model.base_model(input_ids=ids).last_hidden_state
+        with pytest.raises(KeyboardInterrupt), first_layers(model.base_model, 1):
+            early = model.base_model(input_ids=ids).last_hidden_state
+            torch.testing.assert_close(early, model.base_model.norm(states[1]))
+            assert not torch.allclose(early, whole)
+            raise KeyboardInterrupt
+        torch.testing.assert_close(model.base_model(input_ids=ids).last_hidden_state, whole, rtol=0, atol=0)
+    with pytest.raises(ModelError, match="2 layers"), first_layers(model.base_model, 3, "tiny"):
+        pass
 
 
 def test_an_index_asks_with_the_layers_it_was_made_with(tmp_path):

@@ -61,8 +61,9 @@ def speaker(tmp_path_factory):
     ("method", "options"),
     [
         ("xrag", {"width": 64}),
-        ("comp_llm", {"rates": (2,), "segment": 8, "residual": False}),
-        ("comp_llm", {"rates": (2, 4), "segment": 8, "readout": "mean", "residual": False}),
+        ("comp_llm", {"rates": (2,), "segment": 8, "residual": "none"}),
+        ("comp_llm", {"rates": (2, 4), "segment": 8, "readout": "mean", "residual": "none"}),
+        ("comp_llm", {"rates": (16,), "segment": 16, "residual": "picked", "layers": 1}),
         ("icae", {"rates": (2,), "segment": 64}),
         ("refrag", {"layers": 1, "chunk": 6}),
     ],

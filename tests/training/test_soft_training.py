@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,7 @@ from ragzip import registry
 from ragzip.config import from_config
 from ragzip.errors import ConfigError, ModelError, UsageError
 from ragzip.models import load_causal_lm
+from ragzip.testing.soft import tiny_soft
 from ragzip.training.card import check_card
 from ragzip.training.options import make_trainer, trainer_config
 from ragzip.training.soft_data import read_soft
@@ -40,6 +43,14 @@ def trained(request, tmp_path_factory, tiny_encoder_path, tiny_lm_path, small_da
     report = trainer.run(out, data=small_data, on_event=events.append)
     assert checksum(lm.model) == before
     return SimpleNamespace(method=request.param, trainer=trainer, out=out, report=report, events=events, lm=lm)
+
+
+@pytest.fixture(scope="module")
+def soft_folders(tmp_path_factory, tiny_encoder_path, tiny_lm_path):
+    root = tmp_path_factory.mktemp("others")
+    return {
+        name: tiny_soft(root / name, name, base=tiny_lm_path, encoder=tiny_encoder_path) for name in ("xrag", "icae")
+    }
 
 
 def weights(folder):
@@ -86,7 +97,7 @@ def test_the_card_says_what_was_reached(trained):
     assert {source.name for source in card.data} == {"squad"}
 
 
-def test_the_compressor_writes_what_the_trainer_wrote(trained, tiny_lm_path):
+def test_the_compressor_writes_what_the_trainer_wrote(trained, tiny_lm_path, small_data):
     """The rows of the saved weights are those of the parameters they were saved from, but for half precision."""
     more = {"rate": 4} if trained.method in ("comp_llm", "icae") else {}
     if trained.method == "refrag":
@@ -100,17 +111,51 @@ def test_the_compressor_writes_what_the_trainer_wrote(trained, tiny_lm_path):
     assert segment.space == tiny_lm_path
     assert segment.sources == context.segments[0].sources
     lm = load_causal_lm(tiny_lm_path, dtype="fp32", device="cpu", own=True)
-    writer = trained.trainer.writer(lm)
+    found = read_soft(("squad",), (), most=(), held_out=3, data=small_data, seed=1)
+    writer = trained.trainer.writer(lm, found)
     from safetensors.torch import load_file
 
     saved = load_file(trained.out / "model.safetensors")
     with torch.no_grad():
-        assert {name for name, _ in writer.named()} == set(saved)
+        fixed = {"comp_llm": {"scale", "words"}, "icae": {"scale"}}.get(trained.method, set())
+        assert {name for name, _ in writer.named()} | fixed == set(saved)
         for name, parameter in writer.named():
             parameter.copy_(saved[name])
         (rows,) = writer.rows([("", TEXT)], 4)
     assert writer.counts([("", TEXT)], 4) == [len(rows)] == [len(segment.embeddings)]
     torch.testing.assert_close(segment.embeddings, rows.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_it_goes_on_from_earlier_weights(trained, small_data, tmp_path):
+    more = dataclasses.replace(trained.trainer, start=str(trained.out), steps=1, lr=1e-9)
+    more.run(tmp_path, data=small_data)
+    from safetensors.torch import load_file
+
+    before, after = (load_file(folder / "model.safetensors") for folder in (trained.out, tmp_path))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name].float(), tensor.float(), rtol=1e-2, atol=1e-4)
+    card = check_card(tmp_path)
+    assert "went on from" in card.about
+    assert card.config["start_sha256"] == hashlib.sha256(weights(trained.out)).hexdigest()
+
+
+def test_what_training_cannot_go_on_from(trained, small_data, tmp_path, soft_folders):
+    t = trained.trainer
+    other = {"xrag": {"width": 24}, "refrag": {"chunk": 7}}.get(trained.method, {"readout": "mean"})
+    refused = {
+        "nothing/there": {"start": "nothing/there"},
+        "not those with the checksum": {"start": str(trained.out), "start_sha256": "0" * 64},
+        f"not a {trained.method} from": {"start": str(soft_folders["icae" if trained.method != "icae" else "xrag"])},
+        next(iter(other)) if trained.method != "xrag" else "shape": {"start": str(trained.out), **other},
+    }
+    for said, options in refused.items():
+        with pytest.raises(ModelError, match=said):
+            dataclasses.replace(t, **options).run(tmp_path / "out", data=small_data)
+    with pytest.raises(UsageError, match="to go on from"):
+        dataclasses.replace(t, start=str(trained.out)).run(trained.out, data=small_data)
+    with pytest.raises(ConfigError, match="start"):
+        dataclasses.replace(t, start_sha256="0" * 64)
 
 
 def test_only_the_writer_learns(trained, tiny_lm_path, small_data):

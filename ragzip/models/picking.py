@@ -1,0 +1,161 @@
+"""Tokens of a segment that say most: whole words, by how rare they are and how often they were asked for.
+
+A frozen generator reads word embeddings; the mean of several is none, and it makes little of it. The embedding of one
+word it does read. So of the tokens that a few rows stand for, those of some words are picked, in their order: what a
+text compressor does that leaves out common words, here as where training begins.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ragzip.models.tokenizer import TextTokenizer
+
+_OWN = 0.01  # what a token's own score counts beside its word's: it orders the tokens of one word
+_RARITY = 0.3  # what a nat of rarity counts beside one of having been asked for
+_CONTENT = 6.5  # nats: rarer words of a question are what it asks about
+_SHRINK = 20  # occurrences that a token's kind counts as
+_RARE = 100  # occurrences: what is known of rarer tokens stands for the unknown ones of their kind
+_BATCH = 512
+T = TypeVar("T")
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class WordTable:
+    """What is known of each token of a vocabulary.
+
+    Attributes:
+        values: ``[2, vocabulary]`` on the processor: how much it says, in nats, more being better; and 1 where a word
+            begins, else 0.
+    """
+
+    values: Tensor
+
+
+def word_table(
+    text: TextTokenizer, vocabulary: int, texts: Iterable[str], asked: Iterable[tuple[str, str, str]] = ()
+) -> WordTable:
+    """The table of a vocabulary.
+
+    A token scores 0.3 times its information, -log of its share of the texts. Where there are questions, the logarithm
+    of the share of its occurrences, in passages that help, in words that the answer or the question has, too, is added;
+    common words of questions do not count.
+
+    Args:
+        text: Encodes, and decodes, tokens of the vocabulary.
+        vocabulary: Rows of the embedding; what the tokenizer does not have begins words.
+        texts: A corpus.
+        asked: Passages with the questions they help with and the answers to these.
+    """
+    import torch
+
+    counts = torch.zeros(vocabulary, dtype=torch.long)
+    for batch in _batches(texts):
+        ids = [token for row in text.encode(batch) for token in row]
+        counts += torch.bincount(torch.tensor(ids, dtype=torch.long), minlength=vocabulary)
+    information = -torch.log((counts + 0.5) / max(int(counts.sum()), 1))
+    words = _behind_a_letter(text, vocabulary)
+    begins = torch.tensor([float(not word[:1].isalnum()) for word in words])
+    scores = _RARITY * information
+    seen, wanted = _wanted(text, information, begins.tolist(), asked)
+    if int(seen.sum()):
+        kinds = torch.tensor([(w.strip()[:1].isdigit()) + 2 * (w.strip()[:1].isupper()) for w in words])
+        for kind in range(3):
+            own = kinds == kind
+            rare = own & (seen < _RARE)
+            prior = (wanted[rare].sum() + 1) / (seen[rare].sum() + 2)
+            scores[own] += torch.log((wanted[own] + _SHRINK * prior) / (seen[own] + _SHRINK))
+    # as it is stored, so that what is trained picks what is used
+    return WordTable(torch.stack([scores, begins]).half().float())
+
+
+def _wanted(
+    text: TextTokenizer, information: Tensor, begins: Sequence[float], asked: Iterable[tuple[str, str, str]]
+) -> tuple[Tensor, Tensor]:
+    """``[vocabulary]`` twice: occurrences of each token, and those in words that a question or its answer has."""
+    import torch
+
+    seen, wanted = torch.zeros(2, len(begins))
+    known: dict[str, bool] = {}
+
+    def content(word: str) -> bool:
+        if word not in known:
+            (ids,) = text.encode([f" {word}"])
+            known[word] = max((float(information[token]) for token in ids), default=0.0) > _CONTENT
+        return known[word]
+
+    for batch in _batches(asked):
+        rows = text.encode([passage for passage, _, _ in batch])
+        for ids, (_, question, answer) in zip(rows, batch, strict=True):
+            sought = {word for word in _WORD.findall(question.lower()) if content(word)}
+            sought.update(_WORD.findall(answer.lower()))
+            words: list[list[int]] = []
+            for token in ids:
+                if not words or begins[token]:
+                    words.append([])
+                words[-1].append(token)
+            spelt = text.tokenizer.decode_batch(words)
+            found = [t for ids, word in zip(words, spelt, strict=True) if word.strip().lower() in sought for t in ids]
+            for into, tokens in ((seen, ids), (wanted, found)):
+                into += torch.bincount(torch.tensor(tokens, dtype=torch.long), minlength=len(begins))
+    return seen, wanted
+
+
+def _behind_a_letter(text: TextTokenizer, vocabulary: int) -> list[str]:
+    """Each token as it is spelt behind a letter, where one that goes on with a word shows no space in between."""
+    known = min(text.tokenizer.get_vocab_size(), vocabulary)
+    (anchor,) = text.encode(["a"])
+    before = len(text.tokenizer.decode(anchor))
+    spelt = text.tokenizer.decode_batch([[*anchor, token] for token in range(known)])
+    return [word[before:] for word in spelt] + [""] * (vocabulary - known)
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def pick(table: WordTable, ids: Tensor, own: Tensor, counts: Tensor) -> Tensor:
+    """Which tokens stand for their segments.
+
+    Args:
+        table: See there.
+        ids: ``[segments, width]``, with padding behind.
+        own: ``[segments, width]``: what is no padding.
+        counts: ``[segments]``: how many of each, at least one and no more than it has.
+
+    Returns:
+        ``[segments, width]``: whether a token is picked.
+    """
+    import torch
+
+    own_scores, begins = table.values[0][ids], table.values[1][ids]
+    words = torch.cumsum(begins, 1).long()
+    most = torch.full((len(ids), ids.shape[1] + 1), -math.inf)
+    most = most.scatter_reduce(1, words, own_scores.masked_fill(~own, -math.inf), "amax")
+    scores = (most.gather(1, words) + _OWN * own_scores).masked_fill(~own, -math.inf)
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    ranks = torch.empty_like(order).scatter_(1, order, torch.arange(ids.shape[1]).expand_as(order).contiguous())
+    return ranks < counts[:, None]
+
+
+def group(chosen: Tensor, counts: Tensor) -> Tensor:
+    """Which pick each token belongs to, ``[segments, width]``: the next one, and behind the last one the last one."""
+    import torch
+
+    before = torch.cumsum(chosen.long(), 1) - chosen.long()
+    return torch.minimum(before, counts[:, None] - 1)
