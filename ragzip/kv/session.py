@@ -74,13 +74,18 @@ class KVSession:
         name = _register(usual[1])
         keys = {id(config), id(text)}
         _active.update(dict.fromkeys(keys, self))
+        hook = self._lm.model.base_model.register_forward_hook(self._check)
         try:
             config._attn_implementation = text._attn_implementation = name
             yield
         finally:
+            hook.remove()
             config._attn_implementation, text._attn_implementation = usual
             for key in keys:
                 _active.pop(key, None)
+
+    def _check(self, *_: Any) -> None:
+        """Once the prompt was read, and before anything is written: whether all layers showed what they read."""
         if self._seen < self._layers:
             raise ModelError(
                 f"{self._lm.name!r} shows {self._seen} of its {self._layers} layers: its attention is of another kind",

@@ -196,10 +196,15 @@ def test_a_model_whose_attention_shows_nothing_is_refused(tmp_path, tiny_lm_path
     model = BloomForCausalLM(BloomConfig(vocab_size=384, hidden_size=32, n_layer=2, n_head=2))
     with quiet():
         model.save_pretrained(folder)
+    read = []
+    loaded = load_causal_lm(str(folder), dtype="fp32", device="cpu").model
+    hook = loaded.register_forward_pre_hook(lambda *_: read.append(1))
     with pytest.raises(ModelError, match="shows 0 of its 2 layers"):
         HuggingFace(model=str(folder), dtype="fp32", device="cpu", max_new_tokens=3, kv=(SnapKV(keep=0.5),)).generate(
             PROMPT
         )
+    hook.remove()
+    assert len(read) == 1  # the prompt, and no word of an answer
 
 
 def test_eager_attention_stays_eager(lm, generator, monkeypatch):
