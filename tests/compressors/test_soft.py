@@ -112,7 +112,11 @@ def test_missing_tensors_are_named(cls, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cls", "key", "value"), [(XRAG, "piece", 0), (XRAG, "piece", "x"), (CompLLM, "rank", 0), (REFRAG, "chunk", 0)]
+    ("cls", "key", "value"),
+    [
+        *((XRAG, "piece", 0), (XRAG, "piece", "x"), (REFRAG, "chunk", 0), (CompLLM, "rank", 0)),
+        *((CompLLM, "residual", True), (CompLLM, "residual", 1), (CompLLM, "layers", -1), (CompLLM, "layers", None)),
+    ],
 )
 def test_a_config_that_cannot_be_is_an_error(cls, key, value, tmp_path):
     folder = tmp_path / "odd"
@@ -182,10 +186,33 @@ def test_many_passages_are_counted_a_few_times_only(monkeypatch):
     assert len(calls) < 40
 
 
-@pytest.mark.parametrize("cls", [CompLLM, ICAE, REFRAG])
+@pytest.mark.parametrize("cls", [ICAE, REFRAG])
 def test_a_model_must_be_named(cls):
     with pytest.raises(ConfigError, match="model"):
         cls()
+
+
+@pytest.mark.parametrize(("key", "value", "said"), [("residual", "x", "cannot be"), ("layers", 3, "has 2 layers")])
+def test_a_recipe_that_cannot_be_is_an_error(key, value, said, tmp_path):
+    folder = tmp_path / "odd"
+    shutil.copytree(soft_model("comp_llm"), folder)
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, key: value}))
+    with pytest.raises(ModelError, match=said):
+        Stack((CompLLM(str(folder)),)).run([context_of(QUERY, (ALBA,))])
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.5, 7.0])
+def test_a_table_of_words_that_cannot_be_is_an_error(value, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "odd"
+    shutil.copytree(soft_model("comp_llm"), folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["words"][1, 5] = value
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ModelError, match="words"):
+        compress(CompLLM(str(folder)), ALBA)
 
 
 # Text and rows together.
