@@ -1,12 +1,13 @@
 """Soft compression and smaller caches: answers, times and bytes.
 
-    python benchmarks/run.py soft:answers    # rows against text, nothing, titles alone, and rows of other passages
+    python benchmarks/run.py soft:answers    # xrag: against text, nothing, titles alone, and rows of other passages
+    python benchmarks/run.py soft:concepts   # comp_llm: against text, fewer words as text, and its rows before training
     python benchmarks/run.py soft:speed      # what rows cost and save before the first token
     python benchmarks/run.py soft:kv         # answers and bytes with smaller caches
-    make bench-soft                          # all of them: about two hours on two cores
+    make bench-soft                          # all of them: about three hours on two cores
 
-Times do not hang on what was learned, so that ``speed`` takes weights as they are before training; ``answers`` takes
-those that come with ragzip. Run folders are left in .bench/soft/PART/SET.
+Times do not hang on what was learned: ``speed`` takes ``refrag`` as it is before training, the others as they come with
+ragzip. Run folders are left in .bench/soft/PART/SET.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "soft"
 SEED = 0
 ANSWERS: dict[str, Any] = {"sets": ("nq_multidoc@5", "hotpotqa"), "questions": 60}
+CONCEPTS: dict[str, Any] = {"sets": ("nq_multidoc@5", "hotpotqa"), "questions": 60}
 KV: dict[str, Any] = {"sets": ("nq_multidoc@5",), "questions": 10}
 SPEED = {"questions": 6, "rounds": 2, "tokens": 3000}
 _METHODS = ("streaming_llm", "snapkv", "expected_attention", "h2o", "scissorhands", "sentence_kv")
@@ -81,7 +83,7 @@ def run(part: str) -> dict[str, Any]:
     import os
 
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
-    return {"answers": answers, "speed": speed, "kv": kv}[part]()
+    return {"answers": answers, "concepts": concepts, "speed": speed, "kv": kv}[part]()
 
 
 def answers() -> dict[str, Any]:
@@ -98,6 +100,53 @@ def answers() -> dict[str, Any]:
     }
     pairs = (("xrag", "xrag, rows of other passages"), ("xrag", "titles alone"), ("xrag", "closed_book"))
     return _evaluated("answers", rows, ANSWERS, pairs)
+
+
+def concepts() -> dict[str, Any]:
+    """Rows of comp_llm against as many tokens of text, against their start, and behind a text compressor."""
+    from ragzip import registry
+    from ragzip.compressors.comp_llm import CompLLM
+    from ragzip.compressors.llmlingua2 import LLMLingua2
+    from ragzip.compressors.provence import Provence
+
+    registry.register("compressor", "other_texts", "benchmarks.soft:OtherTexts")
+    words = _words_alone(RUNS / "concepts" / "words")
+    rows: dict[str, Any] = {f"comp_llm, rate {rate}": {"compressors": (CompLLM(rate=rate),)} for rate in (2, 4, 8)}
+    rows |= {f"picked words alone, rate {rate}": {"compressors": (CompLLM(words, rate=rate),)} for rate in (2, 4)}
+    rows |= {
+        "comp_llm, rate 4, rows of other passages": {"compressors": (OtherTexts(CompLLM(rate=4)),)},
+        "llmlingua2, a half": {"compressors": (LLMLingua2(keep=0.5),)},
+        "llmlingua2, a quarter": {"compressors": (LLMLingua2(keep=0.25),)},
+        "provence, a quarter": {"compressors": (Provence(keep=0.25),)},
+        "provence, a half, then comp_llm, rate 2": {"compressors": (Provence(keep=0.5), CompLLM(rate=2))},
+    }
+    pairs = (
+        ("comp_llm, rate 2", "picked words alone, rate 2"),
+        ("comp_llm, rate 4", "picked words alone, rate 4"),
+        ("comp_llm, rate 4", "comp_llm, rate 4, rows of other passages"),
+        ("comp_llm, rate 2", "llmlingua2, a half"),
+        ("comp_llm, rate 4", "llmlingua2, a quarter"),
+        ("provence, a half, then comp_llm, rate 2", "comp_llm, rate 4"),
+        ("provence, a half, then comp_llm, rate 2", "provence, a quarter"),
+        ("comp_llm, rate 4", "closed_book"),
+    )
+    return _evaluated("concepts", rows, CONCEPTS, pairs)
+
+
+def _words_alone(out: Path) -> str:
+    """The shipped weights of comp_llm without what was trained: rows are the embeddings of picked words."""
+    from safetensors.torch import load_file, save_file
+
+    from ragzip.models import resolve
+    from ragzip.models.shipped import COMP_LLM
+
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(resolve(COMP_LLM), out)
+    tensors = load_file(out / "model.safetensors")
+    for name in ("head.weight", "head.bias"):
+        tensors[name].zero_()
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    return str(out)
 
 
 def kv() -> dict[str, Any]:
@@ -181,11 +230,11 @@ def speed() -> dict[str, Any]:
 
     folder = RUNS / "speed"
     shutil.rmtree(folder, ignore_errors=True)
-    weights = {name: _untrained(name, folder / name) for name in ("xrag", "comp_llm", "refrag")}
+    refrag = _untrained("refrag", folder / "refrag")
     records = open_set("nq_multidoc@20").sample(SPEED["questions"], SEED).records
     passages = {p.id: p for record in records for p in record.passages}
     store = folder / "index"
-    methods = {"xrag": XRAG(weights["xrag"]), "comp_llm": CompLLM(weights["comp_llm"])}
+    methods = {"xrag": XRAG(), "comp_llm": CompLLM()}
     for method in methods.values():
         fill(method, passages.values(), store)
     rows: dict[str, Any] = {
@@ -194,7 +243,7 @@ def speed() -> dict[str, Any]:
         "xrag, stored": (dataclasses.replace(methods["xrag"], store=str(store)),),
         "comp_llm, rate 4": (methods["comp_llm"],),
         "comp_llm, rate 4, stored": (dataclasses.replace(methods["comp_llm"], store=str(store)),),
-        "refrag, a quarter expanded": (REFRAG(weights["refrag"]),),
+        "refrag, a quarter expanded": (REFRAG(refrag),),
     }
     pipelines = {name: _reader({"compressors": parts}, max_new_tokens=1) for name, parts in rows.items()}
     for pipeline in pipelines.values():
@@ -239,7 +288,8 @@ def _untrained(method: str, out: Path) -> str:
 
     trainer = registry.get("training", method)()
     lm = load_causal_lm(GENERATOR, own=True)
-    trainer.save(out, lm, dict(trainer.writer(lm).named()))
+    writer = trainer.writer(lm)
+    trainer.save(out, lm, {**dict(writer.named()), **writer.fixed()})
     return str(out)
 
 
@@ -276,8 +326,8 @@ def _with_bytes(table: list[str], shares: dict[str, float], rows: list[str]) -> 
 def _times(results: dict[str, Any]) -> list[str]:
     keys = list(next(iter(results.values())))
     lines = [
-        f"{SPEED['questions']} questions of NQ with twenty passages, {SPEED['rounds']} rounds; medians; weights as "
-        "they are before training.",
+        f"{SPEED['questions']} questions of NQ with twenty passages, {SPEED['rounds']} rounds; medians; `refrag` "
+        "as it is before training, the others as they come with ragzip.",
         "",
         "| context | " + " | ".join(keys) + " |",
         "|---" * (1 + len(keys)) + "|",

@@ -74,7 +74,7 @@ class KVSession:
         name = _register(usual[1])
         keys = {id(config), id(text)}
         _active.update(dict.fromkeys(keys, self))
-        hook = self._lm.model.base_model.register_forward_hook(self._check)
+        hook = self._lm.model.register_forward_hook(self._check)
         try:
             config._attn_implementation = text._attn_implementation = name
             yield
@@ -83,6 +83,7 @@ class KVSession:
             config._attn_implementation, text._attn_implementation = usual
             for key in keys:
                 _active.pop(key, None)
+        self._check()
 
     def _check(self, *_: Any) -> None:
         """Once the prompt was read, and before anything is written: whether all layers showed what they read."""

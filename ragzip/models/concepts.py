@@ -1,8 +1,8 @@
 """Tokens -> fewer rows of the same model's input embeddings: the encoders of CompLLM and ICAE.
 
 A segment of tokens is read by the generator's own architecture with a low-rank adapter. What it knows of the segment
-is read out behind it, from appended rows ("tokens"), or as means of its last hidden states over groups of as many
-tokens as the rate ("mean"). That is added to what a row begins as: nothing, the mean embedding of its group, or the
+is read out behind it, from appended rows ("tokens"), or as means of its last hidden states over groups of tokens
+("mean"). That is added to what a row begins as: nothing, the mean embedding of its group, or the
 embedding of one of the words that say most ("picked"), see ``ragzip.models.picking``. Segments are read alone, so the
 cost is linear in the context, and what comes out of one hangs on its tokens only.
 """
@@ -47,7 +47,7 @@ class Recipe:
         readout: From appended rows, or as means of hidden states.
         slots: Rows of the table that is appended; 1 appends the same one every time, as CompLLM does.
         residual: What is read out is added to this: nothing, the mean embedding of the tokens that the row stands for,
-            or the embedding of a picked one, which then stands in the place of the appended row, too.
+            or the embedding of a picked one, to which the appended row is added, too.
         by_sentence: Whether segments end where sentences do, so that a sentence has the same ones wherever it stands.
         layers: So many of the generator's layers read segments, the first ones; 0 for all.
     """
@@ -285,7 +285,7 @@ def load_concepts(name: str, architecture: str, *, dtype: str = "auto", device: 
                 found.take("appended", recipe.slots, d).to(**to) if recipe.readout == "tokens" else None,
                 found.take("head.weight", d, d).to(**to),
                 found.take("head.bias", d).to(**to),
-                float(found.take("scale", 1)),
+                float(found.take("scale", 1)) if "scale" in found.tensors else 1.0,
                 _words(found, vocabulary) if recipe.residual == "picked" else None,
             ),
         )
@@ -296,8 +296,8 @@ def load_concepts(name: str, architecture: str, *, dtype: str = "auto", device: 
 
 
 def _words(found: SoftFolder, vocabulary: int) -> WordTable:
-    values = found.take("words", 2, vocabulary)
-    if not bool(((values[1] == 0) | (values[1] == 1)).all()):
+    values = found.take("words", 3, vocabulary)
+    if not bool(((values[1:] == 0) | (values[1:] == 1)).all()):
         raise ModelError(f"words in {found.folder} says of a token neither 0 nor 1", hint="Train it again.")
     return WordTable(values)
 
@@ -308,6 +308,10 @@ def read_recipe(config: Any, folder: Path) -> Recipe:
     Raises:
         ModelError: A value that cannot be.
     """
+    # as they were before rows could begin as picked words
+    config = {"layers": 0, **config}
+    if isinstance(config.get("residual"), bool):
+        config["residual"] = "mean" if config["residual"] else "none"
     recipe = Recipe(
         segment=option(config, "segment", int, folder),
         rates=option(config, "rates", tuple, folder),

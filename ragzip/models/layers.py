@@ -64,13 +64,14 @@ def first_layers(model: Any, layers: int, name: str = "the model") -> Iterator[N
         yield
         return
     stack = _stack(model, layers, name)
-    whole = list(stack)
+    whole = dict(stack._modules)
     try:
         del stack[layers:]
         model.config.num_hidden_layers = layers
         yield
     finally:
-        stack.extend(whole[len(stack) :])
+        stack._modules.clear()
+        stack._modules.update(whole)
         model.config.num_hidden_layers = count
 
 

@@ -1,4 +1,4 @@
-"""Tokens of a segment that say most: whole words, by how rare they are and how often they were asked for.
+"""Tokens of a segment that say most: those of words that are rare and were often asked for.
 
 A frozen generator reads word embeddings; the mean of several is none, and it makes little of it. The embedding of one
 word it does read. So of the tokens that a few rows stand for, those of some words are picked, in their order: what a
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -33,15 +33,19 @@ class WordTable:
     """What is known of each token of a vocabulary.
 
     Attributes:
-        values: ``[2, vocabulary]`` on the processor: how much it says, in nats, more being better; and 1 where a word
-            begins, else 0.
+        values: ``[3, vocabulary]`` on the processor: how much it says, in nats, more being better; 1 where it begins
+            with something else than a letter or a digit, such as a space, else 0; and the same of its end.
     """
 
     values: Tensor
 
 
 def word_table(
-    text: TextTokenizer, vocabulary: int, texts: Iterable[str], asked: Iterable[tuple[str, str, str]] = ()
+    text: TextTokenizer,
+    vocabulary: int,
+    read: Callable[[Sequence[str]], Iterable[Sequence[Sequence[int]]]],
+    texts: Iterable[str],
+    asked: Iterable[tuple[str, str, str]] = (),
 ) -> WordTable:
     """The table of a vocabulary.
 
@@ -51,7 +55,8 @@ def word_table(
 
     Args:
         text: Encodes, and decodes, tokens of the vocabulary.
-        vocabulary: Rows of the embedding; what the tokenizer does not have begins words.
+        vocabulary: Rows of the embedding.
+        read: The segments of each text as token ids, as they are compressed.
         texts: A corpus.
         asked: Passages with the questions they help with and the answers to these.
     """
@@ -59,63 +64,77 @@ def word_table(
 
     counts = torch.zeros(vocabulary, dtype=torch.long)
     for batch in _batches(texts):
-        ids = [token for row in text.encode(batch) for token in row]
+        ids = [token for segments in read(batch) for segment in segments for token in segment]
         counts += torch.bincount(torch.tensor(ids, dtype=torch.long), minlength=vocabulary)
     information = -torch.log((counts + 0.5) / max(int(counts.sum()), 1))
-    words = _behind_a_letter(text, vocabulary)
-    begins = torch.tensor([float(not word[:1].isalnum()) for word in words])
+    tokens = _behind_a_letter(text, vocabulary)
+    ends = torch.tensor([[not _letter(t[:1]) for t in tokens], [not _letter(t[-1:]) for t in tokens]]).float()
     scores = _RARITY * information
-    seen, wanted = _wanted(text, information, begins.tolist(), asked)
+    seen, wanted = _wanted(text, information, ends, read, asked)
     if int(seen.sum()):
-        kinds = torch.tensor([(w.strip()[:1].isdigit()) + 2 * (w.strip()[:1].isupper()) for w in words])
+        kinds = torch.tensor([(t.strip()[:1].isdigit()) + 2 * (t.strip()[:1].isupper()) for t in tokens])
         for kind in range(3):
             own = kinds == kind
             rare = own & (seen < _RARE)
             prior = (wanted[rare].sum() + 1) / (seen[rare].sum() + 2)
             scores[own] += torch.log((wanted[own] + _SHRINK * prior) / (seen[own] + _SHRINK))
     # as it is stored, so that what is trained picks what is used
-    return WordTable(torch.stack([scores, begins]).half().float())
+    return WordTable(torch.cat([scores[None], ends]).half().float())
 
 
 def _wanted(
-    text: TextTokenizer, information: Tensor, begins: Sequence[float], asked: Iterable[tuple[str, str, str]]
+    text: TextTokenizer,
+    information: Tensor,
+    ends: Tensor,
+    read: Callable[[Sequence[str]], Iterable[Sequence[Sequence[int]]]],
+    asked: Iterable[tuple[str, str, str]],
 ) -> tuple[Tensor, Tensor]:
     """``[vocabulary]`` twice: occurrences of each token, and those in words that a question or its answer has."""
     import torch
 
-    seen, wanted = torch.zeros(2, len(begins))
+    size = len(information)
+    seen, wanted = torch.zeros(2, size)
+    first, last = (row.tolist() for row in ends)
     known: dict[str, bool] = {}
+    (anchor,) = text.encode(["a"])
 
     def content(word: str) -> bool:
         if word not in known:
-            (ids,) = text.encode([f" {word}"])
-            known[word] = max((float(information[token]) for token in ids), default=0.0) > _CONTENT
+            (ids,) = text.encode([f"a {word}"])
+            own = ids[len(anchor) :] if ids[: len(anchor)] == anchor else ids
+            known[word] = max((float(information[token]) for token in own), default=0.0) > _CONTENT
         return known[word]
 
     for batch in _batches(asked):
-        rows = text.encode([passage for passage, _, _ in batch])
-        for ids, (_, question, answer) in zip(rows, batch, strict=True):
+        every: list[int] = []
+        found: list[int] = []
+        for segments, (_, question, answer) in zip(read([passage for passage, _, _ in batch]), batch, strict=True):
             sought = {word for word in _WORD.findall(question.lower()) if content(word)}
             sought.update(_WORD.findall(answer.lower()))
             words: list[list[int]] = []
-            for token in ids:
-                if not words or begins[token]:
-                    words.append([])
-                words[-1].append(token)
+            for segment in segments:
+                for place, token in enumerate(segment):
+                    if place == 0 or first[token] or last[segment[place - 1]]:
+                        words.append([])
+                    words[-1].append(token)
             spelt = text.tokenizer.decode_batch(words)
-            found = [t for ids, word in zip(words, spelt, strict=True) if word.strip().lower() in sought for t in ids]
-            for into, tokens in ((seen, ids), (wanted, found)):
-                into += torch.bincount(torch.tensor(tokens, dtype=torch.long), minlength=len(begins))
+            every += [token for word in words for token in word]
+            found += [t for ids, word in zip(words, spelt, strict=True) if word.strip().lower() in sought for t in ids]
+        for into, tokens in ((seen, every), (wanted, found)):
+            into += torch.bincount(torch.tensor(tokens, dtype=torch.long), minlength=size)
     return seen, wanted
 
 
 def _behind_a_letter(text: TextTokenizer, vocabulary: int) -> list[str]:
     """Each token as it is spelt behind a letter, where one that goes on with a word shows no space in between."""
-    known = min(text.tokenizer.get_vocab_size(), vocabulary)
     (anchor,) = text.encode(["a"])
     before = len(text.tokenizer.decode(anchor))
-    spelt = text.tokenizer.decode_batch([[*anchor, token] for token in range(known)])
-    return [word[before:] for word in spelt] + [""] * (vocabulary - known)
+    return [word[before:] for word in text.tokenizer.decode_batch([[*anchor, token] for token in range(vocabulary)])]
+
+
+def _letter(character: str) -> bool:
+    """Of a word: a letter, a digit, or a part of a character, as tokens of bytes have it."""
+    return character.isalnum() or character == "\ufffd"
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:
@@ -143,7 +162,8 @@ def pick(table: WordTable, ids: Tensor, own: Tensor, counts: Tensor) -> Tensor:
     """
     import torch
 
-    own_scores, begins = table.values[0][ids], table.values[1][ids]
+    own_scores, begins, ended = (row[ids] for row in table.values)
+    begins[:, 1:] = torch.maximum(begins[:, 1:], ended[:, :-1])
     words = torch.cumsum(begins, 1).long()
     most = torch.full((len(ids), ids.shape[1] + 1), -math.inf)
     most = most.scatter_reduce(1, words, own_scores.masked_fill(~own, -math.inf), "amax")

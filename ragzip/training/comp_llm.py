@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ragzip.training._concept_training import ConceptTraining
 
@@ -20,6 +21,8 @@ class CompLLMTraining(ConceptTraining):
         kl: Weight of the divergence from the teacher's distribution.
         lr: Highest learning rate.
     """
+
+    architecture: ClassVar[str] = "comp_llm"
 
     hidden: float = 1.0
     kl: float = 1.0

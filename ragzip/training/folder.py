@@ -57,6 +57,9 @@ def train_into(
     folder = Path(out)
     if launched() > 1 and not getattr(trainer, "shared", False):
         raise UsageError(f"{registry.name_of(trainer)} trains in one process", hint="Start it without a launcher.")
+    start = getattr(trainer, "start", None)
+    if start and Path(start).resolve() == folder.resolve():  # before a restart forgets what is there
+        raise UsageError(f"{folder} holds the weights to go on from", hint="Give another --out.")
     with joined() as group, _opened_by(group, folder, trainer_config(trainer), restart):
         report = read_report(folder)
         if report is None:

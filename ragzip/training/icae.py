@@ -24,6 +24,7 @@ class ICAETraining(ConceptTraining):
         lr: Highest learning rate.
     """
 
+    architecture: ClassVar[str] = "icae"
     many_slots: ClassVar[bool] = True
     by_sentence: ClassVar[bool] = False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ragzip.compressors._options import check_count
 from ragzip.models import EMBEDDER
@@ -38,6 +38,8 @@ class REFRAGTraining(SoftTraining):
         layers: How many of the encoder's last layers are trained.
         lr: Highest learning rate.
     """
+
+    architecture: ClassVar[str] = "refrag"
 
     encoder: str = EMBEDDER
     chunk: int = 16

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ragzip.models.locate import canonical
 from ragzip.models.shipped import SHIPPED
 from ragzip.registry import name_of
 from ragzip.training.card import Card, DataSource, Results, Role, Row, write_card
@@ -21,9 +22,7 @@ _ABOUT: Mapping[str, str] = {
     "xrag": "A bridge of two layers from the retrieval embedding of a passage to one row of input embeddings of a "
     "frozen generator.",
     "comp_llm": "A low-rank adapter with a linear layer, by which a generator reads short segments and writes fewer "
-    "rows of its own input embeddings; the generator that reads these is the frozen one. Where the config says "
-    "`picked`, as it does by default, rows begin as the embeddings of words that are rare and often asked for, by a "
-    "table that was counted in the training data: before training, they are these alone.",
+    "rows of its own input embeddings; the generator that reads these is the frozen one.",
     "icae": "A low-rank adapter with learned slots, by which a generator reads a passage and writes fewer rows of its "
     "own input embeddings; the generator that reads these is the frozen one.",
     "refrag": "A light encoder with a projection, by which a chunk of tokens becomes one row of input embeddings of a "
@@ -31,18 +30,28 @@ _ABOUT: Mapping[str, str] = {
     "refrag_policy": "The weights of refrag, with a policy that says which chunks stay text. What the other weights "
     "were trained on stands on their own card.",
 }
+_PICKED = (
+    "A row begins as the embedding of a word that is rare and often asked for, by a table that was counted in the "
+    "training data; before training it is that alone."
+)
 _BEFORE: Mapping[str, str] = {"refrag_policy": "the chunks closest to the question"}
+_TOLD = "First, texts are told again from their rows, the loss being that of the text. "
 _LABELS = (
-    "First, texts are told again from their rows, the loss being that of the text. Then questions are answered: the "
-    "loss is that of the reference answer, with the divergence from what the same frozen generator says when it reads "
-    "the passages as text, or the distance of its hidden states, as the config says. Passages that do not help stand "
-    "beside those that do."
+    "Questions are answered from rows: the loss is that of the reference answer, with the divergence from what the "
+    "same frozen generator says when it reads the passages as text, or the distance of its hidden states, as the "
+    "config says. Passages that do not help stand beside those that do, where there is more than one."
 )
 _REWARD = (
     "The reward of a choice of chunks is the negative loss of the reference answer a token, with these as text and the "
     "others as rows; the mean over the choices of a question is the baseline."
 )
 _LIMITS = "English only. For this generator alone: other files under its name are refused."
+
+
+def _name(method: str, base: str) -> str:
+    """What shipped weights of the method and the generator are called, or the method."""
+    found = (s.name for s in SHIPPED.values() if s.method == method and canonical(base) == canonical(s.base))
+    return next(found, method)
 
 
 def write_soft_card(
@@ -65,16 +74,18 @@ def write_soft_card(
     method = name_of(trainer)
     counts: dict[str, int] = {}
     telling = float(config.get("telling", 0.0))
-    tellings = [telling.source for telling in data.tellings] if telling > 0 else []
+    counted = config.get("residual") == "picked" and not config.get("start")
+    tellings = [telling.source for telling in data.tellings] if telling > 0 or counted else []
     askings = [asking.source for asking in data.askings] if telling < 1 else []
     for source in (*tellings, *askings):
         counts[source] = counts.get(source, 0) + 1
     read = f"It read about {outcome.tokens:,} tokens in training." if outcome.tokens else ""
     metrics = tuple(name for name in outcome.untrained if name != "other")
     nothing = dict.fromkeys(metrics)
+    before = "the weights it went on from" if config.get("start") else "before training"
     rows: list[tuple[str, Role, Mapping[str, float | None]]] = [
         (method, "trained", outcome.result.metrics),
-        (_BEFORE.get(method, "before training"), "untrained", outcome.untrained),
+        (_BEFORE.get(method, before), "untrained", outcome.untrained),
         ("no passages", "baseline", {**nothing, "answer": outcome.closed, "gain": 0.0}),
         ("the passages as text", "reference", {**nothing, "answer": outcome.text, "gain": 1.0}),
     ]
@@ -88,13 +99,13 @@ def write_soft_card(
     return write_card(
         out,
         Card(
-            name=next((spec.name for spec in SHIPPED.values() if spec.method == method), method),
+            name=_name(method, base or str(config["base"])),
             method=method,
-            about=" ".join(filter(None, (_ABOUT[method], read, more))),
+            about=" ".join(filter(None, (_ABOUT[method], _PICKED if counted else "", read, more))),
             licence=_LICENCE,
             base_model=base or str(config["base"]),
             data=tuple(DataSource(s, "train", n, _TEXTS.get(s, "unknown")) for s, n in counts.items()),
-            labels=_REWARD if method == "refrag_policy" else _LABELS,
+            labels=_REWARD if method == "refrag_policy" else f"{_TOLD if telling > 0 else ''}{_LABELS}",
             limits=_LIMITS,
             command=f"ragzip train {method} CONFIG.yaml --out FOLDER",
             config=config,

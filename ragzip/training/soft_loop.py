@@ -303,6 +303,7 @@ def train_soft(
     """
     if not (data.tellings or data.askings) or not data.held_askings or not data.held_tellings:
         raise ModelError("there are not enough examples to train on and to hold out", hint="Lower held_out.")
+    writer.fix(ranks().same({name: tensor.cpu() for name, tensor in writer.fixed().items()}))
     before = checksum(lm.model)
     run = _Run(lm, writer, data, plan, settings.steps, trainer.seed)
     first = run.ranks.first

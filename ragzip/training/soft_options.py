@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ragzip.compressors._options import check_count, check_number
 from ragzip.errors import ConfigError, ModelError
-from ragzip.models import GENERATOR, check_options, load_causal_lm, unload
+from ragzip.models import GENERATOR, canonical, check_options, load_causal_lm, unload
 from ragzip.models.soft_folder import open_soft, save_soft
-from ragzip.registry import name_of, suggest
+from ragzip.registry import suggest
 from ragzip.training.encoders import numbers
 from ragzip.training.loop import LoopSettings
 from ragzip.training.options import OnEvent, TrainingReport, trainer_config
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ragzip.models import CausalLM
+
+
+_FREE = ("rates", "slots")  # rates may differ, and slots with them where they have the same shape
 
 
 def check_sets(sets: Sequence[str], texts: Sequence[str], most: Sequence[str]) -> None:
@@ -73,6 +76,7 @@ class SoftTraining:
         device: Where to train.
     """
 
+    architecture: ClassVar[str] = ""
     shared: ClassVar[bool] = True
     """Several processes can train it together."""
 
@@ -143,36 +147,52 @@ class SoftTraining:
 
     def save(self, out: Path, lm: CausalLM, tensors: Mapping[str, Tensor]) -> None:
         """Writes the weights with what the method needs to use them."""
-        values, method = self.values(), name_of(self)
-        save_soft(out, architecture=method, base=self.base, dimensions=lm.dimensions, tensors=tensors, **values)
+        save_soft(
+            out,
+            architecture=self.architecture,
+            base=self.base,
+            dimensions=lm.dimensions,
+            tensors=tensors,
+            **self.values(),
+            **self.seen(tensors),
+        )
+
+    def seen(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """More for their config, which the tensors say."""
+        return {}
 
     def take_up(self, writer: RowWriter) -> None:
-        """Puts the weights that training goes on from into a writer.
+        """Puts the weights that training goes on from into a writer, all of them or, after an error, none.
 
         Raises:
-            ModelError: They were made for another generator, or with other options, which are named.
+            ModelError: They were made for another generator, or with other options: which, where their config says.
         """
         import torch
 
         if self.start is None:
             return
-        found = open_soft(self.start, name_of(self))
+        found = open_soft(self.start, self.architecture)
         for key, value in self.values().items():
-            if key != "rates" and found.config.get(key) != value:
+            theirs = found.config.get(key)
+            same = canonical(str(theirs)) == canonical(value) if key == "encoder" else theirs == value
+            if not same and key not in _FREE:
                 raise ModelError(
-                    f"{found.folder} has {key}: {found.config.get(key)!r}, not {value!r}",
+                    f"{found.folder} has {key}: {theirs!r}, not {value!r}",
                     hint="Go on with the options it was trained with.",
                 )
-        names = {name for name, _ in writer.named()} | writer.fixed().keys()
-        if names != found.tensors.keys():
+        fixed = writer.fixed()
+        other = sorted(({name for name, _ in writer.named()} | fixed.keys()) ^ found.tensors.keys())
+        if other:
             raise ModelError(
-                f"{found.folder} has other weights: {', '.join(sorted(names ^ found.tensors.keys())[:3])}",
-                hint="Go on with the options it was trained with.",
+                f"{found.folder} was trained with other options, by its tensors {', '.join(other[:3])}",
+                hint="Go on from what this very training made, with the same options.",
             )
+        taken = {name: found.take(name, *parameter.shape) for name, parameter in writer.named()}
+        kept = {name: found.take(name, *tensor.shape) for name, tensor in fixed.items()}
         with torch.no_grad():
             for name, parameter in writer.named():
-                parameter.copy_(found.take(name, *parameter.shape))
-        writer.fix({name: found.take(name, *tensor.shape) for name, tensor in writer.fixed().items()})
+                parameter.copy_(taken[name])
+        writer.fix(kept)
 
     def done(self, writer: RowWriter) -> None:
         """Takes off the generator what the writer put on it."""
@@ -183,13 +203,11 @@ class SoftTraining:
         """Trains, and leaves ``config.json``, ``model.safetensors`` and a model card in ``out``."""
         from ragzip.training.soft_card import write_soft_card
 
-        begun = settled(self, out, method=name_of(self))
+        begun = settled(self, out, method=self.architecture)
         if begun is not self:
             return begun.run(out, data=data, resume=resume, on_event=on_event)
         found = read_soft(self.sets, self.texts, most=self.most, held_out=self.held_out, data=data, seed=self.seed)
         lm = load_causal_lm(self.base, dtype=self.dtype, device=self.device)
-        writer = self.writer(lm, found)
-        self.take_up(writer)
         plan = SoftPlan(
             batch=self.batch,
             telling=self.telling,
@@ -209,7 +227,9 @@ class SoftTraining:
             patience=self.patience,
             checkpoint_every=self.checkpoint_every,
         )
+        writer = self.writer(lm, found if self.start is None else None)
         try:
+            self.take_up(writer)
             outcome = train_soft(
                 self,
                 lm,

@@ -13,7 +13,7 @@ from ragzip.models.soft_folder import SOFT_ARCHITECTURES, read_soft_config
 from ragzip.models.tuned import read_tuned_config
 from ragzip.training.card import hashes, read_card
 
-_SPLIT = ("sets", "most", "held_out", "seed")  # what decides which examples are held out
+_SPLIT = ("sets", "texts", "most", "held_out", "seed")  # what decides which examples are held out
 _CLEAN = "without the examples that are held out here"
 
 
@@ -117,6 +117,6 @@ def went_on(start: str, digest: str, config: Mapping[str, Any]) -> str:
     earlier = card.config.get("start") is None or _CLEAN in card.about  # what they went on from themselves
     if earlier and all(card.config.get(name) == config.get(name) for name in _SPLIT):
         return f"{said}, {_CLEAN}."
-    if earlier and set(card.config.get("sets", ())).isdisjoint(config.get("sets", ())):
+    if earlier and all(set(card.config.get(k, ())).isdisjoint(config.get(k, ())) for k in ("sets", "texts")):
         return f"{said}, on other sets, which may share questions with these."
     return f"{said}, and held out other examples: some of those held out here may not have been new to them."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ragzip.compressors._options import check_count
 from ragzip.compressors._relevance import led
@@ -34,6 +34,8 @@ class XRAGTraining(SoftTraining):
         passages: Most passages of a question, each of which is one row.
         lr: Highest learning rate.
     """
+
+    architecture: ClassVar[str] = "xrag"
 
     encoder: str = EMBEDDER
     width: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 
 import pytest
@@ -115,7 +116,12 @@ def test_missing_tensors_are_named(cls, tmp_path):
     ("cls", "key", "value"),
     [
         *((XRAG, "piece", 0), (XRAG, "piece", "x"), (REFRAG, "chunk", 0), (CompLLM, "rank", 0)),
-        *((CompLLM, "residual", True), (CompLLM, "residual", 1), (CompLLM, "layers", -1), (CompLLM, "layers", None)),
+        *(
+            (CompLLM, "residual", 1),
+            (CompLLM, "residual", ["mean"]),
+            (CompLLM, "layers", -1),
+            (CompLLM, "layers", None),
+        ),
     ],
 )
 def test_a_config_that_cannot_be_is_an_error(cls, key, value, tmp_path):
@@ -123,7 +129,7 @@ def test_a_config_that_cannot_be_is_an_error(cls, key, value, tmp_path):
     shutil.copytree(soft_model(NAMES[cls]), folder)
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**values, key: value}))
-    with pytest.raises(ModelError, match=f"{key}: {value!r}"):
+    with pytest.raises(ModelError, match=re.escape(f"{key}: {value!r}")):
         Stack((cls(model=str(folder)),)).run([context_of(QUERY, (ALBA,))])
 
 
@@ -200,6 +206,25 @@ def test_a_recipe_that_cannot_be_is_an_error(key, value, said, tmp_path):
     (folder / "config.json").write_text(json.dumps({**values, key: value}))
     with pytest.raises(ModelError, match=said):
         Stack((CompLLM(str(folder)),)).run([context_of(QUERY, (ALBA,))])
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_weights_from_before_words_were_picked_are_read(residual, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "old"
+    shutil.copytree(soft_model("icae"), folder)
+    tensors, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
+    tensors["scale"].fill_(1.0)
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({**config, "residual": "mean" if residual else "none"}))
+    now = compress(ICAE(str(folder)), ALBA)
+    del tensors["scale"], config["layers"]
+    save_file(tensors, folder / "model.safetensors")
+    names = [name for name in config["tensors"] if name != "scale"]
+    (folder / "config.json").write_text(json.dumps({**config, "residual": residual, "tensors": names}))
+    before = compress(ICAE(str(folder)), ALBA)
+    assert torch.equal(now.segments[0].embeddings, before.segments[0].embeddings)
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.5, 7.0])

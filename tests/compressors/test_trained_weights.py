@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragzip.compressors.comp_llm import CompLLM
 from ragzip.compressors.llmlingua2 import LLMLingua2
 from ragzip.compressors.provence import Provence, means
 from ragzip.compressors.recomp_abstractive import RecompAbstractive
@@ -32,7 +33,11 @@ READING = {
     "recomp_extractive": RecompExtractive,
     "recomp_extractive-limits": lambda: RecompExtractive(keep=0.5, budget=40, force_keep=("negations",)),
 }
-WRITING_ROWS = {"xrag": lambda: XRAG(dtype="fp32")}
+WRITING_ROWS = {
+    "xrag": lambda: XRAG(dtype="fp32"),
+    "comp_llm": lambda: CompLLM(dtype="fp32"),
+    "comp_llm-limits": lambda: CompLLM(dtype="fp32", rate=8),
+}
 _LONG_INPUT = {"test_takes_empty_odd_and_very_long_input", "test_works_from_two_threads"}
 SHORT = [law for law in LAWS if law not in _LONG_INPUT]
 

@@ -44,10 +44,10 @@ def by_hand(lm, parts, recipe, segment, rate):
 
 def by_rarity(table, segment, count):
     """Places of the tokens of the rarest words, rarest tokens first within one word, in their order."""
-    information, begins = table.values.tolist()
+    information, begins, ends = table.values.tolist()
     words = []
     for place, token in enumerate(segment):
-        if place == 0 or begins[token]:
+        if place == 0 or begins[token] or ends[segment[place - 1]]:
             words.append([])
         words[-1].append(place)
     score = {p: max(information[segment[q]] for q in w) + 0.01 * information[segment[p]] for w in words for p in w}
@@ -67,7 +67,7 @@ def test_every_segment_has_the_rows_it_has_alone(lm, rate, readout, residual, la
     d = lm.dimensions
     parts = Parts(*(torch.randn(*shape, generator=draw) for shape in ((3, d), (d, d), (d,))))
     count = len(lm.model.get_input_embeddings().weight)
-    drawn = torch.stack([10 * torch.rand(count, generator=draw), (torch.rand(count, generator=draw) < 0.6).float()])
+    drawn = torch.cat([10 * torch.rand(1, count, generator=draw), (torch.rand(2, count, generator=draw) < 0.4).float()])
     parts = replace(parts, scale=0.5, words=WordTable(drawn))
     recipe = Recipe(20, (rate,), readout, 3, residual, True, layers)
     segments = [tuple(range(5, 5 + n)) for n in (1, 7, 20, 2, 8, 13)]

@@ -19,7 +19,16 @@ CORPUS = ["The river of the town runs to the sea, and the sea is the end of the 
 @pytest.fixture(scope="module")
 def table():
     text = text_tokenizer(LM)
-    return word_table(text, len(load_causal_lm(LM).model.get_input_embeddings().weight), CORPUS)
+    return word_table(text, size(), whole, CORPUS)
+
+
+def size():
+    return len(load_causal_lm(LM).model.get_input_embeddings().weight)
+
+
+def whole(texts):
+    """Texts as one segment each."""
+    return [[ids] for ids in text_tokenizer(LM).encode(texts)]
 
 
 def picked(table, text, count):
@@ -39,10 +48,10 @@ def test_scores_without_questions_are_information(table):
 
 
 def test_what_is_asked_for_scores_higher():
-    text, size = text_tokenizer(LM), len(load_causal_lm(LM).model.get_input_embeddings().weight)
+    text = text_tokenizer(LM)
     corpus = ["the red house and the blue house and the green house"] * 50
     asked = [(corpus[0], "Which colour has the house that was sold?", "blue")] * 100
-    plain, taught = word_table(text, size, corpus), word_table(text, size, corpus, asked)
+    plain, taught = word_table(text, size(), whole, corpus), word_table(text, size(), whole, corpus, asked)
     red, blue, green = (text.encode([f" {word}"])[0][0] for word in ("red", "blue", "green"))
     assert plain.values[0, red] == plain.values[0, blue]
     assert taught.values[0, blue] > taught.values[0, red] + 1

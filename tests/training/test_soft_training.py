@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,9 +17,11 @@ from ragzip.errors import ConfigError, ModelError, UsageError
 from ragzip.models import load_causal_lm
 from ragzip.testing.soft import tiny_soft
 from ragzip.training.card import check_card
+from ragzip.training.folder import train_into
 from ragzip.training.options import make_trainer, trainer_config
 from ragzip.training.soft_data import read_soft
 from ragzip.training.soft_losses import checksum
+from ragzip.training.starts import went_on
 from ragzip.types import Passage, Query, SoftSegment, context_of
 
 METHODS = ("xrag", "comp_llm", "icae", "refrag")
@@ -127,20 +130,41 @@ def test_the_compressor_writes_what_the_trainer_wrote(trained, tiny_lm_path, sma
 
 
 def test_it_goes_on_from_earlier_weights(trained, small_data, tmp_path):
-    more = dataclasses.replace(trained.trainer, start=str(trained.out), steps=1, lr=1e-9)
-    more.run(tmp_path, data=small_data)
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file, save_file
 
-    before, after = (load_file(folder / "model.safetensors") for folder in (trained.out, tmp_path))
+    start = tmp_path / "start"
+    shutil.copytree(trained.out, start)
+    before = load_file(start / "model.safetensors")
+    for name, change in (("words", 0.5), ("scale", 0.25)):  # what is not trained is taken from there, too
+        if name in before:
+            before[name][0] += change
+    save_file(before, start / "model.safetensors")
+    told = []
+    more = dataclasses.replace(trained.trainer, start=str(start), steps=1, lr=1e-9)
+    more.run(tmp_path / "out", data=small_data, on_event=told.append)
+    after = load_file(tmp_path / "out" / "model.safetensors")
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         torch.testing.assert_close(after[name].float(), tensor.float(), rtol=1e-2, atol=1e-4)
-    card = check_card(tmp_path)
+    card = check_card(tmp_path / "out")
     assert "went on from" in card.about
-    assert card.config["start_sha256"] == hashlib.sha256(weights(trained.out)).hexdigest()
+    assert card.config["start_sha256"] == hashlib.sha256(weights(start)).hexdigest()
+    assert "without their card" in card.about.lower()  # the file was changed: the card is not its own
+    if "scale" not in before:
+        evaluated = [event.metrics for event in told if event.kind == "eval"]
+        assert evaluated[0]["answer"] == pytest.approx(trained.report.metrics["answer"], rel=0.02)
 
 
-def test_what_training_cannot_go_on_from(trained, small_data, tmp_path, soft_folders):
+def test_the_card_knows_whether_what_is_held_out_was_new(trained, small_data, tmp_path):
+    same = dataclasses.replace(trained.trainer, start=str(trained.out), steps=1)
+    same.run(tmp_path / "same", data=small_data)
+    assert "without the examples that are held out here" in check_card(tmp_path / "same").about
+    config = trainer_config(same)
+    said = went_on(str(trained.out), check_card(trained.out).sha256["model.safetensors"], {**config, "texts": ["x"]})
+    assert "held out other examples" in said
+
+
+def test_what_training_cannot_go_on_from(trained, small_data, tmp_path, soft_folders, tiny_lm_path):
     t = trained.trainer
     other = {"xrag": {"width": 24}, "refrag": {"chunk": 7}}.get(trained.method, {"readout": "mean"})
     refused = {
@@ -149,13 +173,24 @@ def test_what_training_cannot_go_on_from(trained, small_data, tmp_path, soft_fol
         f"not a {trained.method} from": {"start": str(soft_folders["icae" if trained.method != "icae" else "xrag"])},
         next(iter(other)) if trained.method != "xrag" else "shape": {"start": str(trained.out), **other},
     }
+    lm = load_causal_lm(tiny_lm_path, dtype="fp32", device="cpu")
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        before = lm.model(input_ids=ids).logits
     for said, options in refused.items():
         with pytest.raises(ModelError, match=said):
             dataclasses.replace(t, **options).run(tmp_path / "out", data=small_data)
+        assert not any(m._forward_hooks for m in lm.model.modules() if isinstance(m, torch.nn.Linear))
+        with torch.no_grad():
+            torch.testing.assert_close(lm.model(input_ids=ids).logits, before, rtol=0, atol=0)
     with pytest.raises(UsageError, match="to go on from"):
         dataclasses.replace(t, start=str(trained.out)).run(trained.out, data=small_data)
     with pytest.raises(ConfigError, match="start"):
         dataclasses.replace(t, start_sha256="0" * 64)
+    kept = weights(trained.out)
+    with pytest.raises(UsageError, match="to go on from"):
+        train_into(trained.out, dataclasses.replace(t, start=str(trained.out)), data=small_data, restart=True)
+    assert weights(trained.out) == kept
 
 
 def test_only_the_writer_learns(trained, tiny_lm_path, small_data):
