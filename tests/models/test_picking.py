@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ragzip.models import load_causal_lm
 from ragzip.models.picking import group, pick, word_table
-from ragzip.models.tokenizer import text_tokenizer
+from ragzip.models.tokenizer import TextTokenizer, text_tokenizer
 
 pytestmark = pytest.mark.models
 LM = "smollm2-135m-instruct"
@@ -90,3 +91,43 @@ def test_padding_is_never_picked_and_changes_nothing(table):
 def test_tokens_belong_to_the_next_pick():
     chosen = torch.tensor([[False, True, False, False, True, False]])
     assert group(chosen, torch.tensor([2])).tolist() == [[0, 0, 1, 1, 1, 1]]
+
+
+LINES = [
+    "the river runs to the sea",
+    "the town by the river was founded in 1290",
+    "a long way to the town, and back",
+] * 4
+
+
+def metaspace():
+    made = Tokenizer(models.BPE(unk_token="<unk>"))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    made.train_from_iterator(LINES, trainers.BpeTrainer(vocab_size=90, special_tokens=["<unk>"], show_progress=False))
+    return made, lambda piece: piece.startswith("▁") or not piece[0].isalnum()
+
+
+def wordpiece():
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece(cleanup=False)
+    teach = trainers.WordPieceTrainer(vocab_size=90, special_tokens=["[UNK]"], show_progress=False)
+    made.train_from_iterator(LINES, teach)
+    return made, lambda piece: not piece.startswith("##")
+
+
+@pytest.mark.parametrize("make", [metaspace, wordpiece])
+def test_words_begin_where_other_tokenizers_begin_them(make):
+    made, begins = make()
+    text = TextTokenizer(made)
+    asked = [(line, "When was the town founded?", "1290") for line in LINES]
+    found = word_table(text, made.get_vocab_size() + 7, lambda texts: [[i] for i in text.encode(texts)], LINES, asked)
+    assert found.values.shape == (3, made.get_vocab_size() + 7)
+    assert bool(found.values.isfinite().all())
+    for piece, token in made.get_vocab().items():
+        if token:  # the unknown one is nobody's word
+            assert bool(found.values[1, token]) == begins(piece), piece
+    (ids,) = text.encode(["the town by the river was founded in 1290"])
+    row = torch.tensor([ids])
+    number = len(text.encode(["a 1290"])[0]) - len(text.encode(["a"])[0])
+    chosen = pick(found, row, torch.ones_like(row, dtype=torch.bool), torch.tensor([number]))
+    assert made.decode([t for t, c in zip(ids, chosen[0].tolist(), strict=True) if c]).strip() == "1290"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -81,6 +82,12 @@ def test_two_processes_train_what_one_trains(trainer, small_data, tmp_path):
     again = launch(2, ["train", method, file, "--out", out, "--data-dir", small_data, "--json"])
     assert [code for _, _, code in again] == [0, 0], again
     assert "was finished before" in again[0][1]
+    # What came of it is what two processes go on from.
+    more = config(dataclasses.replace(trainer, start=str(alone.folder), steps=1, lr=1e-9), tmp_path / "more.yaml")
+    found = launch(2, ["train", method, more, "--out", tmp_path / "more", "--data-dir", small_data, "--json"])
+    assert [code for _, _, code in found] == [0, 0], found
+    three = load_file(tmp_path / "more" / "model.safetensors")
+    assert all(torch.allclose(three[name].float(), one[name].float(), rtol=1e-2, atol=1e-4) for name in one)
     # Stopped after the last checkpoint: all of them take it up.
     (out / "report.json").unlink()
     before = (out / "model.safetensors").read_bytes()

@@ -193,6 +193,18 @@ def test_what_training_cannot_go_on_from(trained, small_data, tmp_path, soft_fol
     assert weights(trained.out) == kept
 
 
+@pytest.mark.parametrize("options", [{}, {"residual": "mean"}, {"residual": "picked", "readout": "mean"}])
+def test_slots_of_passages_may_begin_as_words_too(options, tiny_encoder_path, tiny_lm_path, small_data, tmp_path):
+    chosen = {"residual": "picked", **options}
+    toy("icae", tiny_encoder_path, tiny_lm_path, steps=4, eval_every=4, **chosen).run(tmp_path, data=small_data)
+    assert ("picked" in chosen.values()) == ("rare and often asked for" in check_card(tmp_path).about)
+    made = from_config(
+        "compressor", {"type": "icae", "model": str(tmp_path), "dtype": "fp32", "device": "cpu", "rate": 2}
+    )
+    (segment,) = made.compress([context_of(Query("Who?"), (Passage("p", TEXT, ""),))])[0].segments
+    assert bool(segment.embeddings.isfinite().all())
+
+
 def test_only_the_writer_learns(trained, tiny_lm_path, small_data):
     from ragzip.training.soft_loop import SoftPlan, _Run
 
