@@ -112,7 +112,7 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 method="comp_llm",
                 base=GENERATOR,
                 licence="CC-BY-SA-4.0",
-                sha256="",
+                sha256="c2db58d2d167022c45537462c54268dcfb7ebc250e0539a57389ebf3031a6d03",
             ),
             ShippedSpec(
                 name=XRAG,
