@@ -39,7 +39,7 @@ class ConceptTraining(SoftTraining):
         readout: ``tokens`` reads from appended rows, ``mean`` takes means of hidden states.
         residual: What a row begins as, to which what is read out is added: ``none``, the ``mean`` embedding of the
             tokens it stands for, or the embedding of a ``picked`` one: of words that are rare and often asked for.
-        layers: So many of the generator's layers read segments, the first ones; 0 for all.
+        layers: So many of the generator's layers read segments, the first ones; None for all.
         rank: Of the adapter.
         alpha: The adapter counts alpha / rank.
     """
@@ -51,7 +51,7 @@ class ConceptTraining(SoftTraining):
     segment: int = 20
     readout: Readout = "tokens"
     residual: Residual = "picked"
-    layers: int = 0
+    layers: int | None = None
     rank: int = 16
     alpha: int = 32
 
@@ -67,7 +67,8 @@ class ConceptTraining(SoftTraining):
             raise ConfigError("readout", f"must be one of {', '.join(get_args(Readout))}, not {self.readout!r}")
         if self.residual not in get_args(Residual):
             raise ConfigError("residual", f"must be one of {', '.join(get_args(Residual))}, not {self.residual!r}")
-        check_count("layers", self.layers)
+        if self.layers is not None:
+            check_count("layers", self.layers, least=1)
 
     @property
     def eval_rates(self) -> tuple[int, ...]:
@@ -78,7 +79,7 @@ class ConceptTraining(SoftTraining):
     def recipe(self) -> Recipe:
         """How segments are read."""
         slots = rows_of(self.segment, min(self.rates)) if self.many_slots and self.readout == "tokens" else 1
-        return Recipe(self.segment, self.rates, self.readout, slots, self.residual, self.by_sentence, self.layers)
+        return Recipe(self.segment, self.rates, self.readout, slots, self.residual, self.by_sentence, self.layers or 0)
 
     def writer(self, lm: CausalLM, data: SoftData | None = None) -> ConceptWriter:
         """A new adapter with its slots and linear layer; words are counted in the data where they are picked."""
