@@ -234,7 +234,7 @@ def speed() -> dict[str, Any]:
     records = open_set("nq_multidoc@20").sample(SPEED["questions"], SEED).records
     passages = {p.id: p for record in records for p in record.passages}
     store = folder / "index"
-    methods = {"xrag": XRAG(), "comp_llm": CompLLM()}
+    methods = {"xrag": XRAG(), "comp_llm": CompLLM(rate=4)}
     for method in methods.values():
         fill(method, passages.values(), store)
     rows: dict[str, Any] = {

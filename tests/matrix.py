@@ -141,7 +141,7 @@ COMPRESSORS: dict[str, list[Callable[[], Compressor[Any, Any]]]] = {
     "xrag": [lambda: XRAG(soft_model("xrag"), dtype="fp32")],
     "comp_llm": [
         lambda: CompLLM(soft_model("comp_llm"), dtype="fp32"),
-        lambda: CompLLM(soft_model("comp_llm"), dtype="fp32", rate=2),
+        lambda: CompLLM(soft_model("comp_llm"), dtype="fp32", rate=4),
     ],
     "icae": [lambda: ICAE(soft_model("icae"), dtype="fp32")],
     "refrag": [

@@ -37,3 +37,4 @@ class CompLLM(SegmentEncoder):
     architecture: ClassVar[str] = "comp_llm"
 
     model: str = SHIPPED_COMP_LLM
+    rate: int = 2

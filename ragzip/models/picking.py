@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,6 @@ _CONTENT = 6.5  # nats: rarer words of a question are what it asks about
 _SHRINK = 20  # occurrences that a token's kind counts as
 _RARE = 100  # occurrences: what is known of rarer tokens stands for the unknown ones of their kind
 _BATCH = 512
-T = TypeVar("T")
 _WORD = re.compile(r"\w+")
 
 
@@ -44,8 +43,8 @@ def word_table(
     text: TextTokenizer,
     vocabulary: int,
     read: Callable[[Sequence[str]], Iterable[Sequence[Sequence[int]]]],
-    texts: Iterable[str],
-    asked: Iterable[tuple[str, str, str]] = (),
+    texts: Sequence[str],
+    asked: Sequence[tuple[str, str, str]] = (),
 ) -> WordTable:
     """The table of a vocabulary.
 
@@ -63,8 +62,8 @@ def word_table(
     import torch
 
     counts = torch.zeros(vocabulary, dtype=torch.long)
-    for batch in _batches(texts):
-        ids = [token for segments in read(batch) for segment in segments for token in segment]
+    for start in range(0, len(texts), _BATCH):
+        ids = [token for segments in read(texts[start : start + _BATCH]) for segment in segments for token in segment]
         counts += torch.bincount(torch.tensor(ids, dtype=torch.long), minlength=vocabulary)
     information = -torch.log((counts + 0.5) / max(int(counts.sum()), 1))
     tokens = _behind_a_letter(text, vocabulary)
@@ -87,7 +86,7 @@ def _wanted(
     information: Tensor,
     ends: Tensor,
     read: Callable[[Sequence[str]], Iterable[Sequence[Sequence[int]]]],
-    asked: Iterable[tuple[str, str, str]],
+    asked: Sequence[tuple[str, str, str]],
 ) -> tuple[Tensor, Tensor]:
     """``[vocabulary]`` twice: occurrences of each token, and those in words that a question or its answer has."""
     import torch
@@ -105,7 +104,8 @@ def _wanted(
             known[word] = max((float(information[token]) for token in own), default=0.0) > _CONTENT
         return known[word]
 
-    for batch in _batches(asked):
+    for start in range(0, len(asked), _BATCH):
+        batch = asked[start : start + _BATCH]
         every: list[int] = []
         found: list[int] = []
         for segments, (_, question, answer) in zip(read([passage for passage, _, _ in batch]), batch, strict=True):
@@ -135,17 +135,6 @@ def _behind_a_letter(text: TextTokenizer, vocabulary: int) -> list[str]:
 def _letter(character: str) -> bool:
     """Of a word: a letter, a digit, or a part of a character, as tokens of bytes have it."""
     return character.isalnum() or character == "\ufffd"
-
-
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def pick(table: WordTable, ids: Tensor, own: Tensor, counts: Tensor) -> Tensor:

@@ -115,17 +115,17 @@ def test_a_store_is_opened_once_for_each_of_its_states(tmp_path, monkeypatch):
 
 def test_a_damaged_store_of_another_setting_does_not_matter(tmp_path):
     fill(made(CompLLM), [ALBA], tmp_path)
-    other = fill(made(CompLLM, rate=2), [ALBA], tmp_path)
+    other = fill(made(CompLLM, rate=4), [ALBA], tmp_path)
     (other.folder / "store.json").write_text("{")
     compress(made(CompLLM, store=str(tmp_path)), ALBA)
     with pytest.raises(StoreError, match="cannot be read"):
-        compress(made(CompLLM, rate=2, store=str(tmp_path)), ALBA)
+        compress(made(CompLLM, rate=4, store=str(tmp_path)), ALBA)
 
 
 def test_a_store_of_another_rate_or_method_is_refused(tmp_path):
     report = fill(made(CompLLM), [ALBA], tmp_path)
     with pytest.raises(StoreMismatch, match="rate"):
-        compress(made(CompLLM, rate=2, store=str(tmp_path)), ALBA)
+        compress(made(CompLLM, rate=4, store=str(tmp_path)), ALBA)
     with pytest.raises(StoreMismatch, match="method"):
         compress(made(ICAE, store=str(report.folder)), ALBA)
     with pytest.raises(StoreError, match="ragzip index compress"):
