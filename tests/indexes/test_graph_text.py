@@ -174,7 +174,7 @@ def test_a_title_stands_for_its_steps_and_for_itself_without_brackets():
         ("[x]: b%20c.md\n<a href='/top/d.html?q=1'>", ["docs/b c.md", "top/d.html"]),
         ("<https://example.org/page> [w](https://example.org/page#x)", ["https://example.org/page"]),
         ("[self](a.md) [here](#below) nothing", []),
-        ("[broken](", []),
+        ("[it](<b (1).md>) [broken](", ["docs/b (1).md"]),
     ],
 )
 def test_links(text, targets):

@@ -3,11 +3,13 @@ from __future__ import annotations
 import io
 import logging
 import random
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from ragzip.indexes.graph.links import key, links
 from ragzip.ingest import Document, Skipped, Unchanged, load
 from ragzip.ingest.formats import docx as docx_format
 from tests.ingest.tools import documents, items, only, pdf, put, why
@@ -34,6 +36,33 @@ def test_html(tmp_path):
     assert [path for _, path in document.sections] == ["Baking bread", "Baking bread > The dough"]
     at = document.sections[1][0]
     assert document.text[at:].startswith("## The dough")
+
+
+def test_html_keeps_links_to_other_documents_and_only_the_words_of_others(tmp_path):
+    more = "and so much more is said of it here that nobody takes it for a list of links to somewhere else."
+    said = [
+        ('<a href="sub/b.html#p">the [other] page</a>', r"[the \[other\] page](sub/b.html#p)"),
+        ('<a href="a(1).html">one</a>', "[one](<a(1).html>)"),
+        ('<a href="#below">all [below]</a>', "all [below]"),
+        ('<a href="https://example.org/x">the web</a>', "the web"),
+        ('<a href="//host/x">a host</a>', "a host"),
+        ('<a href="mailto:x@y">mail</a>', "mail"),
+    ]
+    page = HTML.replace("</article>", "".join(f"<p>Bread is in {link}, {more}</p>" for link, _ in said) + "</article>")
+    document = only(tmp_path, put(tmp_path, "a.html", page))
+    for _, kept in said:
+        assert f"Bread is in {kept}, {more}" in document.text
+    assert links(document.text, "docs/a.html") == [key("docs/sub/b.html"), key("docs/a(1).html")]
+    at = document.sections[1][0]
+    assert document.text[at:].startswith("## The dough")
+
+
+def test_links_of_html_are_read_in_time_linear_in_the_text(tmp_path):
+    for odd in ("[", "[x", "[[x]", "](", "[x](("):
+        page = HTML.replace("The dough is kneaded", odd * 8_000 + " The dough is kneaded")
+        started = time.perf_counter()
+        assert "kneaded" in only(tmp_path, put(tmp_path, "a.html", page)).text
+        assert time.perf_counter() - started < 20
 
 
 def test_small_html_falls_back_to_its_plain_text(tmp_path):

@@ -8,7 +8,7 @@ import re
 from urllib.parse import unquote
 
 _LINK = re.compile(
-    r"""\]\(\s*<?([^)>\s]+)"""  # [text](target "title")
+    r"""\]\(\s*(?:<([^<>\n]+)>|([^)<>\s]+))"""  # [text](target "title")
     r"""|^\s{0,3}\[[^\]\n]{1,200}\]:\s*<?(\S+?)>?\s*$"""  # [name]: target
     r"""|\bhref\s*=\s*["']([^"']+)["']"""
     r"""|<((?:https?|file)://[^>\s]+)>""",

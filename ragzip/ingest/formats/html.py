@@ -1,4 +1,8 @@
-"""HTML to Markdown with ``trafilatura``: the page's own text, without navigation, headings kept."""
+"""HTML to Markdown with ``trafilatura``: the page's own text, without navigation; headings stay.
+
+So do links to other documents, for the graph of an index, as they do in Markdown files. Those to a place on the same page,
+to the web or to nothing that is read leave their words alone.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,9 @@ from ragzip.ingest.formats.markup import markdown_sections
 _CHARSET = re.compile(
     rb"""<meta[^>]{0,200}?charset=["']?([A-Za-z0-9_.:-]{1,40})|<\?xml[^>]{0,100}encoding=["']([\w.-]{1,40})"""
 )
+_LINK = re.compile(r"\[((?:\\.|[^\[\]\\]){0,1000})\]\((<[^<>\n]*>|[^()<>\s]*)\)")  # as trafilatura writes them
+_ESCAPED = re.compile(r"\\([\[\]])")
+_ELSEWHERE = re.compile(r"<?(?:#|//|>|\Z|[a-z][a-z0-9+.-]*:)", re.IGNORECASE)
 _PROLOG = re.compile(r"\A\s*<\?xml[^>]{0,200}\?>")
 
 
@@ -32,8 +39,14 @@ def read_html(data: bytes, stem: str, encoding: str | None) -> Content:
             raise Unreadable("no text found: not an HTML page")
         title = heading(tree.findtext(".//title") or "")
         text = trafilatura.extract(
-            tree, output_format="markdown", include_comments=False, include_tables=True, favor_recall=True
+            tree,
+            output_format="markdown",
+            include_comments=False,
+            include_tables=True,
+            include_links=True,
+            favor_recall=True,
         )
+        text = _LINK.sub(_kept, text or "")
         if not text or not text.strip():
             text = trafilatura.html2txt(page)
     text = whole((text or "").strip())
@@ -41,6 +54,11 @@ def read_html(data: bytes, stem: str, encoding: str | None) -> Content:
         raise Unreadable("no text found")
     sections = markdown_sections(text)
     return Content(text, title or (sections[0][1].split(" > ")[0] if sections else "") or stem, sections)
+
+
+def _kept(link: re.Match[str]) -> str:
+    """A link to another document as it is, else its words."""
+    return _ESCAPED.sub(r"\1", link[1]) if _ELSEWHERE.match(link[2]) else link[0]
 
 
 def _decoded(data: bytes, encoding: str | None) -> str:
