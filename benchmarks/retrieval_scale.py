@@ -10,6 +10,7 @@ tokens, as the model gave them, in memory.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import statistics
 import time
@@ -83,11 +84,8 @@ def _exact(index: Any, model: Any, asked: Any) -> tuple[float, Any, list[float]]
     from ragzip.indexes.multi_vector.maxsim import maxsim
     from ragzip.indexes.text import searched_text
 
-    texts = [searched_text(passage) for passage in index]
-    clouds = [one.vectors for one in model.encode_documents(texts)]
-    sizes = np.array([len(cloud) for cloud in clouds])
-    flat, ends = np.concatenate(clouds), np.concatenate([[0], np.cumsum(sizes)])
-    del clouds
+    flat, sizes = _vectors(model, [searched_text(passage) for passage in index])
+    ends = np.concatenate([[0], np.cumsum(sizes)])
     cuts = list(itertools.pairwise([*range(0, len(sizes), STEP), len(sizes)]))
     sums, seconds = [], []
     for query in asked:
@@ -95,6 +93,20 @@ def _exact(index: Any, model: Any, asked: Any) -> tuple[float, Any, list[float]]
         sums.append(np.concatenate([maxsim(query, flat[ends[a] : ends[b]], sizes[a:b]) for a, b in cuts]))
         seconds.append(time.perf_counter() - begun)
     return float(sizes.mean()), np.stack(sums), seconds
+
+
+def _vectors(model: Any, texts: list[str]) -> tuple[Any, Any]:
+    """``[tokens, dimensions]`` of all passages, and how many each has; what the same model gave before is read again."""
+    import numpy as np
+
+    about = hashlib.sha256("\0".join([model.fingerprint, *texts]).encode()).hexdigest()
+    stem = RUNS / f"{len(texts)}-{about[:16]}"
+    vectors, counts = stem.with_suffix(".vectors.npy"), stem.with_suffix(".counts.npy")
+    if not counts.exists():
+        clouds = [one.vectors for one in model.encode_documents(texts)]
+        np.save(vectors, np.concatenate(clouds))
+        np.save(counts, np.array([len(cloud) for cloud in clouds]))
+    return np.load(vectors, allow_pickle=False), np.load(counts, allow_pickle=False)
 
 
 def _windows(most: int) -> Iterator[Any]:

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 from ragzip.errors import ConfigError, StoreMismatch
 from ragzip.indexes.files import rebuild_hint
 from ragzip.indexes.manifest import PartEntry, Retrieval
+from ragzip.models import canonical
 from ragzip.registry import suggest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ragzip.indexes.encoding import LazyEncoder
     from ragzip.indexes.index import Index
 
 BUILDERS: dict[str, str] = {
@@ -37,6 +39,17 @@ class Part(Protocol):
     """Makes one kind of part. A frozen dataclass, whose fields are its options: values that JSON can say."""
 
     kind: ClassVar[str]
+
+    def ready(self, encoder: LazyEncoder) -> None:
+        """Makes sure that what a part is made from is here and fits, before anything is encoded.
+
+        Args:
+            encoder: Of the index.
+
+        Raises:
+            RagzipError: It is not, and why.
+        """
+        ...
 
     def extend(self, index: Index, entry: PartEntry, folder: str) -> PartEntry:
         """Takes in the next rows; every call becomes a commit, so that a kill loses little.
@@ -85,6 +98,8 @@ def part(kind: str, options: Mapping[str, Any]) -> Part:
     for option in options:
         if option not in known:
             raise ConfigError(option, f"is no option of {kind!r}", hint=suggest(option, known))
+    if isinstance(options.get("model"), str) and options["model"]:
+        options = {**options, "model": canonical(options["model"])}  # an index is asked from other folders, too
     builder: Part = found(**options)
     return builder
 

@@ -15,7 +15,7 @@ from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch
 from ragzip.indexes import manifest, parts, stored
 from ragzip.indexes.encoding import Encoder, LazyEncoder, Progress, check_model
 from ragzip.indexes.files import mend_hint, rebuild_hint
-from ragzip.indexes.manifest import Chunking, Manifest, Retrieval
+from ragzip.indexes.manifest import Chunking, Manifest, PartEntry, Retrieval
 from ragzip.indexes.report import BuildReport
 from ragzip.indexes.soundness import looks_wrong
 from ragzip.indexes.storage import AUTO, parse
@@ -131,12 +131,14 @@ class Run:
             self._parts = parts.wanted(self._retriever, options.settings, held, root)
             if entry is None:
                 check_new(root)
+                self._check_parts(held)
                 sweep(root, ())
                 return
             problem = looks_wrong(root, entry)
             if problem:
                 raise StoreDamaged(f"{root}: {problem}.", hint=mend_hint(root))
             self._check(entry)
+            self._check_parts(held)
             stored.check_change(root, entry, self._storage)
             sweep(root, (entry,))
             self._writer = Writer(root, entry, manifest.NAME)
@@ -149,6 +151,7 @@ class Run:
         if options.retriever is not None:  # what another retriever needed is not made again
             held = tuple(part for part in held if part.kind == options.retriever)
         self._parts = parts.wanted(self._retriever, options.settings, held, root, anew=True)
+        self._check_parts(())
         if not there:
             check_new(root)
         pending = pending if pending is not None and self._resumable(pending) else None
@@ -157,6 +160,13 @@ class Run:
             sweep(root, keep, pending=pending is not None)
         if pending is not None:
             self._writer = Writer(root, pending, manifest.PENDING, self._beside)
+
+    def _check_parts(self, held: Sequence[PartEntry]) -> None:
+        """What parts are made from has to be here, where they are not begun: encoding comes first and takes long."""
+        begun = {entry.kind for entry in held if entry.rows}
+        for builder in self._parts:
+            if builder.kind not in begun:
+                builder.ready(self._encoder)
 
     def _settle(self, before: Manifest | None) -> None:
         """Fills in what the caller left open."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragzip.indexes.multi_vector.codec import BITS, heaviest, train_codec
+from ragzip.indexes.multi_vector.codec import BITS, centroids_for, heaviest, train_codec
 from ragzip.indexes.multi_vector.maxsim import maxsim
 
 
@@ -53,6 +53,15 @@ def test_up_to_256_centroids_a_code_is_one_byte():
     vectors = clustered(4000)
     assert train_codec(vectors, bits=0, centroids=256).code_type == np.uint8
     assert train_codec(vectors, bits=0, centroids=300).code_type == np.uint16
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**9))
+def test_more_vectors_get_no_fewer_centroids_and_many_of_them_only_where_they_are_shared(some, more):
+    few, many = centroids_for(min(some, more)), centroids_for(max(some, more))
+    assert 1 <= few <= many <= 16_384
+    assert few.bit_count() == 1
+    assert few <= max(16 * np.sqrt(min(some, more)), 1)
+    assert few <= 4096 or min(some, more) / few >= 128
 
 
 def test_every_packed_value_is_unpacked_where_it_was():

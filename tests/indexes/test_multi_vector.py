@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,6 +98,42 @@ def test_it_finds_what_brute_force_finds_through_a_random_history(tmp_path, mode
     remove(kb, ["docs/*"] if info(kb).documents < 2 else [Index.open(kb).documents()[0].source])
     if info(kb).documents:
         is_right(kb, model)
+
+
+def test_a_model_named_by_a_relative_folder_is_found_from_anywhere(tmp_path, model, monkeypatch):
+    kb, elsewhere = tmp_path / "kb", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(Path(model).parent)
+    build(kb, documents(5), Path(model).name)
+    monkeypatch.chdir(elsewhere)
+    is_right(kb, model)
+    make(kb, documents(7))
+    is_right(kb, model)
+    build(kb, documents(8), model)  # the same, by another name
+    is_right(kb, model)
+
+
+def test_a_missing_model_is_noticed_before_anything_is_encoded(tmp_path, monkeypatch, encoder):
+    monkeypatch.setattr(WordEncoder, "encode", lambda *_, **__: pytest.fail("encoded"))
+    kb = tmp_path / "kb"
+    with pytest.raises(ModelError, match="does not exist"):
+        build(kb, documents(5), str(tmp_path / "none"))
+    with pytest.raises(StoreError):
+        Index.open(kb)
+
+
+def test_more_centroids_are_learned_from_more_passages(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(module, "STEP", 8)
+    monkeypatch.setattr(module, "_SAMPLE", 4)
+    seen = {}
+    for wanted in (2, 16):
+        kb = tmp_path / str(wanted)
+        build(kb, documents(60), model, settings={"centroids": wanted})
+        with Index.open(kb) as index:
+            settings = index.part("multi_vector").settings
+            assert len(index.opened("multi_vector", MultiVectors)._tokens.codec.centroids) == wanted
+            seen[wanted] = settings["learned_from"]
+    assert 4 <= seen[2] < seen[16] <= 60
 
 
 def test_many_small_batches_are_joined_and_old_files_go(tmp_path, model, small_steps, monkeypatch):

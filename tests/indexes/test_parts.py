@@ -29,6 +29,9 @@ class LengthPart:
     unit: str = "characters"
     fail_at: int = 0
 
+    def ready(self, encoder) -> None:
+        pass
+
     def extend(self, index: Index, entry: PartEntry, folder: str) -> PartEntry:
         rows = index.rows[index.rows >= entry.rows][:STEP]
         last = int(rows[-1]) + 1 if len(rows) == STEP else index.manifest.rows

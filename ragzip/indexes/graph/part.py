@@ -17,6 +17,7 @@ from ragzip.indexes.graph import edges, rows, tensors
 from ragzip.indexes.graph.neighbours import nearest, placed
 
 if TYPE_CHECKING:
+    from ragzip.indexes.encoding import LazyEncoder
     from ragzip.indexes.graph.network import Network
     from ragzip.indexes.index import Index
     from ragzip.indexes.manifest import PartEntry
@@ -53,6 +54,9 @@ class GraphPart:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(name, f"must be a whole number of at least {least}, not {value!r}")
+
+    def ready(self, encoder: LazyEncoder) -> None:
+        """It needs nothing beyond the index."""
 
     def extend(self, index: Index, entry: PartEntry, folder: str) -> PartEntry:
         """Reads the next rows, and finds the nearest of each among all there are."""

@@ -22,6 +22,7 @@ from ragzip.indexes.vectors import Vectors, write_shard
 from ragzip.models import canonical, fingerprint, resolve
 
 if TYPE_CHECKING:
+    from ragzip.indexes.encoding import LazyEncoder
     from ragzip.indexes.encoding import Encoder
     from ragzip.indexes.index import Index
     from ragzip.indexes.jpq.reader import TrainedCodes
@@ -53,6 +54,12 @@ class JPQPart:
                 f"must be a folder made by `ragzip train jpq`, not {self.model!r}",
                 hint="Train it on this index, then name it: --set model=FOLDER",
             )
+
+    def ready(self, encoder: LazyEncoder) -> None:
+        """The trained folder is here, and for this encoder."""
+        its = encoder.entry()
+        if its is not None:
+            _fitting(resolve(self.model) / quantizer.FILE, its, "INDEX")
 
     def extend(self, index: Index, entry: PartEntry, folder: str) -> PartEntry:
         """Gives the next rows their codes, dead ones included."""
@@ -110,22 +117,24 @@ class JPQPart:
 
     def _learned(self, index: Index) -> Quantizer:
         """What the folder holds, which must be for the index's encoder."""
-        path = resolve(self.model) / quantizer.FILE
-        learned = quantizer.load(path)
         its = index.manifest.model
         if its is None:
             raise StoreMismatch(
                 f"{index.path}: was made for bm25 and has no vectors.",
                 hint=f"Make it with vectors. {rebuild_hint(index.path)}",
             )
-        trained = ModelEntry(learned.model, learned.fingerprint, learned.dimensions)
-        hint = f"Train it for this index: ragzip train jpq --corpus {index.path} --out FOLDER"
-        check_model(trained, its.name, its.fingerprint, where=str(path), hint=hint)
-        if learned.dimensions != its.dimensions:
-            raise ModelError(
-                f"{path} is for vectors of {learned.dimensions}, not of {its.dimensions}", hint="Train it again."
-            )
-        return learned
+        return _fitting(resolve(self.model) / quantizer.FILE, its, str(index.path))
+
+
+def _fitting(path: Path, its: ModelEntry, corpus: str) -> Quantizer:
+    """The quantizer in a file, which must be for an index's encoder."""
+    learned = quantizer.load(path)
+    trained = ModelEntry(learned.model, learned.fingerprint, learned.dimensions)
+    hint = f"Train it for this index: ragzip train jpq --corpus {corpus} --out FOLDER"
+    check_model(trained, its.name, its.fingerprint, where=str(path), hint=hint)
+    if learned.dimensions != its.dimensions:
+        raise ModelError(f"{path} is for vectors of {learned.dimensions}, not of {its.dimensions}", hint="Train it again.")
+    return learned
 
 
 def check(encoder: Encoder, index: Index, entry: PartEntry) -> None:

@@ -17,7 +17,8 @@ Matrix = NDArray[np.float32]
 BITS = (0, 1, 2, 4, 8)
 MOST_CENTROIDS = 65_536
 _PER_CENTROID = 8  # fewer vectors than this for each teach a centroid nothing but themselves
-_AUTO = 4096
+_AUTO, _MOST_AUTO = 4096, 16_384
+_STANDS_FOR = 128  # vectors for each centroid above the first of these
 _ROUNDS = 4
 _LLOYD = 30
 _BLOCK = 8192
@@ -115,20 +116,29 @@ class Codec:
         return found
 
 
+def centroids_for(vectors: int) -> int:
+    """How many centroids so many vectors get, a power of two.
+
+    As PLAID, below 16 times the root of their number; but more than 4,096 only where each stands for 128 vectors, so
+    that centroids weigh little beside codes, and 16,384 at most, since every vector is compared with all of them.
+    """
+    most = min(max(_AUTO, vectors / _STANDS_FOR), _MOST_AUTO)
+    return 1 << int(np.log2(max(min(16 * np.sqrt(vectors), most), 1)))
+
+
 def train_codec(vectors: Matrix, *, bits: int, centroids: int = 0, expected: int = 0, seed: int = 0) -> Codec:
     """Learns centroids by k-means, and buckets from the residuals of the same vectors.
 
     Args:
         vectors: ``[n, dimensions]``, a sample, at least one.
         bits: For each dimension of a residual.
-        centroids: How many at most; 0 for as many as PLAID takes, the power of two below 16 times the root of the
-            number of vectors, up to 4,096.
+        centroids: How many at most; 0 for those of ``centroids_for``.
         expected: How many vectors there will be; 0 for as many as there are.
         seed: Of k-means.
     """
     import faiss
 
-    wanted = centroids or min(1 << int(np.log2(16 * np.sqrt(max(expected, len(vectors))))), _AUTO)
+    wanted = centroids or centroids_for(max(expected, len(vectors)))
     count = max(min(wanted, len(vectors) // _PER_CENTROID), 1)
     means = faiss.Kmeans(
         vectors.shape[1], count, niter=_ROUNDS, seed=seed, min_points_per_centroid=1, max_points_per_centroid=256

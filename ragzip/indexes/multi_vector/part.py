@@ -17,7 +17,7 @@ from ragzip.indexes.encoding import check_model
 from ragzip.indexes.files import FileEntry, mend_hint, rebuild_hint
 from ragzip.indexes.manifest import ModelEntry, PartEntry
 from ragzip.indexes.multi_vector import candidates
-from ragzip.indexes.multi_vector.codec import BITS, MOST_CENTROIDS, Codec, heaviest, train_codec
+from ragzip.indexes.multi_vector.codec import BITS, MOST_CENTROIDS, Codec, centroids_for, heaviest, train_codec
 from ragzip.indexes.multi_vector.fde import FDE, FDERecipe
 from ragzip.indexes.multi_vector.selfcheck import recall
 from ragzip.indexes.multi_vector.tokens import ARRAYS, Batch, Tokens, read_arrays, shrink, write_array, write_batch
@@ -26,6 +26,7 @@ from ragzip.indexes.text import searched_text
 from ragzip.models.shipped import LATE_INTERACTION
 
 if TYPE_CHECKING:
+    from ragzip.indexes.encoding import LazyEncoder
     from ragzip.indexes.index import Index
     from ragzip.indexes.multi_vector.reader import MultiVectors
     from ragzip.models.late_interaction import LateInteraction, TokenVectors
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 STEP = 2048
 """Passages that are taken in by one commit."""
 
-_SAMPLE = 2048
+_SAMPLE = 2048  # passages, at least, from which the codec is learned
+_TEACH = 16  # token vectors for each centroid
 _MOST_SMALL = 32
 _POOR = 0.9
 _CODEC = ("centroids", "cuts", "means")
@@ -51,7 +53,8 @@ class MultiVectorPart:
         width: Of an encoding, where repetitions * 2**planes * projection are more; 0 for these, however many.
         residual_bits: For each dimension of a token's vector beside its centroid: 0, 1, 2, 4 or 8. With 4, as
             good as all of the best passages by MaxSim stay the best; 2 halve the bytes, and some of these change.
-        centroids: How many at most; 0 for as many as PLAID takes; at most 256 make a code one byte.
+        centroids: How many at most; 0 for as many as PLAID takes, or 4,096 to 16,384 of them by the number of
+            tokens; at most 256 make a code one byte.
         keep: Share of a passage's tokens that are kept for MaxSim: those that receive most attention.
         seed: Of all draws.
     """
@@ -81,6 +84,12 @@ class MultiVectorPart:
         if not isinstance(self.keep, int | float) or isinstance(self.keep, bool) or not 0 < self.keep <= 1:
             raise ConfigError("keep", f"must be above 0 and at most 1, not {self.keep!r}")
 
+    def ready(self, encoder: LazyEncoder) -> None:
+        """The model is here."""
+        from ragzip.models.late_interaction import load_late_interaction
+
+        load_late_interaction(self.model)
+
     def extend(self, index: Index, entry: PartEntry, folder: str) -> PartEntry:
         """Encodes the next passages; the first time it learns the codec from a sample of all."""
         model = _load(self.model, index, entry)
@@ -95,11 +104,10 @@ class MultiVectorPart:
         files = list(entry.files)
         settings = {**entry.settings, "batches": [*entry.settings.get("batches", ())]}
         if "learned" not in settings:
-            some = waiting[np.unique(np.linspace(0, len(waiting) - 1, _SAMPLE).astype(np.int64))]
-            sample = encoded if len(some) == len(waiting) == len(rows) else self._encoded(model, index, some)
-            files += self._learn(index, folder, model, sample, len(waiting) / len(some))
+            sample = encoded if len(waiting) == len(rows) else self._sample(model, index, waiting)
+            files += self._learn(index, folder, model, sample, len(waiting) / len(sample))
             settings |= {
-                "learned": folder, "learned_from": len(some), "dimensions": model.dimensions,
+                "learned": folder, "learned_from": len(sample), "dimensions": model.dimensions,
                 "fingerprint": model.fingerprint, "name": model.name,
             }  # fmt: skip
         codec, fde = learned(index, dataclasses.replace(entry, settings=settings, files=tuple(files)))
@@ -148,6 +156,18 @@ class MultiVectorPart:
             settings["batches"].append([f"{folder}/{number}_", len(part)])
         return dataclasses.replace(entry, rows=len(rows), settings=settings, files=tuple(files))
 
+    def _sample(self, model: LateInteraction, index: Index, waiting: NDArray[np.int64]) -> list[TokenVectors]:
+        """Passages that are spread over those to come, with token vectors enough for all centroids."""
+        some = _spread(waiting, _SAMPLE)
+        sample = self._encoded(model, index, some)
+        vectors = max(sum(len(one.vectors) for one in sample), 1)
+        centroids = self.centroids or centroids_for(vectors * len(waiting) // len(some))
+        wanted = -(-_TEACH * centroids * len(some) // vectors)
+        if wanted > len(some):
+            others = np.setdiff1d(_spread(waiting, wanted), some)
+            sample += self._encoded(model, index, others)
+        return sample
+
     def _learn(
         self, index: Index, folder: str, model: LateInteraction, sample: Sequence[TokenVectors], times: float
     ) -> list[FileEntry]:
@@ -194,6 +214,12 @@ class MultiVectorPart:
         encodings = np.zeros((rows, fde.recipe.final_width), np.float32)
         encodings[at] = fde.documents([one.vectors for one in encoded])
         return Batch(counts, *codec.encode(vectors), *shrink(encodings))
+
+
+def _spread(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """So many of some rows, evenly."""
+    found: NDArray[np.int64] = rows[np.unique(np.linspace(0, len(rows) - 1, most).astype(np.int64))]
+    return found
 
 
 def learned(index: Index, entry: PartEntry) -> tuple[Codec, FDE]:
