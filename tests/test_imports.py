@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import ragzip
+from ragzip import registry
 
 HEAVY = (
     "torch", "transformers", "faiss", "sentence_transformers", "datasets", "sklearn", "scipy", "pandas", "bm25s",
@@ -55,6 +56,13 @@ def test_the_surface_is_what_it_says() -> None:
     assert set(ragzip.__all__) <= set(dir(ragzip))
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = ragzip.Nothing
+
+
+@pytest.mark.parametrize("kind", ["retriever", "compressor", "generator", "prompt", "kv"])
+def test_every_component_that_comes_along_has_its_name_here(kind) -> None:
+    for name in registry._BUILTIN[kind]:
+        component = registry.get(kind, name)
+        assert getattr(ragzip, component.__name__) is component
 
 
 def test_every_module_imports() -> None:

@@ -70,7 +70,7 @@ def evaluate(
         generate=generate,
         baseline=baseline,
     )
-    runs.print_run(run, json_)
+    runs.print_run(run, json_, metrics)
 
 
 def _kind(baselines: str) -> Any:

@@ -45,6 +45,8 @@ def _missing(pipeline: Any) -> list[str]:
         if isinstance(index, str):
             try:
                 indexes.info(index)
+                if hasattr(part, "structures"):
+                    problems += [f"{path}.index: {what}" for what in indexes.lacking(part)]
             except RagzipError as error:
                 problems.append(f"{path}.index: {error}")
         local = not hasattr(part, "base_url")

@@ -36,7 +36,11 @@ def query(
     threshold: Annotated[float | None, typer.Option("--threshold", "-t", help="Least score kept.")] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, help="Passages retrieved; default 20.")] = None,
     retriever: Annotated[
-        str | None, typer.Option("--retriever", help="dense, bm25, fusion, multi_vector, graph or jpq.")
+        str | None, typer.Option("--retriever", help="dense, bm25, lexsem, fusion, multi_vector, graph or jpq.")
+    ] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option("--rerank", help="Rank the first 50 anew: 'provence', or a cross-encoder's folder or hub id."),
     ] = None,
     filter_: Annotated[list[str] | None, typer.Option("--filter", help="Metadata filter: source=docs/*")] = None,
     model: Annotated[
@@ -56,6 +60,7 @@ def query(
     Examples:
         ragzip query "When is __del__ called?" --index kb/
         ragzip query "When is __del__ called?" --index kb/ --compress none
+        ragzip query "When is __del__ called?" --index kb/ --rerank provence --compress provence
         ragzip query "When is __del__ called?" --pipeline pipeline.yaml --set compressors.0.budget=200
     """  # noqa: D301 - a backspace, by which the help keeps lines apart
     from ragzip.pipelines import Pipeline, check_question
@@ -67,11 +72,11 @@ def query(
         unused: dict[str, Any] = {"--compress": compress, "--budget": budget, "--keep": keep, "--threshold": threshold}
         unused |= {"--model": model, "--max-new-tokens": max_new_tokens}
         if index is None:
-            unused |= {"--top-k": top_k, "--retriever": retriever, "--filter": filter_}
+            unused |= {"--top-k": top_k, "--retriever": retriever, "--rerank": rerank, "--filter": filter_}
         _refuse(pipeline, unused)
         made: Pipeline[Any] = Pipeline.load(pipeline, overrides=set_ or ())
         if index is not None and made.retriever is None:
-            made = _with_retriever(made, index, retriever, top_k, filter_)
+            made = _with_retriever(made, index, retriever, rerank, top_k, filter_)
         elif index is not None:
             raise UsageError(f"{pipeline} names its own index", hint="Use --set retriever.index=..., not --index.")
     elif index is None:
@@ -83,7 +88,7 @@ def query(
         parts = _compressors(compress or [], budget, keep, threshold)
         generator = HuggingFace(model=model or MODEL, max_new_tokens=max_new_tokens or 64, stop=(PARAGRAPH,))
         base: Pipeline[Any] = Pipeline(generator, compressors=parts, prompt=LongForm(instruction=SENTENCE))
-        made = _with_retriever(base, index, retriever, top_k, filter_)
+        made = _with_retriever(base, index, retriever, rerank, top_k, filter_)
         if set_:
             from ragzip.pipelines.overrides import apply_overrides
 
@@ -159,13 +164,17 @@ def _loop(pipeline: Any, as_json: bool, show_context: bool) -> None:
 
 
 def _with_retriever(
-    pipeline: Any, index: str, retriever: str | None, top_k: int | None, filters: list[str] | None
+    pipeline: Any, index: str, retriever: str | None, rerank: str | None, top_k: int | None, filters: list[str] | None
 ) -> Any:
     import dataclasses
 
-    from ragzip.retrievers import for_index
+    from ragzip.models.shipped import PROVENCE
+    from ragzip.retrievers import CrossEncoder, Rerank, for_index
 
-    found = for_index(index, top_k=top_k or DEFAULT_TOP_K, filters=tuple(filters or ()), kind=retriever)
+    k = top_k or DEFAULT_TOP_K
+    found: Any = for_index(index, top_k=k, filters=tuple(filters or ()), kind=retriever)
+    if rerank is not None:
+        found = Rerank(found, top_k=k) if rerank in ("provence", PROVENCE) else CrossEncoder(found, rerank, top_k=k)
     return dataclasses.replace(pipeline, retriever=found)
 
 

@@ -77,8 +77,7 @@ def run_rows(
     from ragzip.evaluation.sweep import prompt_for
 
     prices = None if price_in is None and price_out is None else (price_in or 0.0, price_out or 0.0)
-    names = tuple(name.strip() for name in metrics.split(",") if name.strip()) if metrics else ()
-    settings = Settings(limit, seed, names, generate, batch, prices, baseline)
+    settings = Settings(limit, seed, _names(metrics), generate, batch, prices, baseline)
     wanted = type(prompt_for(found.task))
     other = sorted({type(row.pipeline.prompt).__name__ for row in rows} - {wanted.__name__, "Plain"})
     if found.task in ("long", "yes_no") and other:
@@ -88,6 +87,10 @@ def run_rows(
         run = evaluate(rows, found, out, settings, on_progress=report, on_note=note)
     write(run, run.path / "report.html")
     return run
+
+
+def _names(metrics: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in metrics.split(",") if name.strip()) if metrics else ()
 
 
 def _folder(kind: str, rows: Sequence[Row], data: DataSet, settings: Settings) -> Path:
@@ -128,14 +131,14 @@ def reporting(label: str) -> Iterator[Callable[[int, int], None]]:
     yield report_line
 
 
-def print_run(run: Run, as_json: bool, **extra: Any) -> None:
-    """The table, or one JSON object, on standard output."""
+def print_run(run: Run, as_json: bool, metrics: str | None = None, **extra: Any) -> None:
+    """The table, with the metrics that were asked for by name, or one JSON object, on standard output."""
     if as_json:
         about = {key: run.summary.get(key) for key in ("comparisons", "failed", "failed_steps", "savings", "fronts")}
         print_json({"run": str(run.path), "data": run.config["data"], "metrics": run.metrics, **about, **extra})
         return
     from ragzip.evaluation.report.terminal import show
 
-    show(run)
+    show(run, also=_names(metrics))
     note(f"run: {run.path}")
     note(f"report: {run.path / 'report.html'}")

@@ -25,6 +25,7 @@ from ragzip.indexes.repair import RepairReport, repair
 from ragzip.indexes.report import BuildReport
 from ragzip.indexes.table import IndexedDocument
 from ragzip.indexes.text import searched_text
+from ragzip.indexes.weight import lacking
 
 __all__ = [
     "BuildReport",
@@ -38,6 +39,7 @@ __all__ = [
     "build",
     "build_index",
     "info",
+    "lacking",
     "open_cached",
     "remove",
     "repair",

@@ -148,9 +148,12 @@ class Index:
         """
         allowed = self.rows_where(filters) if filters else None
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        if queries.ndim != 2 or not np.isfinite(queries).all():
-            raise UsageError("queries must be a matrix of finite numbers", hint="Check the encoder's output.")
         model = self._model()
+        if queries.ndim != 2 or not np.isfinite(queries).all():
+            raise UsageError(
+                f"{self.path}: queries must be a matrix of finite numbers; these are none.",
+                hint=f"Check what {model.name} gives for a question.",
+            )
         if queries.shape[1] != model.dimensions:
             raise StoreMismatch(
                 f"{self.path}: vectors are {model.dimensions} wide, the query's {queries.shape[1]}.",

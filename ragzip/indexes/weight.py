@@ -61,6 +61,18 @@ def weight(retriever: Any) -> Weight | None:
     return Weight(size, seconds if known else None)
 
 
+def lacking(retriever: Any) -> list[str]:
+    """What one retriever reads and its index does not have, in words; of an empty index nothing is said.
+
+    Raises:
+        StoreError: The index cannot be read.
+    """
+    entry = manifest.read(Path(retriever.index))
+    there = {FAISS, *structures(entry)}  # without the first, vectors are scanned
+    missing = [name for name in retriever.structures if name not in there] if entry.passages else []
+    return [f"{retriever.index} was made for {entry.retriever} and has no {name}" for name in missing]
+
+
 def spent(before: Mapping[str, float] | None, now: Mapping[str, float]) -> dict[str, float] | None:
     """Seconds by structure, added up; None where those before are not known."""
     if before is None:

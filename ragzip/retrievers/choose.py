@@ -12,7 +12,10 @@ from ragzip.retrievers.dense import Dense
 from ragzip.retrievers.fusion import Fusion
 from ragzip.retrievers.graph import Graph
 from ragzip.retrievers.jpq import JPQ
+from ragzip.retrievers.lexsem import LexSem
 from ragzip.retrievers.multi_vector import MultiVector
+
+_LEXSEM = "lexsem"  # searches any index that has vectors; none is made for it
 
 
 def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), kind: str | None = None) -> Retriever:
@@ -22,7 +25,8 @@ def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), 
         path: The index folder.
         top_k: How many passages at most.
         filters: Metadata filters.
-        kind: Another than the manifest's: ``dense``, ``bm25``, ``fusion``, ``multi_vector``, ``graph`` or ``jpq``.
+        kind: Another than the manifest's: ``dense``, ``bm25``, ``lexsem``, ``fusion``, ``multi_vector``, ``graph`` or
+            ``jpq``.
 
     Raises:
         ConfigError: No such kind.
@@ -32,7 +36,7 @@ def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), 
     from ragzip.indexes import open_cached
     from ragzip.indexes.manifest import PARTS, Retrieval
 
-    known = get_args(Retrieval)
+    known = (*get_args(Retrieval), _LEXSEM)
     if kind is not None and kind not in known:
         raise ConfigError("retriever", f"no retriever {kind!r} for an index", hint=f"Choose one of {', '.join(known)}.")
     opened = open_cached(path)
@@ -48,5 +52,7 @@ def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), 
     if kind == "jpq":
         return JPQ(index, top_k, filters=filters)
     opened.model_name()
+    if kind == _LEXSEM:
+        return LexSem(index, top_k, filters)
     dense = Dense(index, top_k, filters)
     return dense if kind == "dense" else Fusion((dense, BM25(index, top_k, filters)), top_k=top_k)

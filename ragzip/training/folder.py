@@ -161,11 +161,17 @@ def _opened(folder: Path, config: Mapping[str, Any], restart: bool) -> Iterator[
     try:
         if restart:
             _forget(folder)
-        if (folder / CONFIG).is_file() and not restart:
-            _same(folder, config)
-        else:
+        anew = restart or not (folder / CONFIG).is_file()
+        if anew:
             _write(folder / CONFIG, yaml_io.dump(dict(config)))
-        yield
+        else:
+            _same(folder, config)
+        try:
+            yield
+        except BaseException:
+            if anew and {path.name for path in folder.iterdir()} <= {LOCK, CONFIG}:
+                (folder / CONFIG).unlink()  # nothing was trained: another config may begin here
+            raise
     finally:
         lock.release()
 

@@ -198,6 +198,10 @@ def test_a_beir_folder_with_an_index_of_its_corpus(call: Call, tmp_path: Path) -
     assert metrics["found"]["recall@5"]["mean"] == 1.0
     assert metrics["found"]["ndcg@10"]["mean"] > 0.5
     assert "f1" not in metrics["found"]
+    asked = "mrr,index_bytes,build_seconds,retrieve_seconds"
+    shown = call("eval", path, "--data", folder, "--out", tmp_path / "shown", "--metrics", asked)
+    for heading in ("MRR", "index, a passage", "to build", "retrieve"):
+        assert heading.lower() in shown.out.splitlines()[0].lower()
     bare = tmp_path / "bare.yaml"
     bare.write_text(PIPELINE)
     refused = call("eval", bare, "--data", folder, "--out", tmp_path / "other")

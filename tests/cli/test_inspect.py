@@ -67,6 +67,17 @@ def test_check_says_what_fits_and_what_is_missing(call: Call, look: Path) -> Non
     assert f"{look}:4: compressors.0.type: unknown compressor 'bugdet'" in typo.err
 
 
+@pytest.mark.parametrize(
+    ("kind", "without"), [("bm25", ""), ("dense", "vectors"), ("lexsem", "vectors"), ("multi_vector", "multi_vector")]
+)
+def test_check_knows_what_an_index_lacks(call: Call, kb: Path, tmp_path: Path, kind: str, without: str) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(f"generator: echo\nretriever: {{type: {kind}, index: '{kb}'}}\n", encoding="utf-8")
+    result = call("check", path)
+    assert result.code == bool(without)
+    assert (f"was made for bm25 and has no {without}" in result.err) == bool(without)
+
+
 def test_check_names_a_model_that_is_not_here(call: Call, look: Path) -> None:
     text = look.read_text().replace("{type: echo}", "{type: huggingface, model: nobody/nothing}")
     look.write_text(text, encoding="utf-8")

@@ -77,6 +77,8 @@ def test_an_index_joins_a_pipeline_without_retriever(call: Call, kb: Path, tmp_p
         (["query", "q", "--index", "KB", "--keep", "7"], "keep"),
         (["query", "q", "--index", "KB", "--top-k", "0"], "top-k"),
         (["query", "q", "--index", "KB", "--retriever", "sparse"], "sparse"),
+        (["query", "q", "--index", "KB", "--retriever", "lexsem"], "has no vectors"),
+        (["query", "q", "--index", "KB", "--rerank", "./none"], "none"),
         (["query", "q", "--index", "KB", "--retriever", "bm25", "--filter", "nonsense"], "nonsense"),
         (["query", "q", "--no-such-option"], "no-such-option"),
         (["qeury"], "qeury"),
@@ -112,6 +114,7 @@ def test_an_oracle_answers_from_a_pipeline(call: Call, tmp_path: Path) -> None:
         ["--threshold", "1"],
         ["--top-k", "3"],
         ["--retriever", "bm25"],
+        ["--rerank", "provence"],
         ["--model", "x"],
         ["--max-new-tokens", "3"],
         ["--filter", "a=b"],
@@ -121,6 +124,18 @@ def test_options_that_a_pipeline_file_overrides_are_refused(call: Call, look: Pa
     result = call("query", "cat", "--pipeline", look, *option)
     assert (result.code, result.out) == (2, "")
     assert f"{option[0]} has no effect" in result.err
+
+
+@pytest.mark.models
+def test_the_first_passages_are_ranked_anew(call: Call, kb: Path, tmp_path: Path) -> None:
+    path = tmp_path / "echo.yaml"
+    path.write_text("generator: echo\n", encoding="utf-8")
+    asked = ("query", "What do cats eat?", "--pipeline", path, "--index", kb, "--json", "--show-context")
+    before, after = (json.loads(call(*asked, *more).out) for more in ((), ("--rerank", "provence")))
+    scores = [[passage["score"] for passage in found["context"]["passages"]] for found in (before, after)]
+    assert len(scores[0]) == len(scores[1]) >= 1
+    assert scores[0] != scores[1]
+    assert all(0 <= score <= 1 for score in scores[1])
 
 
 def test_questions_that_are_not_utf8(call: Call, look: Path, monkeypatch: pytest.MonkeyPatch) -> None:

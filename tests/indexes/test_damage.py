@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ragzip.errors import StoreDamaged, StoreError, StoreMismatch
-from ragzip.indexes import Index, info, manifest, verify
+from ragzip.indexes import Index, info, manifest, repair, verify
 from tests.indexes.tools import ROOT, WordEncoder, content, document, documents, found, make
 
 
@@ -81,6 +81,12 @@ def test_a_flipped_bit_is_found_by_verify(kb, number):
     assert path.name in problem.what
     assert "checksum" in problem.what
     assert "--rebuild" in problem.hint
+    if "index repair" in problem.hint:
+        assert repair(kb).damaged == (str(path.relative_to(kb)),)
+        assert verify(kb) == []
+    else:
+        with pytest.raises(StoreDamaged):
+            repair(kb)
     mends(kb)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ragzip.errors import ConfigError
+from ragzip.errors import ConfigError, ModelError
 from ragzip.training.card import Card, DataSource, Results, Row, write_card
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 
@@ -59,6 +59,7 @@ class FakeTraining:
         pause: Seconds a step.
         stop_at: The step after which Ctrl-C is pressed; 0 for never.
         best: A metric to report.
+        unfit: Whether what it is to be trained on does not fit, which it finds before anything is trained.
     """
 
     steps: int = 5
@@ -67,6 +68,7 @@ class FakeTraining:
     pause: float = 0.0
     stop_at: int = 0
     best: float = 0.5
+    unfit: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -77,6 +79,8 @@ class FakeTraining:
     ) -> TrainingReport:
         """Writes ``log`` with the step it starts at, a checkpoint, weights and a card."""
         tell = on_event or (lambda event: None)
+        if self.unfit:
+            raise ModelError("does not fit")
         saved = out / "checkpoint.json"
         start = json.loads(saved.read_text()) if resume and saved.exists() else 0
         with (out / "log").open("a") as log:

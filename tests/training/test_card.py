@@ -272,6 +272,10 @@ def test_another_config_is_refused_until_restarted(tmp_path: Path) -> None:
     with pytest.raises(StoreMismatch, match=r"rate is 0\.1 there and 0\.2 here"):
         train_into(out, FakeTraining(stop_at=2, rate=0.2))
     train_into(out, FakeTraining(rate=0.2), restart=True)
+    unfit = tmp_path / "unfit"
+    with pytest.raises(ModelError, match="does not fit"):
+        train_into(unfit, FakeTraining(unfit=True))
+    train_into(unfit, FakeTraining())  # nothing was trained: the folder is free
     assert not list(out.glob("checkpoint*"))
     assert (out / "log").read_text() == "0\n0\n"
     (out / "training.yaml").write_text("{{")

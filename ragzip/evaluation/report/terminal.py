@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _GAP = 2
+_USUAL = ("tokens_out", "ratio", "ttft", "total_seconds")
 _MARKS = {"better": "▲", "worse": "▼", "n.s.": "n.s."}
 _ASCII = str.maketrans({"±": "~", "▲": "^", "▼": "v", "–": "-", "−": "-", "…": ".", "×": "x"})
 
@@ -38,7 +39,13 @@ class Column:
     rank: int
 
 
-def show(run: RunView, console_print: Callable[[Text], None] | None = None, *, width: int | None = None) -> None:
+def show(
+    run: RunView,
+    console_print: Callable[[Text], None] | None = None,
+    *,
+    width: int | None = None,
+    also: Sequence[str] = (),
+) -> None:
     """Print the results of a run.
 
     Args:
@@ -46,6 +53,7 @@ def show(run: RunView, console_print: Callable[[Text], None] | None = None, *, w
         console_print: Takes one line at a time, as a rich ``Text``; None prints to standard output, in bold where
             that is a terminal.
         width: Most columns of characters; None takes the terminal's width, or no limit where there is none.
+        also: Metrics that are shown beside the usual ones, where they were measured.
     """
     from rich.console import Console
 
@@ -55,11 +63,13 @@ def show(run: RunView, console_print: Callable[[Text], None] | None = None, *, w
     if width is None and terminal:
         width = shutil.get_terminal_size().columns
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
-    for line in lines(run, width=width, ascii_only=not encoding.startswith("utf")):
+    for line in lines(run, width=width, ascii_only=not encoding.startswith("utf"), also=also):
         console_print(line)
 
 
-def lines(run: RunView, *, width: int | None = None, ascii_only: bool = False) -> list[Text]:
+def lines(
+    run: RunView, *, width: int | None = None, ascii_only: bool = False, also: Sequence[str] = ()
+) -> list[Text]:
     """The table and what stands under it, one rich ``Text`` a line.
 
     Args:
@@ -67,6 +77,7 @@ def lines(run: RunView, *, width: int | None = None, ascii_only: bool = False) -
         width: Most columns of characters that a table row takes, or None for no limit. Columns that do not fit
             are left out, the least important first, and named under the table.
         ascii_only: Keep to ASCII outside names.
+        also: Metrics that are shown beside the usual ones, where they were measured.
     """
     from rich.text import Text
 
@@ -75,7 +86,7 @@ def lines(run: RunView, *, width: int | None = None, ascii_only: bool = False) -
         return Text(shown, style=style, no_wrap=True, overflow="ignore", end="\n")
 
     names = [word(name) for name in run.names]
-    columns, left_out = _fit(names, _columns(run), width)
+    columns, left_out = _fit(names, _columns(run, also), width)
     name_width = _name_width(names, columns, width)
     widths = [max(_cells(column.heading), *map(_cells, column.cells), 0) for column in columns]
 
@@ -97,13 +108,14 @@ def lines(run: RunView, *, width: int | None = None, ascii_only: bool = False) -
     return result
 
 
-def _columns(run: RunView) -> list[Column]:
+def _columns(run: RunView, also: Sequence[str]) -> list[Column]:
     """All columns that have a value somewhere, in the order of printing."""
     measured = view.metric_names(run)
     quality = [metric for metric in measured if is_quality(metric)]
     first = view.main_quality(run)
-    ranked = [first, "tokens_out", "ratio", "ttft", *(m for m in quality if m != first), "total_seconds"]
-    shown = [*quality, *(m for m in ("tokens_out", "ratio", "ttft", "total_seconds") if m in measured)]
+    asked = [metric for metric in measured if metric in also and metric not in (*quality, *_USUAL)]
+    ranked = [first, *asked, "tokens_out", "ratio", "ttft", *(m for m in quality if m != first), "total_seconds"]
+    shown = [*quality, *(m for m in _USUAL if m in measured), *asked]
     columns = []
     for metric in shown:
         top = view.best(run, metric)

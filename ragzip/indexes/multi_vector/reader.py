@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ragzip.errors import UsageError
 from ragzip.indexes.manifest import PartEntry
 from ragzip.indexes.multi_vector.candidates import Candidates, nearest
 from ragzip.indexes.multi_vector.maxsim import best_of, maxsim
@@ -81,7 +82,15 @@ class MultiVectors:
             candidates: How many are left for MaxSim, at least ``k``; 0 ranks all passages.
             allowed: Only these rows, ascending.
             whole: The question as one vector, whose cosine then is a share of the score.
+
+        Raises:
+            UsageError: Vectors of the question that are not finite.
         """
+        if not np.isfinite(query).all() or (whole is not None and not np.isfinite(whole.vector).all()):
+            raise UsageError(
+                f"{self._index.path}: a question's vectors must be finite numbers; these are not.",
+                hint=f"Check what {self.model_name} gives for a question.",
+            )
         rows = self._rows if allowed is None else allowed[allowed < self._entry.rows]
         if k < 1 or not len(rows) or not len(query):
             return NO_HITS
