@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+_TASKS: tuple[Task, ...] = ("cloze", "body", "next")
 _LEAST = 16  # items to train on
 _HIDDEN = -1e4
 _MOVED = "pq.moved"
@@ -76,7 +77,7 @@ class JPQTraining:
     """
 
     corpus: str = ""
-    tasks: tuple[Task, ...] = get_args(Task)
+    tasks: tuple[Task, ...] = _TASKS
     pieces: int = 48
     rotate: bool = True
     balanced: bool = False
@@ -99,7 +100,7 @@ class JPQTraining:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        known = get_args(Task)
+        known = _TASKS
         strange = [task for task in self.tasks if task not in known]
         if strange or not self.tasks:
             problem = f"unknown task {strange[0]!r}" if strange else "must name at least one task"

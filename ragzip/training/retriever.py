@@ -44,7 +44,8 @@ class RetrieverTraining:
 
     Attributes:
         corpus: The index folder whose passages are read and whose encoder is adapted.
-        tasks: Out of ``cloze``, ``body`` and ``next``.
+        tasks: Out of ``cloze``, ``body``, ``next`` and ``link``, which finds something only where documents link to
+            each other, and is not measured with.
         questions: For so many passages a language model writes a question besides; 0 for none.
         generator: That language model.
         rank: Of the adapter.
@@ -121,7 +122,8 @@ class RetrieverTraining:
         index.check_model(encoder)
         found = list(index)
         held, kept = hold_out_passages(found, self.held_out, self.seed)
-        items, asked = self._items(kept, on_event), make_items(held, self.tasks or ("cloze",), self.seed)
+        measured = tuple(task for task in self.tasks if task != "link") or ("cloze",)
+        items, asked = self._items(kept, on_event), make_items(held, measured, self.seed)
         if len(items) < _LEAST or not asked:
             raise UsageError(
                 f"{self.corpus}: {len(found)} passages give {len(items)} questions to train on and {len(asked)} to "
@@ -319,7 +321,7 @@ class Adapted:
         return torch.bmm((mask.float() / mask.sum(1, keepdim=True)).unsqueeze(1), hidden).squeeze(1)
 
     def loss(self, items: Sequence[Item], negatives: Sequence[str]) -> Tensor:
-        """Cross-entropy of each question's own text among all of the batch that are not of its document."""
+        """Cross-entropy of each question's own text among all of the batch that are not of its documents."""
         import torch
 
         more = [text for text in negatives if text]
@@ -328,9 +330,8 @@ class Adapted:
         asked = self.vectors([item.question for item in items], longest)
         scores = asked @ self.vectors(texts, longest).T * self.settings.scale
         documents = [item.document for item in items]
-        same = [
-            [i != j and a == b for j, b in enumerate(documents)] + [False] * len(more) for i, a in enumerate(documents)
-        ]
+        own = [(item.document, item.asker) for item in items]
+        same = [[i != j and b in a for j, b in enumerate(documents)] + [False] * len(more) for i, a in enumerate(own)]
         hidden = torch.tensor(same, device=self.device)
         right = torch.arange(len(items), device=self.device)
         return torch.nn.functional.cross_entropy(scores.masked_fill(hidden, _SAME), right)

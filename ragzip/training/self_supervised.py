@@ -1,18 +1,20 @@
 """Questions made from a corpus itself, for adapting its encoder without labels.
 
-Three tasks need nothing but the passages (Lee, Chang and Toutanova, ACL 2019; Chang et al., ICLR 2020): ``cloze``, a
-sentence for the rest of its passage; ``body``, a title or first sentence for what follows; and ``next``, a sentence for
-a neighbouring passage of the same document. With ``written``, a language model writes a question for a passage.
+Four tasks need nothing but the passages (Lee, Chang and Toutanova, ACL 2019; Chang et al., ICLR 2020): ``cloze``, a
+sentence for the rest of its passage; ``body``, a title or first sentence for what follows; ``next``, a sentence for a
+neighbouring passage of the same document; and ``link``, a sentence from the beginning of a document for a passage that
+links to it. With ``written``, a language model writes a question for a passage.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ragzip.indexes.graph.links import key, links
 from ragzip.indexes.text import searched_text
 from ragzip.text import sentences
 from ragzip.types import Message, Passage, TextSegment
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from ragzip.protocols import Generator
     from ragzip.types import Segment
 
-Task = Literal["cloze", "body", "next"]
+Task = Literal["cloze", "body", "next", "link"]
 
 _LEFT_IN = 0.1  # share of the sentences that stay in their passage, so that words count, too
 _WORDS = 4  # of a sentence that says enough to ask with
@@ -38,11 +40,12 @@ class Item:
     """A question made from a passage.
 
     Attributes:
-        task: How it was made: ``cloze``, ``body``, ``next`` or ``written``.
+        task: How it was made: ``cloze``, ``body``, ``next``, ``link`` or ``written``.
         question: What is asked.
         positive: The text that is to be found, title included, as it is searched.
         passage: Id of the passage that ``positive`` is, or is a part of.
         document: Where that one comes from.
+        asker: Where the question comes from: the same document, but for ``link``.
     """
 
     task: str
@@ -50,6 +53,7 @@ class Item:
     positive: str
     passage: str
     document: str
+    asker: str
 
 
 def document_of(passage: Passage) -> str:
@@ -94,7 +98,11 @@ def make_items(passages: Sequence[Passage], tasks: Sequence[Task], seed: int) ->
         "cloze": lambda place, draw: _cloze(passages[place], draw),
         "body": lambda place, draw: _body(passages[place], draw),
         "next": lambda place, draw: _next(passages, place, draw),
+        "link": lambda place, draw: _link(passages[place], firsts, draw),
     }
+    firsts: dict[int, Passage] = {}  # of each document
+    for passage in passages if "link" in tasks else ():
+        firsts.setdefault(key(document_of(passage)), passage)
     found = []
     for place, passage in enumerate(passages):
         for task in tasks:
@@ -135,14 +143,16 @@ def near(items: Sequence[Item], index: Index, vectors: Callable[[Sequence[str]],
     found = []
     hits = index.search_vectors(np.asarray(vectors([item.question for item in items])), 12)
     for item, hit in zip(items, hits, strict=True):
-        others = [p for p in index.passages(hit.rows) if document_of(p) != item.document and p.id not in held]
+        own = (item.document, item.asker)
+        others = [p for p in index.passages(hit.rows) if document_of(p) not in own and p.id not in held]
         draw = random.Random(f"near {item.task} {item.passage}")  # noqa: S311 - no secret
         found.append(searched_text(draw.choice(others[1:])) if len(others) > 1 else "")
     return found
 
 
-def _item(task: str, question: str, passage: Passage, positive: str) -> Item:
-    return Item(task, question, positive, passage.id, document_of(passage))
+def _item(task: str, question: str, passage: Passage, positive: str, asker: str = "") -> Item:
+    document = document_of(passage)
+    return Item(task, question, positive, passage.id, document, asker or document)
 
 
 def _asking(text: str) -> list[tuple[int, int]]:
@@ -185,3 +195,14 @@ def _next(passages: Sequence[Passage], place: int, draw: random.Random) -> Item 
     texts = [passage.text[a:b] for a, b in _asking(passage.text)]
     texts = [text for text in texts if text not in other.text]  # neighbours may overlap
     return _item("next", draw.choice(texts), other, searched_text(other)) if texts else None
+
+
+def _link(passage: Passage, firsts: Mapping[int, Passage], draw: random.Random) -> Item | None:
+    """A sentence of the first passage of a document that the passage links to (wiki link prediction)."""
+    targets = [firsts[number] for number in links(passage.text, document_of(passage)) if number in firsts]
+    asked = [(first, [first.text[a:b] for a, b in _asking(first.text)]) for first in targets]
+    asked = [(first, texts) for first, texts in asked if texts]
+    if not asked:
+        return None
+    first, texts = draw.choice(asked)
+    return _item("link", draw.choice(texts), passage, searched_text(passage), document_of(first))

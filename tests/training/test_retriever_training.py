@@ -151,19 +151,21 @@ def loss_of(tensor):
 
 def test_no_text_of_the_same_document_is_a_negative(kb, tiny_encoder_path):
     model = Adapted(toy(kb), tiny_encoder_path)
-    one = Item("cloze", "The fox of the town.", "A dog by the sea.", "a#0", "a")
+    one = Item("cloze", "The fox of the town.", "A dog by the sea.", "a#0", "a", "a")
     two = dataclasses.replace(one, question="The old railway.", positive="A harbour, and more.", passage="a#1")
     apart = dataclasses.replace(two, document="b")
     both = loss_of(model.loss([one, two], ["", ""]))
     assert both == pytest.approx(0, abs=1e-6)
     assert loss_of(model.loss([one, apart], ["", ""])) > 1e-3
+    linked = dataclasses.replace(apart, asker="a")  # asks with a sentence of the other's document
+    assert loss_of(model.loss([one, linked], ["", ""])) < loss_of(model.loss([one, apart], ["", ""])) - 1e-3
     assert loss_of(model.loss([one], ["The fox of the town, and the railway."])) > 1e-3
     model.close()
 
 
 def test_bm25_on_the_same_task():
-    item = Item("cloze", "the old lighthouse keeper", "lighthouse keeper stories", "a#0", "a")
-    other = Item("cloze", "green turtles swim", "nothing to see", "b#0", "b")
+    item = Item("cloze", "the old lighthouse keeper", "lighthouse keeper stories", "a#0", "a", "a")
+    other = Item("cloze", "green turtles swim", "nothing to see", "b#0", "b", "b")
     same = dataclasses.replace(item, positive="the old lighthouse keeper", passage="a#1")
     task = Search([item, other, same], ["turtles swim", "unrelated"])
     assert task.competing(0) == [0, 1, 3, 4]

@@ -85,6 +85,27 @@ def test_what_is_held_out(passages, count, seed):
     assert (held, kept) == hold_out_passages(passages, count, seed)
 
 
+def test_a_link_leads_from_what_it_names_to_the_passage_it_stands_in():
+    def passage(name, text):
+        return Passage(name, text, metadata={"source": name.partition("#")[0]})
+
+    passages = [
+        passage("docs/a.md#0", "Alba is a town. It was founded by [old monks](b.md#life) by the sea."),
+        passage("docs/a.md#1", "Nothing leads on from here at all. See [the page](a.md)."),
+        passage("docs/b.md#0", "Monks lived in silence here. Their harbour was very old."),
+        passage("docs/b.md#1", "Later they left the harbour. See [gone](c.md) and [Alba](a.md)."),
+    ]
+    items = make_items(passages, ("link",), 3)
+    assert items == make_items(passages, ("link",), 3)
+    assert [(item.passage, item.document, item.asker) for item in items] == [
+        ("docs/a.md#0", "docs/a.md", "docs/b.md"),
+        ("docs/b.md#1", "docs/b.md", "docs/a.md"),
+    ]
+    assert items[0].question in passages[2].text
+    assert items[1].question in passages[0].text
+    assert [item.positive for item in items] == [searched_text(passages[0]), searched_text(passages[3])]
+
+
 def test_most_sentences_are_taken_out_but_not_all():
     passages = [Passage(f"p{i}", f"Number {i} is a town by the sea. It has an old harbour.", "T") for i in range(400)]
     items = make_items(passages, ("cloze",), 0)

@@ -67,9 +67,7 @@ def show(
         console_print(line)
 
 
-def lines(
-    run: RunView, *, width: int | None = None, ascii_only: bool = False, also: Sequence[str] = ()
-) -> list[Text]:
+def lines(run: RunView, *, width: int | None = None, ascii_only: bool = False, also: Sequence[str] = ()) -> list[Text]:
     """The table and what stands under it, one rich ``Text`` a line.
 
     Args:

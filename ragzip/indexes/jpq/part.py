@@ -22,8 +22,7 @@ from ragzip.indexes.vectors import Vectors, write_shard
 from ragzip.models import canonical, fingerprint, resolve
 
 if TYPE_CHECKING:
-    from ragzip.indexes.encoding import LazyEncoder
-    from ragzip.indexes.encoding import Encoder
+    from ragzip.indexes.encoding import Encoder, LazyEncoder
     from ragzip.indexes.index import Index
     from ragzip.indexes.jpq.reader import TrainedCodes
 
@@ -133,7 +132,9 @@ def _fitting(path: Path, its: ModelEntry, corpus: str) -> Quantizer:
     hint = f"Train it for this index: ragzip train jpq --corpus {corpus} --out FOLDER"
     check_model(trained, its.name, its.fingerprint, where=str(path), hint=hint)
     if learned.dimensions != its.dimensions:
-        raise ModelError(f"{path} is for vectors of {learned.dimensions}, not of {its.dimensions}", hint="Train it again.")
+        raise ModelError(
+            f"{path} is for vectors of {learned.dimensions}, not of {its.dimensions}", hint="Train it again."
+        )
     return learned
 
 

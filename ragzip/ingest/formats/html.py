@@ -1,7 +1,7 @@
 """HTML to Markdown with ``trafilatura``: the page's own text, without navigation; headings stay.
 
-So do links to other documents, for the graph of an index, as they do in Markdown files. Those to a place on the same page,
-to the web or to nothing that is read leave their words alone.
+So do links to other documents, for the graph of an index, as they do in Markdown files. Those to a place on the same
+page or to the web leave their words alone.
 """
 
 from __future__ import annotations
