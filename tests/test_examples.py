@@ -9,18 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from ragzip import Pipeline
+from ragzip import Graph, Pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINES = sorted((ROOT / "examples" / "pipelines").glob("*.yaml"))
 METHODS = sorted((ROOT / "examples" / "compressors").glob("*.yaml"))
+RETRIEVERS = sorted((ROOT / "examples" / "retrievers").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", [*PIPELINES, *METHODS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*PIPELINES, *METHODS, *RETRIEVERS], ids=lambda path: path.stem)
 def test_pipelines_load_check_and_stay_the_same(path: Path) -> None:
     pipeline = Pipeline.load(path)
     pipeline.check()
     assert Pipeline.from_yaml(pipeline.to_yaml()) == pipeline
+
+
+def test_the_preset_in_yaml_is_the_one_in_python() -> None:
+    assert Pipeline.load(ROOT / "examples" / "retrievers" / "hipporag2.yaml").retriever == Graph.hipporag2("kb/")
 
 
 def test_yaml_in_the_docs_and_the_readme_loads() -> None:
@@ -31,7 +36,10 @@ def test_yaml_in_the_docs_and_the_readme_loads() -> None:
             if text.startswith(("ragzip:", "#")):
                 Pipeline.from_yaml(text, source=page.name).check()
                 found += 1
-    assert found >= 2
+            elif text.startswith("retriever:"):
+                Pipeline.from_yaml(f"{text}generator: echo\n", source=page.name).check()
+                found += 1
+    assert found >= 5
 
 
 def test_python_in_the_docs_and_the_readme_compiles() -> None:

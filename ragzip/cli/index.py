@@ -204,6 +204,10 @@ def info(
         return
     shown = {key: human_bytes(value) if key == "bytes" else value for key, value in values.items()}
     shown["parts"] = ", ".join(found.parts) or "-"
+    shown["structures"] = ", ".join(f"{name} {human_bytes(size)}" for name, size in found.structures.items()) or "-"
+    del shown["part_settings"]
+    for kind, settings in found.part_settings.items():
+        shown[kind] = ", ".join(f"{key} {value}" for key, value in settings.items()) or "-"
     pairs({key.replace("_", " "): "-" if value is None else value for key, value in shown.items()})
     for source in documents or ():
         typer.echo(source)

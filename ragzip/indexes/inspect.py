@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ragzip.errors import StoreError
 from ragzip.indexes import ann, bm25, manifest, parts
 from ragzip.indexes.files import checksum, mend_hint, rebuild_hint
+from ragzip.indexes.graph.part import TRIPLES
 from ragzip.indexes.index import Index
-from ragzip.indexes.manifest import Manifest, StoreMoved
+from ragzip.indexes.manifest import Manifest, PartEntry, StoreMoved
 from ragzip.indexes.storage import Rows, parse
 from ragzip.indexes.table import IndexedDocument, add_digests, digest_of
 from ragzip.indexes.vectors import BLOCK
+from ragzip.indexes.weight import structures
 
 _TRIES = 5
 _MOST_SHOWN = 10
@@ -30,6 +33,8 @@ class IndexInfo:
         commit: How many commits it has seen.
         retriever: How it is searched.
         parts: What other retrievers can search it by.
+        structures: Bytes of each search structure: ``vectors``, ``faiss``, ``bm25`` and the parts.
+        part_settings: Of each part the options it was made with, and what else it says of itself.
         model: Name of its encoder, or "".
         fingerprint: Of the encoder's weights, or "".
         dimensions: Width of its vectors, or 0.
@@ -53,6 +58,8 @@ class IndexInfo:
     commit: int
     retriever: str
     parts: tuple[str, ...]
+    structures: dict[str, int]
+    part_settings: dict[str, dict[str, Any]]
     model: str
     fingerprint: str
     dimensions: int
@@ -87,6 +94,8 @@ def info(path: str | Path) -> IndexInfo:
         commit=entry.commit,
         retriever=entry.retriever,
         parts=tuple(part.kind for part in entry.parts),
+        structures=structures(entry),
+        part_settings={part.kind: _told(part) for part in entry.parts},
         model=model.name if model else "",
         fingerprint=model.fingerprint if model else "",
         dimensions=model.dimensions if model else 0,
@@ -104,6 +113,17 @@ def info(path: str | Path) -> IndexInfo:
         updated=entry.updated,
         version=entry.version,
     )
+
+
+def _told(part: PartEntry) -> dict[str, Any]:
+    """The options of a part; of ``multi_vector`` its check of the encodings, of ``graph`` how far facts were found."""
+    found = {**parts.options_of(part)}
+    check = part.settings.get("check")
+    if check:
+        found["encodings_find"] = check["recall"]
+    if TRIPLES in part.settings:
+        found["facts_until_row"] = part.settings[TRIPLES]
+    return found
 
 
 @dataclass(frozen=True)

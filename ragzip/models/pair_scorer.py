@@ -72,6 +72,9 @@ class PairScorer:
 
         Returns:
             ``[n]``, float32, greater is better.
+
+        Raises:
+            ModelError: A score that is no number.
         """
         import numpy as np
 
@@ -79,6 +82,9 @@ class PairScorer:
         logits = np.full(len(texts), -np.inf, dtype=np.float32)
         for batch in batches([len(ids) for _, ids, _ in rows], self.device):
             found = self._run([rows[i] for i in batch])
+            if np.isnan(found).any():
+                what = f"{self.name}: gave a score that is no number"
+                raise ModelError(what, hint="Check the model, or use dtype fp32.")
             np.maximum.at(logits, [rows[i][0] for i in batch], found)
         return np.exp(-np.logaddexp(0, -logits)) if self.sigmoid else logits  # the sigmoid, also of large logits
 

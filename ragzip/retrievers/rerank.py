@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ragzip import models
-from ragzip.errors import ConfigError
+from ragzip.errors import ConfigError, ModelError
 from ragzip.indexes import looks
 from ragzip.models import Dtype, check_options
 from ragzip.models.pruner import Seen
@@ -104,6 +105,8 @@ class Rerank:
         hops = model.hops if self.hops is None else self.hops
         given = [looks.Read(p.text, p.title, tuple(sentences(p.text)) if hops > 1 else (), p.id) for p in passages]
         judged = looks.judge(model, query.text, given, hops=hops, seen=self.seen)
+        if any(math.isnan(one.relevance) for one in judged):
+            raise ModelError(f"{self.model}: gave a score that is no number", hint="Check the model, or use dtype fp32.")
         scored = [replace(p, score=one.relevance) for p, one in zip(passages, judged, strict=True)]
         return sorted(scored, key=lambda passage: -(passage.score or 0.0))
 

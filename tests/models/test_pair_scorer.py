@@ -80,6 +80,13 @@ def test_large_logits(folder, monkeypatch):
         assert scorer.score("q", ["a", "b"]).tolist() == [1.0, pytest.approx(0.0, abs=1e-30)]
 
 
+def test_scores_that_are_no_number_are_refused(folder, monkeypatch):
+    scorer = load_pair_scorer(str(folder), **CPU)
+    monkeypatch.setattr(type(scorer), "_run", lambda self, rows: np.array([np.nan, 1.0][: len(rows)], np.float32))
+    with pytest.raises(ModelError, match="no number"):
+        scorer.score("q", ["a", "b"])
+
+
 @settings(max_examples=25)
 @given(st.text(max_size=30), st.lists(st.text(max_size=600), max_size=5), st.data())
 def test_a_score_does_not_depend_on_company(folder, question, texts, data):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragzip.config import from_config, to_config
-from ragzip.errors import ConfigError
+from ragzip.errors import ConfigError, ModelError
 from ragzip.models.pruner import Judged
 from ragzip.protocols import Retriever
 from ragzip.retrievers import BM25, Fusion
@@ -92,6 +92,11 @@ def test_a_question_is_one_batch_of_its_own(model):
     assert [[p.id for p in passages] for passages in got] == [["b", "a"], ["c"], []]
     assert model.calls == [("x", ["0.1", "0.9"], ["A", ""]), ("y", ["0.5"], [""])]
     assert model.loaded[0] == ("some/model", {"dtype": "fp32", "device": "cpu"})
+
+
+def test_a_relevance_that_is_no_number_is_refused(model):
+    with pytest.raises(ModelError, match="some/model.*no number"):
+        Rerank(Fixed(x=[Passage("a", "0.1"), Passage("b", "nan")]), model="some/model").retrieve([Query("x")])
 
 
 def test_another_look_reads_the_best_sentence_beside_the_question(model):

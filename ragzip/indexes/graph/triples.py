@@ -145,6 +145,7 @@ def add_triples(
         StoreMismatch: It was made without a graph.
     """
     root = Path(path)
+    manifest.read(root)
     read = given = unfounded = unreadable = 0
     with write_lock(root):
         first = manifest.read(root)
