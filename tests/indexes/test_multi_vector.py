@@ -14,6 +14,7 @@ from ragzip.errors import ConfigError, ModelError, StoreError, StoreMismatch
 from ragzip.indexes import Index, info, parts, remove, repair, verify
 from ragzip.indexes.multi_vector import part as module
 from ragzip.indexes.multi_vector import reader as searching
+from ragzip.indexes.multi_vector.candidates import nearest
 from ragzip.indexes.multi_vector.reader import MultiVectors
 from ragzip.indexes.text import searched_text
 from ragzip.models.late_interaction import load_late_interaction
@@ -221,6 +222,22 @@ def test_filters_hold_with_and_without_candidates(tmp_path, model):
     (every,) = MultiVector(str(kb), 1000, 0, ("number>=9",)).retrieve([Query("amber")])
     (whole,) = MultiVector(str(kb), 1000, 0).retrieve([Query("amber")])
     assert [p.id for p in every] == [p.id for p in whole if p.metadata["number"] >= 9]
+
+
+def test_what_a_filter_leaves_is_found_by_encodings_however_much_it_is(tmp_path, model):
+    kb = tmp_path / "kb"
+    build(kb, documents(40), model)
+    with Index.open(kb) as index:
+        reader = index.opened("multi_vector", MultiVectors)
+        (query,) = load_late_interaction(model).encode_queries([QUESTIONS[0]])
+        encoding = reader._fde.queries([query])[0]
+        for step, count in itertools.product((1, 2, 7, 50), (1, 4, 16)):
+            rows = index.rows[::step]
+            found = reader._by_encodings(encoding, count, rows)
+            assert set(found) <= set(rows)
+            assert len(found) >= min(count, len(rows)) // 2
+            best = nearest(reader._tokens, encoding, rows, max(count // 4, 1)).rows
+            assert np.isin(best, found).mean() >= 0.5  # whole numbers of a byte change a little
 
 
 @pytest.fixture(scope="module")

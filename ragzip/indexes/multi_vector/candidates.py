@@ -56,6 +56,8 @@ class Candidates:
                 f"{root / file.name}: holds {self._index.ntotal} encodings, not {len(rows)}.", hint=mend_hint(root)
             )
         self._rows = rows
+        self.count = len(rows)
+        """How many the file holds."""
 
     def search(self, encoding: Matrix, k: int) -> NDArray[np.int64]:
         """The rows whose encodings have the greatest products with a query's, ascending."""

@@ -22,6 +22,7 @@ Matrix = NDArray[np.float32]
 _BLOCK = 1024  # passages whose token vectors are in memory at once
 _SIEVED = 128  # passages whose products with centroids are
 _FIRST = 500  # passages that encodings find, at least, and vectors as many
+_MANY = 0.1  # of all passages, from which on all are searched and those that a filter leaves are picked
 _TIMES = 4  # and so many times the candidates
 
 
@@ -49,7 +50,6 @@ class MultiVectors:
         codec, self._fde = learned(index, entry)
         indexed = index.rows_of(entry)
         self._rows = index.rows[: int(np.searchsorted(index.rows, entry.rows))]
-        self._gone = int((~among(indexed, self._rows)).sum()) if entry.of is not None else 0
         self._tokens = tokens_of(index, entry, codec)
         self._centroids = codec.directions
         whole = list(entry.whole or ())
@@ -113,15 +113,7 @@ class MultiVectors:
         """The rows that encodings find, and with a vector of the question those that this finds; ascending."""
         if count >= len(rows):
             return rows
-        encoding = self._fde.queries([query])[0]
-        if every:
-            found = self._candidates.search(encoding, count + min(self._gone, count))
-            if self._gone:
-                found = found[among(found, rows)]
-                if len(found) < count // 2:  # most of what they find is gone
-                    found = nearest(self._tokens, encoding, rows, count).rows
-        else:
-            found = nearest(self._tokens, encoding, rows, count).rows
+        found = self._by_encodings(self._fde.queries([query])[0], count, rows)
         if whole is None:
             return np.sort(found)
         index = self._index
@@ -131,6 +123,18 @@ class MultiVectors:
         else:
             near = index.vectors.search(whole.vector, count, rows).rows
         return np.union1d(found, near)
+
+    def _by_encodings(self, encoding: Matrix, count: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of some rows those whose encodings are nearest: about so many, half of them at least."""
+        held = self._candidates.count
+        if len(rows) >= held * _MANY:
+            # of what all of them find, so many should be among these, and some more
+            wanted = -(-count * held // len(rows)) + min(held - len(rows), count)
+            found = self._candidates.search(encoding, wanted)
+            found = found[among(found, rows)]
+            if len(found) >= max(count // 2, 1):
+                return found
+        return nearest(self._tokens, encoding, rows, count).rows
 
     def _by_centroids(self, query: Matrix, rows: NDArray[np.int64], whole: Whole | None) -> Matrix:
         """Scores with every token taken for its centroid, as PLAID does before it looks at residuals."""
