@@ -106,7 +106,9 @@ class Rerank:
         given = [looks.Read(p.text, p.title, tuple(sentences(p.text)) if hops > 1 else (), p.id) for p in passages]
         judged = looks.judge(model, query.text, given, hops=hops, seen=self.seen)
         if any(math.isnan(one.relevance) for one in judged):
-            raise ModelError(f"{self.model}: gave a score that is no number", hint="Check the model, or use dtype fp32.")
+            raise ModelError(
+                f"{self.model}: gave a score that is no number", hint="Check the model, or use dtype fp32."
+            )
         scored = [replace(p, score=one.relevance) for p, one in zip(passages, judged, strict=True)]
         return sorted(scored, key=lambda passage: -(passage.score or 0.0))
 

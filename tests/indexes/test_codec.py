@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragzip.indexes.multi_vector.codec import BITS, centroids_for, heaviest, train_codec
+from ragzip.indexes.multi_vector.codec import BITS, _buckets, centroids_for, heaviest, train_codec
 from ragzip.indexes.multi_vector.maxsim import maxsim
 
 
@@ -49,6 +51,35 @@ def test_any_number_of_vectors_of_any_width(n, bits, d):
     assert (again[1] == residuals).all()
 
 
+def test_buckets_fit_vectors_that_were_not_seen():
+    """Of those that k-means saw, residuals are smaller; buckets made for these would be too narrow for others."""
+    vectors = clustered(40_000, 32)
+    codec = train_codec(vectors[:8000], bits=4, centroids=1000)
+    error = vectors[8000:] - codec.decode(*codec.encode(vectors[8000:]))
+    seen = train_codec(vectors[:8000], bits=4, centroids=1000)
+    own = vectors[:4000] - seen.centroids[seen.encode(vectors[:4000])[0]]
+    cuts, means = _buckets(np.sort((own @ seen.rotation).ravel()), 16)
+    narrow = dataclasses.replace(codec, cuts=cuts, means=means)
+    theirs = vectors[8000:] - narrow.decode(*narrow.encode(vectors[8000:]))
+    assert np.square(error).mean() < 0.95 * np.square(theirs).mean()
+
+
+def test_residuals_of_unlike_dimensions_are_turned_until_they_are_alike():
+    rng = np.random.default_rng(3)
+    wide = np.where(np.arange(32) < 4, 1.0, 0.05)
+    vectors = (clustered(6000, 32) + 0.3 * rng.standard_normal((6000, 32)) * wide).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    codec = train_codec(vectors, bits=4, centroids=16)
+    turn = codec.rotation
+    assert np.allclose(turn @ turn.T, np.eye(32), atol=1e-5)
+    residuals = vectors - codec.centroids[codec.encode(vectors)[0]]
+    plain = dataclasses.replace(codec, rotation=None)
+    cuts, means = _buckets(np.sort(residuals.ravel()), 16)
+    plain = dataclasses.replace(plain, cuts=cuts, means=means)
+    errors = [float(np.square(vectors - one.decode(*one.encode(vectors))).mean()) for one in (codec, plain)]
+    assert errors[0] < errors[1]
+
+
 def test_up_to_256_centroids_a_code_is_one_byte():
     vectors = clustered(4000)
     assert train_codec(vectors, bits=0, centroids=256).code_type == np.uint8
@@ -70,7 +101,8 @@ def test_every_packed_value_is_unpacked_where_it_was():
         codec = train_codec(vectors, bits=bits, centroids=4)
         codes, packed = codec.encode(vectors)
         residuals = vectors - codec.centroids[codes]
-        expected = codec.means[np.searchsorted(codec.cuts, residuals)] + codec.centroids[codes]
+        expected = codec.means[np.searchsorted(codec.cuts, residuals @ codec.rotation)] @ codec.rotation.T
+        expected += codec.centroids[codes]
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
         assert np.allclose(codec.decode(codes, packed), expected, atol=1e-6)
 

@@ -72,5 +72,4 @@ class Candidates:
 
 def nearest(tokens: Tokens, encoding: Matrix, rows: NDArray[np.int64], k: int) -> Hits:
     """The best of some ascending rows by the products of encodings, one by one."""
-    scores = [tokens.encodings(rows[a : a + _BLOCK]) @ encoding for a in range(0, len(rows), _BLOCK)]
-    return top(rows, np.concatenate([np.zeros(0, np.float32), *scores]), k)
+    return top(rows, tokens.products(rows, encoding), k)

@@ -19,6 +19,7 @@ MOST_CENTROIDS = 65_536
 _PER_CENTROID = 8  # fewer vectors than this for each teach a centroid nothing but themselves
 _AUTO, _MOST_AUTO = 4096, 16_384
 _STANDS_FOR = 128  # vectors for each centroid above the first of these
+_APART, _LEAST_APART = 8, 512  # an eighth of the vectors is for buckets, where that is enough of them
 _ROUNDS = 4
 _LLOYD = 30
 _BLOCK = 8192
@@ -33,12 +34,15 @@ class Codec:
         cuts: ``[2**bits - 1]``: where buckets of residuals end; empty for 0 bits.
         means: ``[2**bits]``: what they stand for.
         bits: For each dimension of a residual: 0, 1, 2, 4 or 8.
+        rotation: ``[dimensions, dimensions]``, orthogonal: residuals are turned by it before they are cut, after which
+            all dimensions are alike; None leaves them as they are.
     """
 
     centroids: Matrix
     cuts: Matrix
     means: Matrix
     bits: int
+    rotation: Matrix | None = None
 
     @property
     def dimensions(self) -> int:
@@ -78,16 +82,20 @@ class Codec:
             nearest = self._nearest(block)
             codes[here] = nearest
             if self.bits:
-                packed[here] = self._pack(np.searchsorted(self.cuts, block - self.centroids[nearest]))
+                packed[here] = self._pack(np.searchsorted(self.cuts, self._turned(block - self.centroids[nearest])))
         return codes, packed
 
     def decode(self, codes: NDArray[Any], packed: NDArray[np.uint8]) -> Matrix:
         """Vectors from codes, made 1 long: ``[n, dimensions]``."""
         found: Matrix = self.centroids[codes]
         if self.bits:
-            found += self._table[packed].reshape(len(codes), -1)[:, : self.dimensions]
+            residuals = self._table[packed].reshape(len(codes), -1)[:, : self.dimensions]
+            found += residuals if self.rotation is None else residuals @ self.rotation.T
         found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
         return found
+
+    def _turned(self, residuals: Matrix) -> Matrix:
+        return residuals if self.rotation is None else residuals @ self.rotation
 
     def _nearest(self, vectors: Matrix) -> NDArray[np.int64]:
         # the nearest by distance, not by angle: half the square of the centroid's length is taken off
@@ -127,32 +135,40 @@ def centroids_for(vectors: int) -> int:
 
 
 def train_codec(vectors: Matrix, *, bits: int, centroids: int = 0, expected: int = 0, seed: int = 0) -> Codec:
-    """Learns centroids by k-means, and buckets from the residuals of the same vectors.
+    """Learns centroids by k-means, and buckets from residuals: of vectors that k-means did not see, if there are many.
+
+    Residuals are turned at random, which makes each of their numbers a sum of many, and so alike and nearly Gaussian
+    (TurboQuant, https://arxiv.org/abs/2504.19874): one set of buckets then loses less.
 
     Args:
         vectors: ``[n, dimensions]``, a sample, at least one.
         bits: For each dimension of a residual.
         centroids: How many at most; 0 for those of ``centroids_for``.
         expected: How many vectors there will be; 0 for as many as there are.
-        seed: Of k-means.
+        seed: Of k-means, the rotation, and which vectors are for buckets.
     """
     import faiss
 
+    draw = np.random.default_rng(seed)
+    order = draw.permutation(len(vectors))
+    apart = len(vectors) // _APART if len(vectors) >= _APART * _LEAST_APART else 0
+    seen = vectors[np.sort(order[apart:])] if apart else vectors
     wanted = centroids or centroids_for(max(expected, len(vectors)))
-    count = max(min(wanted, len(vectors) // _PER_CENTROID), 1)
+    count = max(min(wanted, len(seen) // _PER_CENTROID), 1)
     means = faiss.Kmeans(
         vectors.shape[1], count, niter=_ROUNDS, seed=seed, min_points_per_centroid=1, max_points_per_centroid=256
     )
-    means.train(np.ascontiguousarray(vectors, np.float32))
+    means.train(np.ascontiguousarray(seen, np.float32))
     found = np.asarray(means.centroids, np.float32).reshape(count, -1)
     empty = np.zeros(0, np.float32)
     plain = Codec(found, empty, np.zeros(1, np.float32), 0)
     if not bits:
         return plain
-    sample = vectors[: _BLOCK * 4]
-    residuals = np.sort((sample - found[plain.encode(sample)[0]]).ravel())
+    sample = vectors[np.sort(order[: min(apart or len(vectors), _BLOCK * 4)])]
+    turn = np.linalg.qr(draw.standard_normal((vectors.shape[1],) * 2))[0].astype(np.float32)
+    residuals = np.sort(((sample - found[plain.encode(sample)[0]]) @ turn).ravel())
     cuts, values = _buckets(residuals, 1 << bits)
-    return Codec(found, cuts, values, bits)
+    return Codec(found, cuts, values, bits, turn)
 
 
 def _buckets(values: NDArray[np.float32], count: int) -> tuple[Matrix, Matrix]:

@@ -38,7 +38,7 @@ _SAMPLE = 2048  # passages, at least, from which the codec is learned
 _TEACH = 16  # token vectors for each centroid
 _MOST_SMALL = 32
 _POOR = 0.9
-_CODEC = ("centroids", "cuts", "means")
+_CODEC, _ROTATION = ("centroids", "cuts", "means"), "rotation"
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,8 @@ class MultiVectorPart:
             seed=self.seed,
         )
         arrays: dict[str, NDArray[Any]] = {name: getattr(codec, name) for name in _CODEC}
+        if codec.rotation is not None:
+            arrays[_ROTATION] = codec.rotation
         arrays |= FDE(self.recipe(model.dimensions)).matrices
         return [write_array(index.path, f"{folder}/{name}.npy", values) for name, values in arrays.items()]
 
@@ -234,7 +236,9 @@ def learned(index: Index, entry: PartEntry) -> tuple[Codec, FDE]:
     recipe = mine.recipe(settings["dimensions"])
     names = ["planes", *(["sketch"] if recipe.projection else []), *(["final"] if recipe.width else [])]
     _listed(index, entry, [f"{folder}/{name}.npy" for name in (*_CODEC, *names)])
-    codec = Codec(**read_arrays(index.path, folder, _CODEC), bits=mine.residual_bits)
+    turned = any(file.name == f"{folder}/{_ROTATION}.npy" for file in entry.files)  # not by older versions
+    arrays = read_arrays(index.path, folder, [*_CODEC, _ROTATION] if turned else _CODEC)
+    codec = Codec(**arrays, bits=mine.residual_bits)
     return codec, FDE(recipe, read_arrays(index.path, folder, names))
 
 

@@ -1,4 +1,8 @@
-"""Searching token vectors: encodings find many, centroids leave fewer, and MaxSim over the codes ranks these."""
+"""Searching token vectors: encodings find many, centroids leave fewer, and MaxSim over the codes ranks these.
+
+What leaves fewer is the score by centroids, as in PLAID, with a share of the encodings' product: the two err
+differently, one by taking tokens for their centroids, the other by taking partitions for tokens.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ _BLOCK = 1024  # passages whose token vectors are in memory at once
 _SIEVED = 128  # passages whose products with centroids are
 _FIRST = 500  # passages that encodings find, at least, and vectors as many
 _MANY = 0.1  # of all passages, from which on all are searched and those that a filter leaves are picked
+_ENCODED = 0.3  # share of encodings beside centroids, chosen on training questions
 _TIMES = 4  # and so many times the candidates
 
 
@@ -96,24 +101,28 @@ class MultiVectors:
             return NO_HITS
         wanted = max(candidates, k)
         if candidates and wanted < len(rows):
-            rows = self._found(query, max(_TIMES * wanted, _FIRST), rows, allowed is None, whole)
+            encoding = self._fde.queries([query])[0]
+            rows = self._found(encoding, max(_TIMES * wanted, _FIRST), rows, allowed is None, whole)
             if len(rows) > wanted:
-                rows = np.sort(top(rows, self._by_centroids(query, rows, whole), wanted).rows)
+                encoded = _standard(self._tokens.products(rows, encoding))
+                part = _ENCODED * (1 - (whole.share if whole else 0))  # of what tokens say
+                scores = (1 - part) * _standard(self._by_centroids(query, rows, whole)) + part * encoded
+                rows = np.sort(top(rows, scores.astype(np.float32), wanted).rows)
         if not len(rows):
             return NO_HITS
-        scores = []
+        ranked = []
         for start in range(0, len(rows), _BLOCK):
             block = rows[start : start + _BLOCK]
-            scores.append(self._mixed(maxsim(query, *self._tokens.vectors(block)), query, block, whole))
-        return top(rows, np.concatenate(scores), k)
+            ranked.append(self._mixed(maxsim(query, *self._tokens.vectors(block)), query, block, whole))
+        return top(rows, np.concatenate(ranked), k)
 
     def _found(
-        self, query: Matrix, count: int, rows: NDArray[np.int64], every: bool, whole: Whole | None
+        self, encoding: Matrix, count: int, rows: NDArray[np.int64], every: bool, whole: Whole | None
     ) -> NDArray[np.int64]:
         """The rows that encodings find, and with a vector of the question those that this finds; ascending."""
         if count >= len(rows):
             return rows
-        found = self._by_encodings(self._fde.queries([query])[0], count, rows)
+        found = self._by_encodings(encoding, count, rows)
         if whole is None:
             return np.sort(found)
         index = self._index
@@ -153,3 +162,10 @@ class MultiVectors:
             return means
         cosines = self._index.vectors.scores(whole.vector, rows)
         return ((1 - whole.share) * means + whole.share * cosines).astype(np.float32)
+
+
+def _standard(scores: Matrix) -> NDArray[np.float64]:
+    """On a scale of mean 0 and standard deviation 1; all 0 where they are all the same."""
+    apart = scores.astype(np.float64) - scores.mean(dtype=np.float64)
+    found: NDArray[np.float64] = apart / max(float(apart.std()), 1e-12)
+    return found

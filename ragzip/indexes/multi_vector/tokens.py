@@ -15,6 +15,7 @@ from ragzip.indexes.files import FileEntry, guarded, mend_hint, new_file
 from ragzip.indexes.multi_vector.codec import Codec
 
 Matrix = NDArray[np.float32]
+_BLOCK = 256  # encodings that are whole floats at once
 ARRAYS = ("counts", "codes", "residuals", "encodings", "scales")
 
 
@@ -145,6 +146,15 @@ class Tokens:
         """Fixed dimensional encodings of ascending rows, ``[n, width]``."""
         parts = [batch.encodings[local] * batch.scales[local][:, None] for batch, _, local in self._split(rows)]
         return np.concatenate([np.zeros((0, self.width), np.float32), *parts]).astype(np.float32, copy=False)
+
+    def products(self, rows: NDArray[np.int64], encoding: Matrix) -> Matrix:
+        """Inner products of the encodings of ascending rows with one of a query, ``[n]``."""
+        found = [np.zeros(0, np.float32)]
+        for batch, _, local in self._split(rows):
+            for start in range(0, len(local), _BLOCK):
+                block = local[start : start + _BLOCK]
+                found.append(batch.encodings[block].astype(np.float32) @ encoding * batch.scales[block])
+        return np.concatenate(found)
 
     def _pieces(self, rows: NDArray[np.int64]) -> Iterator[Batch]:
         for batch, ends, local in self._split(rows):
