@@ -53,6 +53,7 @@ PriceIn = Annotated[float | None, typer.Option("--price-in", min=0, help="USD pe
 PriceOut = Annotated[float | None, typer.Option("--price-out", min=0, help="USD per million output tokens.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object, nothing else.")]
 
+_RANKING = re.compile(r"recall@|ndcg@|mrr(@|$)")
 _EVERY = 60.0  # seconds between lines of progress where there is no terminal
 
 
@@ -86,7 +87,19 @@ def run_rows(
     with reporting(f"{found.name}: {len(rows)} rows") as report:
         run = evaluate(rows, found, out, settings, on_progress=report, on_note=note)
     write(run, run.path / "report.html")
+    _note_strangers(run, found)
     return run
+
+
+def _note_strangers(run: Run, found: DataSet) -> None:
+    """An index of other documents scores 0, which looks like a bad retriever."""
+    for name in run.names:
+        means = {metric: values for metric, values in run.metrics.get(name, {}).items() if _RANKING.match(metric)}
+        if means and all(values.get("n") and values.get("mean") == 0 for values in means.values()):
+            note(
+                f"{name}: not one passage that {found.name} names was found. Is its index made of that set's corpus?"
+                f" ragzip sets {found.name} --corpus corpus.jsonl writes it."
+            )
 
 
 def _names(metrics: str | None) -> tuple[str, ...]:

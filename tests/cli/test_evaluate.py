@@ -202,6 +202,13 @@ def test_a_beir_folder_with_an_index_of_its_corpus(call: Call, tmp_path: Path) -
     shown = call("eval", path, "--data", folder, "--out", tmp_path / "shown", "--metrics", asked)
     for heading in ("MRR", "index, a passage", "to build", "retrieve"):
         assert heading.lower() in shown.out.splitlines()[0].lower()
+    assert "not one passage" not in shown.err
+    (tmp_path / "other.md").write_text("Something else is said here, about the river.")
+    other = tmp_path / "other-kb"
+    assert call("index", tmp_path / "other.md", "--index", other, "--retriever", "bm25").code == 0
+    path.write_text(PIPELINE + f"retriever: {{type: bm25, index: '{other}', top_k: 5}}\n")
+    strange = call("eval", path, "--data", folder, "--out", tmp_path / "strange")
+    assert "found: not one passage" in strange.err
     bare = tmp_path / "bare.yaml"
     bare.write_text(PIPELINE)
     refused = call("eval", bare, "--data", folder, "--out", tmp_path / "other")
