@@ -25,7 +25,9 @@ _EVERY = 60.0  # seconds between lines of progress where there is no terminal
 
 
 def train(
-    method: Annotated[str, typer.Argument(help="As 'ragzip list training' names them; 'ragzip show METHOD' has the options.")],
+    method: Annotated[
+        str, typer.Argument(help="As 'ragzip list training' names them; 'ragzip show METHOD' has the options.")
+    ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Where to; the same command goes on there where it stopped.")
     ],
