@@ -96,7 +96,7 @@ def _exact(index: Any, model: Any, asked: Any) -> tuple[float, Any, list[float]]
 
 
 def _vectors(model: Any, texts: list[str]) -> tuple[Any, Any]:
-    """``[tokens, dimensions]`` of all passages, and how many each has; what the same model gave before is read again."""
+    """``[tokens, dimensions]`` of all passages, and how many each has; made once for a model."""
     import numpy as np
 
     about = hashlib.sha256("\0".join([model.fingerprint, *texts]).encode()).hexdigest()

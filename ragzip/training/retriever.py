@@ -122,7 +122,7 @@ class RetrieverTraining:
         index.check_model(encoder)
         found = list(index)
         held, kept = hold_out_passages(found, self.held_out, self.seed)
-        measured = tuple(task for task in self.tasks if task != "link") or ("cloze",)
+        measured: list[Task] = [task for task in self.tasks if task != "link"] or ["cloze"]
         items, asked = self._items(kept, on_event), make_items(held, measured, self.seed)
         if len(items) < _LEAST or not asked:
             raise UsageError(

@@ -95,7 +95,7 @@ def test_a_question_is_one_batch_of_its_own(model):
 
 
 def test_a_relevance_that_is_no_number_is_refused(model):
-    with pytest.raises(ModelError, match="some/model.*no number"):
+    with pytest.raises(ModelError, match=r"some/model.*no number"):
         Rerank(Fixed(x=[Passage("a", "0.1"), Passage("b", "nan")]), model="some/model").retrieve([Query("x")])
 
 

@@ -165,9 +165,9 @@ def train_codec(vectors: Matrix, *, bits: int, centroids: int = 0, expected: int
     if not bits:
         return plain
     sample = vectors[np.sort(order[: min(apart or len(vectors), _BLOCK * 4)])]
-    turn = np.linalg.qr(draw.standard_normal((vectors.shape[1],) * 2))[0].astype(np.float32)
-    residuals = np.sort(((sample - found[plain.encode(sample)[0]]) @ turn).ravel())
-    cuts, values = _buckets(residuals, 1 << bits)
+    turn: Matrix = np.linalg.qr(draw.standard_normal((vectors.shape[1],) * 2))[0].astype(np.float32)
+    residuals = np.asarray((sample - found[plain.encode(sample)[0]]) @ turn, np.float32)
+    cuts, values = _buckets(np.sort(residuals, axis=None), 1 << bits)
     return Codec(found, cuts, values, bits, turn)
 
 
