@@ -71,23 +71,6 @@ def build(kb, items, model, base, **options):
     return make(kb, items, **more)
 
 
-def test_a_folder_that_does_not_fit_is_noticed_before_anything_is_encoded(
-    tmp_path, model, tiny_encoder_path, monkeypatch
-):
-    other = str(tiny_encoder(tmp_path / "other", seed=5))
-    for asked, error, said in (
-        (str(tmp_path / "none"), ModelError, "does not exist"),
-        (trained(tmp_path / "strange", other), StoreMismatch, "made with"),
-    ):
-        kb = tmp_path / "kb"
-        encoder = load_encoder(tiny_encoder_path)
-        monkeypatch.setattr(type(encoder), "encode", lambda *_, **__: pytest.fail("encoded"))
-        with pytest.raises(error, match=said):
-            build(kb, documents(5), asked, tiny_encoder_path)
-        with pytest.raises(StoreError):
-            Index.open(kb)
-
-
 def brute(kb, model, question):
     """Passages with the inner products of what their codes stand for, one by one."""
     learned = quantizer.load(module.resolve(model) / FILE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from ragzip.errors import ConfigError, ModelError, StoreError, StoreMismatch
 from ragzip.indexes import Index, info, parts, remove, repair, verify
 from ragzip.indexes.multi_vector import part as module
 from ragzip.indexes.multi_vector import reader as searching
-from ragzip.indexes.multi_vector.candidates import nearest
 from ragzip.indexes.multi_vector.reader import MultiVectors
 from ragzip.indexes.text import searched_text
 from ragzip.models.late_interaction import load_late_interaction
@@ -99,42 +97,6 @@ def test_it_finds_what_brute_force_finds_through_a_random_history(tmp_path, mode
     remove(kb, ["docs/*"] if info(kb).documents < 2 else [Index.open(kb).documents()[0].source])
     if info(kb).documents:
         is_right(kb, model)
-
-
-def test_a_model_named_by_a_relative_folder_is_found_from_anywhere(tmp_path, model, monkeypatch):
-    kb, elsewhere = tmp_path / "kb", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.chdir(Path(model).parent)
-    build(kb, documents(5), Path(model).name)
-    monkeypatch.chdir(elsewhere)
-    is_right(kb, model)
-    make(kb, documents(7))
-    is_right(kb, model)
-    build(kb, documents(8), model)  # the same, by another name
-    is_right(kb, model)
-
-
-def test_a_missing_model_is_noticed_before_anything_is_encoded(tmp_path, monkeypatch, encoder):
-    monkeypatch.setattr(WordEncoder, "encode", lambda *_, **__: pytest.fail("encoded"))
-    kb = tmp_path / "kb"
-    with pytest.raises(ModelError, match="does not exist"):
-        build(kb, documents(5), str(tmp_path / "none"))
-    with pytest.raises(StoreError):
-        Index.open(kb)
-
-
-def test_more_centroids_are_learned_from_more_passages(tmp_path, model, monkeypatch):
-    monkeypatch.setattr(module, "STEP", 8)
-    monkeypatch.setattr(module, "_SAMPLE", 4)
-    seen = {}
-    for wanted in (2, 16):
-        kb = tmp_path / str(wanted)
-        build(kb, documents(60), model, settings={"centroids": wanted})
-        with Index.open(kb) as index:
-            settings = index.part("multi_vector").settings
-            assert len(index.opened("multi_vector", MultiVectors)._tokens.codec.centroids) == wanted
-            seen[wanted] = settings["learned_from"]
-    assert 4 <= seen[2] < seen[16] <= 60
 
 
 def test_many_small_batches_are_joined_and_old_files_go(tmp_path, model, small_steps, monkeypatch):
@@ -222,22 +184,6 @@ def test_filters_hold_with_and_without_candidates(tmp_path, model):
     (every,) = MultiVector(str(kb), 1000, 0, ("number>=9",)).retrieve([Query("amber")])
     (whole,) = MultiVector(str(kb), 1000, 0).retrieve([Query("amber")])
     assert [p.id for p in every] == [p.id for p in whole if p.metadata["number"] >= 9]
-
-
-def test_what_a_filter_leaves_is_found_by_encodings_however_much_it_is(tmp_path, model):
-    kb = tmp_path / "kb"
-    build(kb, documents(40), model)
-    with Index.open(kb) as index:
-        reader = index.opened("multi_vector", MultiVectors)
-        (query,) = load_late_interaction(model).encode_queries([QUESTIONS[0]])
-        encoding = reader._fde.queries([query])[0]
-        for step, count in itertools.product((1, 2, 7, 50), (1, 4, 16)):
-            rows = index.rows[::step]
-            found = reader._by_encodings(encoding, count, rows)
-            assert set(found) <= set(rows)
-            assert len(found) >= min(count, len(rows)) // 2
-            best = nearest(reader._tokens, encoding, rows, max(count // 4, 1)).rows
-            assert np.isin(best, found).mean() >= 0.5  # whole numbers of a byte change a little
 
 
 @pytest.fixture(scope="module")
