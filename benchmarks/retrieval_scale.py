@@ -105,7 +105,9 @@ def _vectors(model: Any, texts: list[str]) -> tuple[Any, Any]:
     if not counts.exists():
         clouds = [one.vectors for one in model.encode_documents(texts)]
         np.save(vectors, np.concatenate(clouds))
-        np.save(counts, np.array([len(cloud) for cloud in clouds]))
+        part = stem.with_suffix(".part.npy")
+        np.save(part, np.array([len(cloud) for cloud in clouds]))
+        part.replace(counts)
     return np.load(vectors, allow_pickle=False), np.load(counts, allow_pickle=False)
 
 

@@ -40,7 +40,7 @@ def query(
     ] = None,
     rerank: Annotated[
         str | None,
-        typer.Option("--rerank", help="Rank the first 50 anew: 'provence', or a cross-encoder's folder or hub id."),
+        typer.Option("--rerank", help="Rank 50 passages anew: 'provence', or a cross-encoder's folder or hub id."),
     ] = None,
     filter_: Annotated[list[str] | None, typer.Option("--filter", help="Metadata filter: source=docs/*")] = None,
     model: Annotated[

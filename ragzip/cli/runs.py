@@ -93,13 +93,14 @@ def run_rows(
 
 def _note_strangers(run: Run, found: DataSet) -> None:
     """An index of other documents scores 0, which looks like a bad retriever."""
+    from ragzip.evaluation.data import sources
+
     for name in run.names:
         means = {metric: values for metric, values in run.metrics.get(name, {}).items() if _RANKING.match(metric)}
         if means and all(values.get("n") and values.get("mean") == 0 for values in means.values()):
-            note(
-                f"{name}: not one passage that {found.name} names was found. Is its index made of that set's corpus?"
-                f" ragzip sets {found.name} --corpus corpus.jsonl writes it."
-            )
+            known = {one.name for one in sources()}
+            how = f" ragzip sets {found.name} --corpus corpus.jsonl writes it." if found.name in known else ""
+            note(f"{name}: not one passage that {found.name} names was found; is its index of that set's corpus?{how}")
 
 
 def _names(metrics: str | None) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def sweep(
         price_out=price_out,
     )
     fronts: dict[str, list[str]] = run.summary["fronts"]
-    runs.print_run(run, json_, fronts=fronts)
+    runs.print_run(run, json_, metrics, fronts=fronts)
     if json_:
         return
     main = _main_metric(run)

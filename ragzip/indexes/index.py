@@ -151,7 +151,7 @@ class Index:
         model = self._model()
         if queries.ndim != 2 or not np.isfinite(queries).all():
             raise UsageError(
-                f"{self.path}: queries must be a matrix of finite numbers; these are none.",
+                f"{self.path}: queries of shape {queries.shape} hold NaN or infinity, or are no matrix.",
                 hint=f"Check what {model.name} gives for a question.",
             )
         if queries.shape[1] != model.dimensions:

@@ -126,10 +126,10 @@ def wanted(
         before = have.get(retriever)
         asked = part(retriever, {**(options_of(before) if before else {}), **options})
         if before is not None and asked != found[retriever] and not anew:
-            changed = next(key for key, value in options_of(before).items() if _values(asked)[key] != value)
+            made = _values(found[retriever])
+            changed = next(key for key, value in made.items() if _values(asked)[key] != value)
             raise StoreMismatch(
-                f"{where}: {retriever} was made with {changed}={options_of(before)[changed]!r}, not"
-                f" {_values(asked)[changed]!r}.",
+                f"{where}: {retriever} was made with {changed}={made[changed]!r}, not {_values(asked)[changed]!r}.",
                 hint=f"Leave it out, or make it anew. {rebuild_hint(where)}",
             )
         found[retriever] = asked

@@ -68,7 +68,10 @@ def lacking(retriever: Any) -> list[str]:
         StoreError: The index cannot be read.
     """
     entry = manifest.read(Path(retriever.index))
-    there = {FAISS, *structures(entry)}  # without the first, vectors are scanned
+    # vectors are scanned where they have no FAISS file, and words counted at opening where they have none
+    finished = {part.kind for part in entry.parts if part.whole is not None}
+    begun = {part.kind for part in entry.parts}
+    there = {FAISS, BM25, *structures(entry)} - (begun - finished)
     missing = [name for name in retriever.structures if name not in there] if entry.passages else []
     return [f"{retriever.index} was made for {entry.retriever} and has no {name}" for name in missing]
 

@@ -37,7 +37,8 @@ class MultiVector:
         top_k: How many passages at most.
         candidates: How many are ranked by MaxSim, or ``top_k`` where that is more; 0 ranks all passages, which is
             exact, and slow.
-        filters: ``key=value``, ``key>=3``, ``source=docs/*``; all must hold.
+        filters: ``key=value``, ``key>=3``, ``source=docs/*``; all must hold. Where they leave a tenth of the passages
+            or more, those are picked out of what encodings find among all.
         dense: The share of the cosine of whole vectors, from 0 to 1; 0 for MaxSim alone, for which the index's own
             encoder is not asked.
     """
@@ -72,7 +73,7 @@ class MultiVector:
         Raises:
             StoreError: The index cannot be opened, or indexing was stopped before its token vectors were done.
             StoreMismatch: It was made without token vectors, or with another model.
-            ModelError: The model is not here.
+            ModelError: The model is not here, or gave vectors that are not finite.
         """
         from ragzip.indexes import using
 

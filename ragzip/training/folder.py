@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +169,9 @@ def _opened(folder: Path, config: Mapping[str, Any], restart: bool) -> Iterator[
         try:
             yield
         except BaseException:
-            if anew and {path.name for path in folder.iterdir()} <= {LOCK, CONFIG}:
-                (folder / CONFIG).unlink()  # nothing was trained: another config may begin here
+            with suppress(OSError):
+                if anew and {path.name for path in folder.iterdir()} <= {LOCK, CONFIG}:
+                    (folder / CONFIG).unlink()  # nothing was trained: another config may begin here
             raise
     finally:
         lock.release()

@@ -209,6 +209,7 @@ def test_a_beir_folder_with_an_index_of_its_corpus(call: Call, tmp_path: Path) -
     path.write_text(PIPELINE + f"retriever: {{type: bm25, index: '{other}', top_k: 5}}\n")
     strange = call("eval", path, "--data", folder, "--out", tmp_path / "strange")
     assert "found: not one passage" in strange.err
+    assert "ragzip sets" not in strange.err  # which knows nothing of this folder
     bare = tmp_path / "bare.yaml"
     bare.write_text(PIPELINE)
     refused = call("eval", bare, "--data", folder, "--out", tmp_path / "other")

@@ -13,6 +13,7 @@ import pytest
 
 from ragzip import Pipeline, __version__, registry
 from tests.cli.conftest import Call
+from tests.indexes.tools import documents, make
 
 
 def test_list_names_everything(call: Call) -> None:
@@ -76,6 +77,13 @@ def test_check_knows_what_an_index_lacks(call: Call, kb: Path, tmp_path: Path, k
     result = call("check", path)
     assert result.code == bool(without)
     assert (f"was made for bm25 and has no {without}" in result.err) == bool(without)
+
+
+def test_check_asks_for_no_words_where_they_are_counted_at_opening(tmp_path: Path, call: Call) -> None:
+    kb, path = tmp_path / "kb", tmp_path / "p.yaml"
+    make(kb, documents(3), retriever="dense")
+    path.write_text(f"generator: echo\nretriever: {{type: bm25, index: '{kb}'}}\n", encoding="utf-8")
+    assert call("check", path).code == 0
 
 
 def test_check_names_a_model_that_is_not_here(call: Call, look: Path) -> None:

@@ -78,7 +78,7 @@ def test_an_index_joins_a_pipeline_without_retriever(call: Call, kb: Path, tmp_p
         (["query", "q", "--index", "KB", "--top-k", "0"], "top-k"),
         (["query", "q", "--index", "KB", "--retriever", "sparse"], "sparse"),
         (["query", "q", "--index", "KB", "--retriever", "lexsem"], "has no vectors"),
-        (["query", "q", "--index", "KB", "--rerank", "./none"], "none"),
+        (["query", "q", "--index", "KB", "--rerank", "./none"], "./none does not exist"),
         (["query", "q", "--index", "KB", "--retriever", "bm25", "--filter", "nonsense"], "nonsense"),
         (["query", "q", "--no-such-option"], "no-such-option"),
         (["qeury"], "qeury"),

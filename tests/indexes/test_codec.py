@@ -56,9 +56,8 @@ def test_buckets_fit_vectors_that_were_not_seen():
     vectors = clustered(40_000, 32)
     codec = train_codec(vectors[:8000], bits=4, centroids=1000)
     error = vectors[8000:] - codec.decode(*codec.encode(vectors[8000:]))
-    seen = train_codec(vectors[:8000], bits=4, centroids=1000)
-    own = vectors[:4000] - seen.centroids[seen.encode(vectors[:4000])[0]]
-    cuts, means = _buckets(np.sort((own @ seen.rotation).ravel()), 16)
+    own = vectors[:8000] - codec.centroids[codec.encode(vectors[:8000])[0]]  # seven of eight were seen
+    cuts, means = _buckets(np.sort((own @ codec.rotation).ravel()), 16)
     narrow = dataclasses.replace(codec, cuts=cuts, means=means)
     theirs = vectors[8000:] - narrow.decode(*narrow.encode(vectors[8000:]))
     assert np.square(error).mean() < 0.95 * np.square(theirs).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -111,3 +112,22 @@ def test_what_a_filter_leaves_is_found_by_encodings_however_much_it_is(tmp_path,
             assert len(found) >= min(count, len(rows)) // 2
             best = nearest(reader._tokens, encoding, rows, max(count // 4, 1)).rows
             assert np.isin(best, found).mean() >= 0.5  # whole numbers of a byte change a little
+
+
+def test_residuals_that_were_not_turned_are_read_as_they_were(tmp_path, model, words, monkeypatch):
+    """As the format before wrote them."""
+    train = module.train_codec
+    monkeypatch.setattr(module, "train_codec", lambda *a, **o: dataclasses.replace(train(*a, **o), rotation=None))
+    kb = tmp_path / "kb"
+    build(kb, documents(12), model)
+    monkeypatch.undo()
+    monkeypatch.setattr("ragzip.models.load_encoder", lambda name, **_: WordEncoder())
+    with Index.open(kb) as index:
+        assert index.opened("multi_vector", MultiVectors)._tokens.codec.rotation is None
+    before = [p.id for p in MultiVector(str(kb), 5, 0).retrieve([Query(QUESTION)])[0]]
+    other = tmp_path / "turned"
+    build(other, documents(12), model)
+    assert before == [p.id for p in MultiVector(str(other), 5, 0).retrieve([Query(QUESTION)])[0]]
+    make(kb, documents(14))
+    make(kb, documents(5))
+    assert found(kb)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ragzip import registry
+from ragzip.indexes.multi_vector import reader
 from ragzip.ingest import Document
 from ragzip.models import load_encoder
 from ragzip.retrievers import BM25, JPQ, CrossEncoder, Dense, Fusion, Graph, LexSem, MultiVector, Oracle, Rerank
@@ -75,6 +76,16 @@ def things(tmp_path_factory):
 
 def test_every_retriever_is_here():
     assert set(RETRIEVERS) == set(registry._BUILTIN["retriever"])
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("filters", [(), ("source=docs/*",)])
+def test_laws_where_encodings_find_only_some(things, law, filters, monkeypatch):
+    monkeypatch.setattr(reader, "_FIRST", 2)
+    monkeypatch.setattr(reader, "_TIMES", 1)
+    contract = RetrieverContract()
+    contract.make = lambda: MultiVector(things.kb, top_k=2, candidates=3, filters=filters)
+    getattr(contract, law)()
 
 
 @pytest.mark.filterwarnings("ignore:.*encodings of multi_vector find only")

@@ -55,7 +55,12 @@ class JPQPart:
             )
 
     def ready(self, encoder: LazyEncoder) -> None:
-        """The trained folder is here, and for this encoder."""
+        """The trained folder is here, and for this encoder.
+
+        Raises:
+            ModelError: It is not here, or damaged.
+            StoreMismatch: It was trained for another encoder.
+        """
         its = encoder.entry()
         if its is not None:
             _fitting(resolve(self.model) / quantizer.FILE, its, "INDEX")
@@ -126,7 +131,12 @@ class JPQPart:
 
 
 def _fitting(path: Path, its: ModelEntry, corpus: str) -> Quantizer:
-    """The quantizer in a file, which must be for an index's encoder."""
+    """The quantizer in a file, which must be for an index's encoder.
+
+    Raises:
+        ModelError: It is not there, damaged, or of another width.
+        StoreMismatch: It was trained for another encoder.
+    """
     learned = quantizer.load(path)
     trained = ModelEntry(learned.model, learned.fingerprint, learned.dimensions)
     hint = f"Train it for this index: ragzip train jpq --corpus {corpus} --out FOLDER"

@@ -23,6 +23,7 @@ from ragzip.indexes.multi_vector.selfcheck import recall
 from ragzip.indexes.multi_vector.tokens import ARRAYS, Batch, Tokens, read_arrays, shrink, write_array, write_batch
 from ragzip.indexes.table import clean
 from ragzip.indexes.text import searched_text
+from ragzip.models import resolve
 from ragzip.models.shipped import LATE_INTERACTION
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ class MultiVectorPart:
         width: Of an encoding, where repetitions * 2**planes * projection are more; 0 for these, however many.
         residual_bits: For each dimension of a token's vector beside its centroid: 0, 1, 2, 4 or 8. With 4, as
             good as all of the best passages by MaxSim stay the best; 2 halve the bytes, and some of these change.
-        centroids: How many at most; 0 for as many as PLAID takes, or 4,096 to 16,384 of them by the number of
-            tokens; at most 256 make a code one byte.
+        centroids: How many at most; 0 for the power of two below 16 times the root of the number of tokens, above
+            4,096 only while there are 128 tokens for each, and at most 16,384; 256 and less make a code one byte.
         keep: Share of a passage's tokens that are kept for MaxSim: those that receive most attention.
         seed: Of all draws.
     """
@@ -85,10 +86,12 @@ class MultiVectorPart:
             raise ConfigError("keep", f"must be above 0 and at most 1, not {self.keep!r}")
 
     def ready(self, encoder: LazyEncoder) -> None:
-        """The model is here."""
-        from ragzip.models.late_interaction import load_late_interaction
+        """The model is here; loads nothing.
 
-        load_late_interaction(self.model)
+        Raises:
+            ModelError: It is not.
+        """
+        resolve(self.model)
 
     def extend(self, index: Index, entry: PartEntry, folder: str) -> PartEntry:
         """Encodes the next passages; the first time it learns the codec from a sample of all."""
@@ -162,7 +165,7 @@ class MultiVectorPart:
         sample = self._encoded(model, index, some)
         vectors = max(sum(len(one.vectors) for one in sample), 1)
         centroids = self.centroids or centroids_for(vectors * len(waiting) // len(some))
-        wanted = -(-_TEACH * centroids * len(some) // vectors)
+        wanted = min(-(-_TEACH * centroids * len(some) // vectors), len(waiting))
         if wanted > len(some):
             others = np.setdiff1d(_spread(waiting, wanted), some)
             sample += self._encoded(model, index, others)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ragzip.errors import UsageError
+from ragzip.errors import ModelError
 from ragzip.indexes.manifest import PartEntry
 from ragzip.indexes.multi_vector.candidates import Candidates, nearest
 from ragzip.indexes.multi_vector.maxsim import best_of, maxsim
@@ -89,12 +89,13 @@ class MultiVectors:
             whole: The question as one vector, whose cosine then is a share of the score.
 
         Raises:
-            UsageError: Vectors of the question that are not finite.
+            ModelError: Vectors of the question that are not finite.
         """
-        if not np.isfinite(query).all() or (whole is not None and not np.isfinite(whole.vector).all()):
-            raise UsageError(
-                f"{self._index.path}: a question's vectors must be finite numbers; these are not.",
-                hint=f"Check what {self.model_name} gives for a question.",
+        whole_is_odd = whole is not None and not np.isfinite(whole.vector).all()
+        if whole_is_odd or not np.isfinite(query).all():
+            name = self._index.model_name() if whole_is_odd else self.model_name
+            raise ModelError(
+                f"{name}: gave no finite vectors for a question to {self._index.path}.", hint="Check the model."
             )
         rows = self._rows if allowed is None else allowed[allowed < self._entry.rows]
         if k < 1 or not len(rows) or not len(query):
@@ -138,7 +139,7 @@ class MultiVectors:
         held = self._candidates.count
         if len(rows) >= held * _MANY:
             # of what all of them find, so many should be among these, and some more
-            wanted = -(-count * held // len(rows)) + min(held - len(rows), count)
+            wanted = max(-(-count * held // len(rows)), count) + min(max(held - len(rows), 0), count)
             found = self._candidates.search(encoding, wanted)
             found = found[among(found, rows)]
             if len(found) >= max(count // 2, 1):

@@ -148,7 +148,7 @@ class Tokens:
         return np.concatenate([np.zeros((0, self.width), np.float32), *parts]).astype(np.float32, copy=False)
 
     def products(self, rows: NDArray[np.int64], encoding: Matrix) -> Matrix:
-        """Inner products of the encodings of ascending rows with one of a query, ``[n]``."""
+        """Inner products of the encodings of ascending rows with one of a query ``[width]``: ``[n]``."""
         found = [np.zeros(0, np.float32)]
         for batch, _, local in self._split(rows):
             for start in range(0, len(local), _BLOCK):

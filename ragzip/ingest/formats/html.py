@@ -15,9 +15,10 @@ from ragzip.ingest.formats.markup import markdown_sections
 _CHARSET = re.compile(
     rb"""<meta[^>]{0,200}?charset=["']?([A-Za-z0-9_.:-]{1,40})|<\?xml[^>]{0,100}encoding=["']([\w.-]{1,40})"""
 )
-_LINK = re.compile(r"\[((?:\\.|[^\[\]\\]){0,1000})\]\((<[^<>\n]*>|[^()<>\s]*)\)")  # as trafilatura writes them
-_ESCAPED = re.compile(r"\\([\[\]])")
-_ELSEWHERE = re.compile(r"<?(?:#|//|>|\Z|[a-z][a-z0-9+.-]*:)", re.IGNORECASE)
+_LINK = re.compile(  # as trafilatura writes them; code, in which brackets are its own, is passed over
+    r"```.*?(?:```|\Z)|`[^`\n]*`|\[((?:\\.|[^\[\]\\]){0,1000})\]\((<[^<>\n]+>|[^()<>\s]+)\)", re.DOTALL
+)
+_ELSEWHERE = re.compile(r"<?(?:#|\?|//|[a-z][a-z0-9+.-]*:)", re.IGNORECASE)
 _PROLOG = re.compile(r"\A\s*<\?xml[^>]{0,200}\?>")
 
 
@@ -58,7 +59,7 @@ def read_html(data: bytes, stem: str, encoding: str | None) -> Content:
 
 def _kept(link: re.Match[str]) -> str:
     """A link to another document as it is, else its words."""
-    return _ESCAPED.sub(r"\1", link[1]) if _ELSEWHERE.match(link[2]) else link[0]
+    return link[1] if link[2] and _ELSEWHERE.match(link[2]) else link[0]
 
 
 def _decoded(data: bytes, encoding: str | None) -> str:
