@@ -169,7 +169,9 @@ def _with_retriever(
     import dataclasses
 
     from ragzip.models.shipped import PROVENCE
-    from ragzip.retrievers import CrossEncoder, Rerank, for_index
+    from ragzip.retrievers import for_index
+    from ragzip.retrievers.cross_encoder import CrossEncoder
+    from ragzip.retrievers.rerank import Rerank
 
     k = top_k or DEFAULT_TOP_K
     found: Any = for_index(index, top_k=k, filters=tuple(filters or ()), kind=retriever)

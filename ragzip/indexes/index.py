@@ -151,7 +151,7 @@ class Index:
         model = self._model()
         if queries.ndim != 2 or not np.isfinite(queries).all():
             raise UsageError(
-                f"{self.path}: queries of shape {queries.shape} hold NaN or infinity, or are no matrix.",
+                f"{self.path}: queries of shape {queries.shape} are no matrix of finite numbers.",
                 hint=f"Check what {model.name} gives for a question.",
             )
         if queries.shape[1] != model.dimensions:

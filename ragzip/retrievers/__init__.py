@@ -2,7 +2,6 @@
 
 from ragzip.retrievers.bm25 import BM25
 from ragzip.retrievers.choose import for_index
-from ragzip.retrievers.cross_encoder import CrossEncoder
 from ragzip.retrievers.dense import Dense
 from ragzip.retrievers.fusion import Fusion
 from ragzip.retrievers.graph import Graph
@@ -10,18 +9,15 @@ from ragzip.retrievers.jpq import JPQ
 from ragzip.retrievers.lexsem import LexSem
 from ragzip.retrievers.multi_vector import MultiVector
 from ragzip.retrievers.oracle import Oracle
-from ragzip.retrievers.rerank import Rerank
 
 __all__ = [
     "BM25",
     "JPQ",
-    "CrossEncoder",
     "Dense",
     "Fusion",
     "Graph",
     "LexSem",
     "MultiVector",
     "Oracle",
-    "Rerank",
     "for_index",
 ]

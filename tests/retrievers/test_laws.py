@@ -11,7 +11,9 @@ from ragzip import registry
 from ragzip.indexes.multi_vector import reader
 from ragzip.ingest import Document
 from ragzip.models import load_encoder
-from ragzip.retrievers import BM25, JPQ, CrossEncoder, Dense, Fusion, Graph, LexSem, MultiVector, Oracle, Rerank
+from ragzip.retrievers import BM25, JPQ, Dense, Fusion, Graph, LexSem, MultiVector, Oracle
+from ragzip.retrievers.cross_encoder import CrossEncoder
+from ragzip.retrievers.rerank import Rerank
 from ragzip.testing import RetrieverContract
 from ragzip.testing.models import tiny_encoder
 from ragzip.testing.pair_scorers import tiny_pair_scorer

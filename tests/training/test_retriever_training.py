@@ -153,7 +153,7 @@ def test_no_text_of_the_same_document_is_a_negative(kb, tiny_encoder_path):
     model = Adapted(toy(kb), tiny_encoder_path)
     one = Item("cloze", "The fox of the town.", "A dog by the sea.", "a#0", "a", "a")
     two = dataclasses.replace(one, question="The old railway.", positive="A harbour, and more.", passage="a#1")
-    apart = dataclasses.replace(two, document="b")
+    apart = dataclasses.replace(two, document="b", asker="b")
     both = loss_of(model.loss([one, two], ["", ""]))
     assert both == pytest.approx(0, abs=1e-6)
     assert loss_of(model.loss([one, apart], ["", ""])) > 1e-3
