@@ -25,7 +25,7 @@ _DEEP_K = 256
 _DEEP_FACTOR = 8
 _LIST_ROWS = 39  # vectors for each list, from which the lists are learned
 _PROBED = 8  # one list in so many is searched
-_LEAST_PROBED = 8
+_LEAST_PROBED = 12
 
 
 def kind(count: int, dimensions: int) -> str:

@@ -69,13 +69,13 @@ class Codec:
         if self.rows.dims is not None:
             vectors = _unit(vectors[:, : self.rows.dims])
         matrix = self.tensors.get("matrix")
-        return vectors if matrix is None else _unit(vectors @ matrix)
+        return vectors if matrix is None else _unit(_product(vectors, matrix))
 
     def restore(self, reduced: Matrix) -> Matrix:
         """Reduced vectors back among those of the encoder, ``[n, dimensions]``, with the same inner products."""
         matrix = self.tensors.get("matrix")
         if matrix is not None:
-            reduced = reduced @ matrix.T
+            reduced = _product(reduced, matrix.T)
         missing = self.dimensions - reduced.shape[1]
         return np.pad(reduced, ((0, 0), (0, missing))) if missing else reduced
 
@@ -261,3 +261,9 @@ def _looked_up(table: Matrix, codes: Codes) -> Matrix:
             found += piece.take(column)
         out[start : start + _LOOKED_UP] = found
     return out
+
+
+def _product(vectors: Matrix, matrix: Matrix) -> Matrix:
+    """As ``@``, row by row: BLAS goes other ways through matrices of other heights, which changes the last bits."""
+    found: Matrix = np.matmul(vectors[:, None, :], matrix)[:, 0]
+    return found

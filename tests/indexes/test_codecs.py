@@ -151,3 +151,15 @@ def test_a_codec_comes_back_from_its_file(tmp_path, line):
     path.unlink()
     with pytest.raises(FileNotFoundError):
         codecs.load(tmp_path, entry, codec.rows, 24)
+
+
+@given(st.integers(1, 230), st.integers(0, 229), st.sampled_from([(16, 8), (8, 16), (40, 12), (192, 384)]))
+def test_a_product_does_not_depend_on_the_rows_beside_it(n, at, shape):
+    rng = np.random.default_rng(n)
+    vectors = rng.standard_normal((n, shape[0])).astype(np.float32)
+    matrix = rng.standard_normal(shape[::-1]).astype(np.float32).T
+    whole = codecs._product(vectors, matrix)
+    assert np.allclose(whole, vectors @ matrix, atol=1e-4)
+    at %= n
+    assert (codecs._product(vectors[at : at + 1], matrix) == whole[at]).all()
+    assert (codecs._product(vectors[at:], matrix) == whole[at:]).all()

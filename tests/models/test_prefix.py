@@ -89,7 +89,7 @@ def test_many_endings_in_several_packs(lm, passes):
     apart = next_logits(lm, beginning, endings, (5, 9), shared=False)
     assert passes == [300 + len(ending) for ending in endings]
     together = next_logits(lm, beginning, endings, (5, 9))
-    np.testing.assert_allclose(together, apart, atol=1e-5)
+    np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-5)  # fp32 adds up otherwise in other shapes
     after = passes[60:]
     after = after[after.index(300) :]  # what comes before tries the model
     assert after[0] == 300
