@@ -1,3 +1,5 @@
+import copy
+import dataclasses
 import threading
 from pathlib import Path
 
@@ -85,11 +87,13 @@ def test_is_what_one_pass_for_each_ending_gives(tiny_lm_path, beginning, endings
 
 
 def test_many_endings_in_several_packs(lm, passes):
+    # in double precision: what fp32 rounds otherwise in other shapes hangs on the processor
+    lm = dataclasses.replace(lm, model=copy.deepcopy(lm.model).double())
     beginning, endings = random(300, 1), [random(1 + i * 7 % 90, i) for i in range(60)]
     apart = next_logits(lm, beginning, endings, (5, 9), shared=False)
     assert passes == [300 + len(ending) for ending in endings]
     together = next_logits(lm, beginning, endings, (5, 9))
-    np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-5)  # fp32 adds up otherwise in other shapes
+    np.testing.assert_allclose(together, apart, atol=1e-5)
     after = passes[60:]
     after = after[after.index(300) :]  # what comes before tries the model
     assert after[0] == 300
