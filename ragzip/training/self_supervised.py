@@ -87,7 +87,7 @@ def hold_out_passages(passages: Sequence[Passage], count: int, seed: int) -> tup
 
 
 def make_items(passages: Sequence[Passage], tasks: Sequence[Task], seed: int) -> list[Item]:
-    """At most one item of each task for each passage; what is drawn for one hangs on nothing but the seed and its id.
+    """At most one item of each task for each passage; draws are seeded by its id and the seed.
 
     Args:
         passages: In the order of their documents.
