@@ -104,6 +104,7 @@ def candidates(dimensions: int, passages: int) -> list[str]:
     found = ["auto", "float32", "float16", "float8", "int8", f"pca{half},float8", f"pca{quarter},float8"]
     found += [f"dims={half},float8", f"pq{eighth}", f"pq{eighth}+float16", f"pq{eighth}+pca{half},float8"]
     found += [f"pq{quarter}x4+float8", "rabitq+float16", f"ivf{lists},pq{quarter}x4+float8"]
+    found.append(f"ivf{lists}:{lists // 2},pq{quarter}x4+float8")
     return found if passages > _MOST_HNSW else [*found, "hnsw32,int8+float16"]
 
 

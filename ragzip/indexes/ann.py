@@ -24,8 +24,6 @@ _LEAST_K = 64
 _DEEP_K = 256
 _DEEP_FACTOR = 8
 _LIST_ROWS = 39  # vectors for each list, from which the lists are learned
-_PROBED = 8  # one list in so many is searched
-_LEAST_PROBED = 12
 
 
 def kind(count: int, dimensions: int) -> str:
@@ -65,9 +63,8 @@ def build(root: Path, name: str, vectors: Vectors, rows: NDArray[np.int64], stru
         index.add(block)
     if hasattr(index, "k_factor"):
         index.k_factor = _K_FACTOR
-    lists = faiss.try_extract_index_ivf(index)
-    if lists is not None:
-        lists.nprobe = min(lists.nlist, max(_LEAST_PROBED, lists.nlist // _PROBED))
+    if structure is not None and structure.form == "ivf":
+        faiss.extract_index_ivf(index).nprobe = structure.probes
     return write_faiss(root, name, index)
 
 

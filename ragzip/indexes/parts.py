@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -70,6 +70,10 @@ class Part(Protocol):
 
     def open(self, index: Index, entry: PartEntry) -> object:
         """Opens a part for searching, whose ``whole`` is of ``index.rows_of(entry)``; ``verify`` does, too."""
+        ...
+
+    def without(self, entry: PartEntry, damaged: Set[str]) -> PartEntry:
+        """What is left of an entry some of whose ``files`` are damaged: what lacks is made again from there."""
         ...
 
     def compact(self, index: Index, entry: PartEntry, rows: NDArray[np.int64], folder: str) -> PartEntry:

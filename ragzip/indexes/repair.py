@@ -105,7 +105,7 @@ def _without(entry: manifest.Manifest, names: set[str]) -> tuple[manifest.Manife
     for part in entry.parts:
         if any(file.name in names for file in part.files):
             made.append(part.kind)
-            fresh = parts.empty(parts.restored(part))
+            fresh = parts.restored(part).without(part, names)
             lost = TRIPLES in part.settings or LOST in part.settings
             # remembered until they are found again: whoever stops a repair would not hear of it
             kept.append(dataclasses.replace(fresh, settings={**fresh.settings, LOST: True}) if lost else fresh)

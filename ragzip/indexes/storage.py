@@ -18,13 +18,17 @@ LEAST_ROWS = 1000
 """Passages below which vectors stay float32: nothing can be learned from fewer, and nothing is gained by it."""
 
 _LEAST_LIST = 39  # vectors a list, or FAISS calls the lists poorly learned
+_PROBED = 8  # unless told otherwise one list in so many is searched
+_LEAST_PROBED = 12
 _KNOWN = "float32, float16, float8, int8, pq48"
 _ROWS = re.compile(r"(?:dims=(\d+),)?(?:pca(\d+),)?(float32|float16|float8|int8|pq(\d+))", re.ASCII)
-_STRUCTURE = re.compile(r"(?:(ivf|hnsw)(\d+)(?:,(?=.)|$))?(float32|float16|int8|pq\d+(?:x4)?|rabitq|)", re.ASCII)
+_STRUCTURE = re.compile(
+    r"(?:(ivf|hnsw)(\d+)(?::(\d+))?(?:,(?=.)|$))?(float32|float16|int8|pq\d+(?:x4)?|rabitq|)", re.ASCII
+)
 _FAISS = {"": "Flat", "float32": "Flat", "float16": "SQfp16", "int8": "SQ8", "rabitq": "RaBitQ"}
 _HINT = (
     "[dims=N,][pcaN,]float32|float16|float8|int8|pqN; or what is searched before a plus:"
-    " [ivfN,|hnswN,]float32|float16|int8|pqN|pqNx4|rabitq, as in pq48+float16."
+    " [ivfN[:M],|hnswN,]float32|float16|int8|pqN|pqNx4|rabitq, as in pq48+float16."
 )
 
 
@@ -77,14 +81,22 @@ class Structure:
         form: ``ivf``, ``hnsw``, or "" for all of them in a row.
         size: Lists of ``ivf``, neighbours of ``hnsw``, else 0.
         code: ``float32``, ``float16``, ``int8``, ``pqN``, ``pqNx4``, ``rabitq``; "" is float32.
+        probed: How many lists of ``ivf`` a question searches; 0 for one in eight, and at least 12.
     """
 
     form: str
     size: int
     code: str
+    probed: int = 0
 
     def __str__(self) -> str:
-        return ",".join(part for part in (self.form and f"{self.form}{self.size}", self.code) if part)
+        form = f"{self.form}{self.size}" + (f":{self.probed}" if self.probed else "")
+        return ",".join(part for part in (self.form and form, self.code) if part)
+
+    @property
+    def probes(self) -> int:
+        """Lists of ``ivf`` that a question searches."""
+        return self.probed or min(self.size, max(_LEAST_PROBED, self.size // _PROBED))
 
     @property
     def pieces(self) -> int:
@@ -166,7 +178,10 @@ def parse(line: str) -> Storage:
     form = _STRUCTURE.fullmatch(before if plus else text)
     if rows is None or form is None or not form.group(0):
         raise _wrong(line, "is no storage", _HINT)
-    structure = Structure(form.group(1) or "", int(form.group(2) or 0), form.group(3))
+    kind, size, probed, code = form.groups()
+    structure = Structure(kind or "", int(size or 0), code, int(probed or 0))
+    if probed is not None and not (kind == "ivf" and 1 <= structure.probed <= structure.size):
+        raise _wrong(line, "searches as many lists as there are not", "As in ivf1024:256, 256 of 1024 lists.")
     _check_structure(structure, line)
     return Storage(_rows(rows, line), structure)
 

@@ -11,10 +11,14 @@ import re
 import resource
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
+
+from ragzip.testing.models import tiny_encoder
 from tests.indexes.tools import ROOT, WordEncoder, document, documents, make
 
 
@@ -59,6 +63,9 @@ class Steps:
         module.connect = watched
 
 
+MODELS = "RAGZIP_TESTMODELS"
+_TOKENS = {"repetitions": 2, "planes": 2, "projection": 8, "width": 0, "residual_bits": 8, "centroids": 8}
+
 SCENARIOS: dict[str, dict[str, Any]] = {
     # What is there before, and the run that is killed.
     "first": {"after": documents(12)},
@@ -76,7 +83,23 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     },
     "remove": {"before": documents(8), "after": documents(3)},
     "graph": {"before": documents(6), "after": documents(9), "retriever": "graph"},
+    "multi_vector": {"before": documents(6), "after": documents(9), "retriever": "multi_vector", "settings": _TOKENS},
+    "jpq": {"before": documents(6), "after": documents(9), "retriever": "jpq", "settings": {}},
 }
+
+
+def models(folder: Path) -> Path:
+    """Makes what parts of retrievers are made with: a late-interaction model, and centroids for ``WordEncoder``."""
+    from ragzip.indexes.jpq.quantizer import FILE, Quantizer
+
+    for name in ("multi_vector", "jpq"):
+        tiny_encoder(folder / name, window=64)
+    encoder, draw = WordEncoder(), np.random.default_rng(0)
+    centroids = draw.standard_normal((4, 256, encoder.dimensions // 4)).astype(np.float32)
+    prices, rotation = np.zeros((4, 256), np.float32), np.eye(encoder.dimensions, dtype=np.float32)
+    made = Quantizer(rotation, centroids, prices, centroids, encoder.name, encoder.fingerprint)
+    (folder / "jpq" / FILE).write_bytes(made.dump())
+    return folder
 
 
 def before(name: str, kb: Path) -> None:
@@ -90,7 +113,10 @@ def before(name: str, kb: Path) -> None:
 def after(name: str, kb: Path, encoder: WordEncoder) -> Any:
     """The run that is killed, and that is to mend everything when it is run again."""
     options = {key: value for key, value in SCENARIOS[name].items() if key not in ("before", "after")}
-    with patch("ragzip.indexes.storage.LEAST_ROWS", 8):
+    if "settings" in options:
+        options["settings"] = {**options["settings"], "model": str(Path(os.environ[MODELS], name))}
+    with patch("ragzip.indexes.storage.LEAST_ROWS", 8), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*encodings of multi_vector find only")  # a random model's
         return make(kb, SCENARIOS[name]["after"], encoder=encoder, **options)
 
 

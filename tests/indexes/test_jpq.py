@@ -283,6 +283,26 @@ def test_damaged_files_are_named_and_made_anew(tmp_path, model, tiny_encoder_pat
     is_right(kb, model)
 
 
+@pytest.mark.parametrize("name", ["codes.npy", "codes.faiss"])
+def test_codes_are_made_anew_without_the_folder_that_was_trained(tmp_path, model, tiny_encoder_path, name):
+    """The index keeps what was learned: only questions need the trained encoder."""
+    kb, moved = tmp_path / "kb", tmp_path / "moved"
+    shutil.copytree(model, moved)
+    build(kb, documents(9), str(moved), tiny_encoder_path)
+    expected = [brute(kb, model, question) for question in QUESTIONS]
+    moved.rename(tmp_path / "elsewhere")
+    (path,) = [path for path in kb.glob("part-*/*") if path.name == name]
+    path.write_bytes(path.read_bytes()[:-1])
+    assert repair(kb).made_anew == ("jpq",)
+    assert verify(kb) == []
+    (tmp_path / "elsewhere").rename(moved)
+    for question, scores in zip(QUESTIONS, expected, strict=True):
+        (every,) = JPQ(str(kb), top_k=10_000).retrieve([Query(question)])
+        assert {p.id: pytest.approx(p.score, abs=1e-4) for p in every} == scores
+    build(kb, documents(12), str(moved), tiny_encoder_path)
+    is_right(kb, str(moved))
+
+
 def test_questions_that_are_no_numbers_are_refused(tmp_path, model, tiny_encoder_path, monkeypatch):
     kb = tmp_path / "kb"
     build(kb, documents(4), model, tiny_encoder_path)

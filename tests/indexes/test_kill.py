@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import random
 import shutil
 import signal
@@ -11,12 +12,44 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 
 from ragzip.errors import StoreError
 from ragzip.indexes import Index, info, manifest, verify
-from tests.indexes.child import SCENARIOS, after, before
+from ragzip.indexes.jpq import quantizer
+from ragzip.indexes.jpq.reader import TrainedCodes
+from ragzip.indexes.multi_vector.reader import MultiVectors
+from ragzip.indexes.text import searched_text
+from ragzip.models.late_interaction import load_late_interaction
+from tests.indexes.child import MODELS, SCENARIOS, after, before, models
 from tests.indexes.tools import WordEncoder, content, found, make, run, start
+
+
+@pytest.fixture(scope="module", autouse=True)
+def made(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MODELS, str(models(tmp_path_factory.mktemp("models") / "all")))
+        yield
+
+
+def by_part(name: str, kb: Path) -> None:
+    """What a retriever has of its own scores every passage, by what the index says of that passage alone."""
+    with Index.open(kb) as index:
+        if name == "jpq":
+            learned = quantizer.load(Path(os.environ[MODELS], name, quantizer.FILE))
+            asked = WordEncoder().encode(["amber bridge"])[0]
+            hits = index.opened(name, TrainedCodes).search(asked, 10_000)
+            expected = learned.codec.scorer(asked)(learned.encode(index.vectors.take(index.rows)))
+        else:
+            model = load_late_interaction(str(Path(os.environ[MODELS], name)))
+            asked = model.encode_queries(["amber bridge"])[0]
+            hits = index.opened(name, MultiVectors).search(asked, 10_000, 0)
+            vectors = [one.vectors for one in model.encode_documents([searched_text(passage) for passage in index])]
+            expected = np.array([(asked @ one.T).max(1).mean() for one in vectors])
+        assert sorted(hits.rows) == index.rows.tolist()
+        scores = dict(zip(hits.rows.tolist(), hits.scores.tolist(), strict=True))
+        assert [scores[row] for row in index.rows.tolist()] == pytest.approx(expected.tolist(), abs=0.02)
 
 
 @functools.cache
@@ -52,6 +85,8 @@ def check_and_mend(name: str, kb: Path) -> None:
     assert found(kb) == finds
     assert verify(kb) == []
     assert info(kb).searchable
+    if name in ("multi_vector", "jpq"):
+        by_part(name, kb)
     # Nothing that was committed is encoded again.
     if not SCENARIOS[name].get("rebuild"):
         encoded = sum(map(len, encoder.calls))
@@ -80,6 +115,18 @@ def test_killed_at_a_step(tmp_path, name, moment):
     kb = tmp_path / "kb"
     before(name, kb)
     assert run(name, kb, random.Random(f"{name} {moment}").choice(at))[0] == -signal.SIGKILL
+    check_and_mend(name, kb)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.7])
+@pytest.mark.parametrize("name", ["graph", "jpq", "multi_vector"])
+def test_killed_while_a_part_is_made(tmp_path, name, share):
+    kinds = undisturbed(name)[0]
+    first = next(n for n, kind in enumerate(kinds, start=1) if kind.startswith("os.mkdir part-"))
+    kb = tmp_path / "kb"
+    before(name, kb)
+    step = first + int(share * (len(kinds) - first))
+    assert run(name, kb, step)[0] == -signal.SIGKILL
     check_and_mend(name, kb)
 
 

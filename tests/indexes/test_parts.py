@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 import shutil
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,6 +48,9 @@ class LengthPart:
 
     def open(self, index: Index, entry: PartEntry) -> np.ndarray:
         return np.load(index.path / entry.whole[0].name)
+
+    def without(self, entry: PartEntry, damaged: Set[str]) -> PartEntry:
+        return parts.empty(self)
 
     def compact(self, index: Index, entry: PartEntry, rows: np.ndarray, folder: str) -> PartEntry:
         kept = self._lengths(index, entry)[rows]

@@ -18,9 +18,9 @@ ROWS = st.builds(
     | st.tuples(st.just("pq"), st.integers(1, 96)),
 )
 CODES = st.sampled_from(["", "float32", "float16", "int8", "rabitq", "pq48", "pq96x4"])
-STRUCTURES = st.builds(Structure, st.just("ivf"), st.integers(2, 65_536), CODES) | st.builds(
-    Structure, st.just(""), st.just(0), CODES.filter(lambda code: code not in ("", "float32"))
-)
+LISTS = st.integers(2, 65_536)
+IVF = LISTS.flatmap(lambda size: st.builds(Structure, st.just("ivf"), st.just(size), CODES, st.integers(0, size)))
+STRUCTURES = IVF | st.builds(Structure, st.just(""), st.just(0), CODES.filter(lambda code: code not in ("", "float32")))
 
 
 @given(st.builds(Storage, ROWS, st.none() | STRUCTURES))
@@ -38,6 +38,7 @@ def test_a_storage_is_what_its_line_says(storage):
         ("pq96x4", "pq96x4+float32"),
         ("hnsw32", "hnsw32+float32"),
         ("ivf256,pq48", "ivf256,pq48+float32"),
+        ("ivf256:40", "ivf256:40+float32"),
     ],
 )
 def test_what_is_left_out(line, whole):
@@ -47,7 +48,19 @@ def test_what_is_left_out(line, whole):
 
 NONE = ["", "+", ",", "float64", "pq", "pq0", "pca0,float8", "pca8", "dims=8", "pq48+", "+float32", "float8+float32"]
 NONE += ["ivf1", "ivf70000", "ivf256,", "ivf,pq8", "hnsw32,pq48", "hnsw32,hnsw8", "float32+int8", "rabitq+rabitq"]
-NONE += ["pq8x2", "pca8,dims=4,float8", "pq48+float16+float16", "auto+float32", "ivf٣", "pq0x4"]
+NONE += [
+    "ivf16:0",
+    "ivf16:17",
+    "hnsw32:4",
+    "pq48:8+float16",
+    "ivf16:",
+    "pq8x2",
+    "pca8,dims=4,float8",
+    "pq48+float16+float16",
+    "auto+float32",
+    "ivf٣",
+    "pq0x4",
+]
 
 
 @pytest.mark.parametrize("line", NONE)

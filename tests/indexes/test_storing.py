@@ -104,6 +104,16 @@ def test_adding_removing_and_compacting_never_rounds_twice(kb, line):
         assert recall(kb) == 1
 
 
+def test_more_lists_find_more_and_all_of_them_everything(kb):
+    found = []
+    for probed in (1, 4, 16):
+        store_as(kb, f"ivf16:{probed}+float32")
+        assert info(kb).storage == f"ivf16:{probed}+float32"
+        found.append(recall(kb))
+    assert found == sorted(found)
+    assert found[0] < found[-1] == 1
+
+
 def test_few_passages_stay_as_they_are_until_there_are_enough(tmp_path):
     kb = tmp_path / "kb"
     make(kb, documents(40), storage="pca8,float8")

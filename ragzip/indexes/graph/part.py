@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragzip.errors import ConfigError
+from ragzip.indexes import parts
 from ragzip.indexes.files import FileEntry
 from ragzip.indexes.graph import edges, rows, tensors
 from ragzip.indexes.graph.neighbours import nearest, placed
@@ -95,6 +96,10 @@ class GraphPart:
         from ragzip.indexes.graph.network import open_network
 
         return open_network(index, entry)
+
+    def without(self, entry: PartEntry, damaged: Set[str]) -> PartEntry:
+        """Nothing: it is read from passages again."""
+        return parts.empty(self)
 
     def compact(self, index: Index, entry: PartEntry, rows: NDArray[np.int64], folder: str) -> PartEntry:
         """The files under the new numbers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragzip.errors import ConfigError, ModelError, StoreDamaged, StoreMismatch
+from ragzip.indexes import parts
 from ragzip.indexes.encoding import check_model
 from ragzip.indexes.faiss_files import write_faiss
 from ragzip.indexes.files import FileEntry, guarded, mend_hint, new_file, rebuild_hint
@@ -104,6 +105,11 @@ class JPQPart:
         from ragzip.indexes.jpq.reader import TrainedCodes
 
         return TrainedCodes(index, entry)
+
+    def without(self, entry: PartEntry, damaged: Set[str]) -> PartEntry:
+        """What was learned stays where it is whole: the folder that was trained may be elsewhere by now."""
+        left = tuple(file for file in entry.files if file.name.endswith(quantizer.FILE) and file.name not in damaged)
+        return PartEntry(entry.kind, 0, {**entry.settings, "batches": []}, left, None) if left else parts.empty(self)
 
     def compact(self, index: Index, entry: PartEntry, rows: NDArray[np.int64], folder: str) -> PartEntry:
         """The codes of the rows that stay."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -144,6 +144,10 @@ class MultiVectorPart:
         from ragzip.indexes.multi_vector.reader import MultiVectors
 
         return MultiVectors(index, entry)
+
+    def without(self, entry: PartEntry, damaged: Set[str]) -> PartEntry:
+        """Nothing: it is read from passages again."""
+        return parts.empty(self)
 
     def compact(self, index: Index, entry: PartEntry, rows: NDArray[np.int64], folder: str) -> PartEntry:
         """The same without the rows that go."""
