@@ -31,7 +31,9 @@ class _DefaultGroup(typer.core.TyperGroup):
         formatter.write_usage("ragzip index", "add | remove | info | verify | repair ... --index DIR", prefix="       ")
         formatter.write_usage("ragzip index", "compress DIR --with METHOD --model MODEL", prefix="       ")
         formatter.write_usage("ragzip index", "tune DIR [--apply]", prefix="       ")
-        formatter.write_usage("ragzip index", "triples DIR --model MODEL [--base-url URL]", prefix="       ")
+        formatter.write_usage(
+            "ragzip index", "triples DIR --model MODEL [--base-url URL] | --pipeline FILE", prefix="       "
+        )
 
 
 app = typer.Typer(
@@ -260,9 +262,17 @@ def tune(
 @app.command()
 def triples(
     index: Annotated[Path, typer.Argument(help="The folder of an index with a graph.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="An instruct model: folder, hub id or name.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="An instruct model: folder, hub id or name.")
+    ] = None,
     base_url: Annotated[
         str | None, typer.Option("--base-url", help="A server that speaks as OpenAI's does; its key: OPENAI_API_KEY.")
+    ] = None,
+    pipeline: Annotated[
+        Path | None, typer.Option("--pipeline", "-p", help="A pipeline's YAML file, whose generator reads instead.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a value of it: generator.max_new_tokens=512")
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Passages that are read together, and then safe.")] = 32,
     json_: Json = False,
@@ -270,7 +280,7 @@ def triples(
     """Have a language model add facts to the graph, from the passages that none has read yet."""
     from ragzip.cli.triples import add
 
-    add(index, model, base_url, batch, as_json=json_)
+    add(index, model, base_url, pipeline, set_ or [], batch, as_json=json_)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from ragzip.cli.app import app
-from ragzip.errors import StoreMismatch
+from ragzip.errors import StoreMismatch, UsageError
 from ragzip.indexes import Index, info, repair, verify
 from ragzip.indexes.graph import tensors
 from ragzip.indexes.graph.edges import FACT, TRIPLE
@@ -244,3 +244,38 @@ def test_the_command(tmp_path, monkeypatch):
     assert triples_of(kb)
     again = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert again == {"passages": 0, "triples": 0, "unfounded": 0, "unreadable": 0}
+
+
+def test_the_generator_of_a_pipeline_reads_instead(tmp_path):
+    kb, file = tmp_path / "kb", tmp_path / "pipeline.yaml"
+    make(kb, documents(3), retriever="graph")
+    file.write_text("ragzip: 1\ngenerator: {type: huggingface, max_new_tokens: 7}\n")
+    command = ["index", "triples", str(kb), "--pipeline", str(file), "--json"]
+    seen = []
+
+    def facts_of(self, prompts, **_):
+        seen.append(self)
+        return Speaker(facts).generate(prompts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ragzip.generators.huggingface.HuggingFace.generate", facts_of)
+        done = CliRunner().invoke(app, [*command, "--set", "generator.max_new_tokens=600"])
+    assert json.loads(done.stdout)["passages"] == len(Index.open(kb))
+    assert {generator.max_new_tokens for generator in seen} == {600}
+    assert triples_of(kb)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["--model", "some", "--pipeline", "p.yaml"],
+        ["--pipeline", "p.yaml", "--base-url", "http://localhost:1/v1"],
+        ["--model", "some", "--set", "generator.max_new_tokens=9"],
+    ],
+)
+def test_who_reads_is_said_once(tmp_path, given):
+    kb = tmp_path / "kb"
+    make(kb, documents(1), retriever="graph")
+    done = CliRunner().invoke(app, ["index", "triples", str(kb), *given])
+    assert isinstance(done.exception, UsageError), done.output
