@@ -35,7 +35,7 @@ def run() -> dict[str, Any]:
     for name in SETS:
         data = open_set(name)
         index = RUNS / name / "index"
-        seconds = _index(data, index)
+        seconds = index_of(data, index)
         retrievers = _retrievers(str(index))
         rows = [Row(n, Pipeline(Echo(), r), baseline="dense") for n, r in retrievers.items()]
         settings = Settings(None, SEED, metrics=METRICS, generate=False, baseline="dense")
@@ -69,7 +69,7 @@ def _retrievers(index: str) -> dict[str, Any]:
     }
 
 
-def _index(data: Any, index: Path) -> dict[str, float]:
+def index_of(data: Any, index: Path) -> dict[str, float]:
     """Makes the index in steps, so that each retriever's own time is known."""
     from ragzip.indexes import build
     from ragzip.ingest import Document

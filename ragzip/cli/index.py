@@ -275,12 +275,13 @@ def triples(
         list[str] | None, typer.Option("--set", help="Change a value of it: generator.max_new_tokens=512")
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Passages that are read together, and then safe.")] = 32,
+    again: Annotated[bool, typer.Option("--again", help="Read passages again of which no fact is known.")] = False,
     json_: Json = False,
 ) -> None:
     """Have a language model add facts to the graph, from the passages that none has read yet."""
     from ragzip.cli.triples import add
 
-    add(index, model, base_url, pipeline, set_ or [], batch, as_json=json_)
+    add(index, model, base_url, pipeline, set_ or [], batch, again=again, as_json=json_)
 
 
 @app.command()

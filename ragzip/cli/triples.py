@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ragzip.cli.console import print_json, progress
+from ragzip.cli.console import note, print_json, progress
 from ragzip.errors import UsageError
 from ragzip.pipelines import Pipeline
 
@@ -24,6 +24,7 @@ def add(
     overrides: Sequence[str],
     batch: int,
     *,
+    again: bool,
     as_json: bool,
 ) -> None:
     """Has a generator read the passages that none has read yet, and says what it gave.
@@ -42,7 +43,7 @@ def add(
         _named(str(model), base_url) if pipeline is None else Pipeline.load(pipeline, overrides=overrides).generator
     )
     with progress("reading", unit="passages") as report:
-        found = add_triples(index, generator, batch=batch, on_progress=report)
+        found = add_triples(index, generator, batch=batch, again=again, on_progress=report)
     if as_json:
         print_json(dataclasses.asdict(found))
         return
@@ -50,6 +51,8 @@ def add(
         f"{index}: {found.passages:,} passages read, {found.triples:,} facts; left out {found.unfounded:,} that do not"
         f" stand in their passage; {found.unreadable:,} answers held none"
     )
+    if found.passages and found.unreadable == found.passages:
+        note("No answer held a fact: look at the model and its length of answers, and read them again with --again.")
 
 
 def _named(model: str, base_url: str | None) -> Any:

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ragzip.errors import StoreDamaged, UsageError
+from ragzip.errors import UsageError
 from ragzip.indexes import manifest, stored
 from ragzip.indexes.encoding import Encoder, Progress
-from ragzip.indexes.files import mend_hint, write_lock
+from ragzip.indexes.files import write_lock
 from ragzip.indexes.index import Index
 from ragzip.indexes.manifest import Retrieval
 from ragzip.indexes.report import BuildReport
 from ragzip.indexes.run import IsKnown, Item, Options, Run
-from ragzip.indexes.soundness import looks_wrong
+from ragzip.indexes.soundness import damage
 from ragzip.indexes.storage import parse
 from ragzip.indexes.writer import Writer, sweep
 from ragzip.ingest import Skipped
@@ -114,9 +114,8 @@ def remove(path: str | Path, sources: Sequence[str]) -> BuildReport:
     manifest.read(root)
     with write_lock(root):
         entry = manifest.read(root)
-        problem = looks_wrong(root, entry)
-        if problem:
-            raise StoreDamaged(f"{root}: {problem}.", hint=mend_hint(root))
+        if damaged := damage(root, entry):
+            raise damaged
         sweep(root, (entry,))
         writer = Writer(root, entry, manifest.NAME)
         try:

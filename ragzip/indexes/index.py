@@ -20,7 +20,7 @@ from ragzip.indexes.filters import Condition, parse
 from ragzip.indexes.manifest import Manifest, ModelEntry, PartEntry, StoreMoved
 from ragzip.indexes.nearest import Nearest
 from ragzip.indexes.ranking import NO_HITS, Hits
-from ragzip.indexes.soundness import looks_wrong
+from ragzip.indexes.soundness import damage
 from ragzip.indexes.storage import parse as parse_storage
 from ragzip.indexes.stored import codec_of
 from ragzip.indexes.table import IndexedDocument, Table, from_row
@@ -75,11 +75,11 @@ class Index:
         root = Path(path)
         for _ in range(_TRIES):
             entry = manifest.read(root)
-            problem = looks_wrong(root, entry, contents=contents)
-            if not problem:
+            found_damaged = damage(root, entry, contents=contents)
+            if found_damaged is None:
                 break
             if not _moved(root, entry):
-                raise StoreDamaged(f"{root}: {problem}.", hint=mend_hint(root))
+                raise found_damaged
         else:
             raise StoreMoved(f"{root}: is being rewritten all the time.", hint="Try again in a moment.")
         found = entry.model.name if entry.model else None

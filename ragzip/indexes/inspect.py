@@ -10,10 +10,11 @@ import numpy as np
 
 from ragzip.errors import StoreError
 from ragzip.indexes import ann, bm25, manifest, parts
-from ragzip.indexes.files import checksum, mend_hint, rebuild_hint
+from ragzip.indexes.files import checksum, rebuild_hint
 from ragzip.indexes.graph.part import TRIPLES
 from ragzip.indexes.index import Index
 from ragzip.indexes.manifest import Manifest, PartEntry, StoreMoved
+from ragzip.indexes.soundness import remedy
 from ragzip.indexes.storage import Rows, parse
 from ragzip.indexes.table import IndexedDocument, add_digests, digest_of
 from ragzip.indexes.vectors import BLOCK
@@ -182,15 +183,13 @@ def _verify(root: Path) -> list[Problem]:
 
 def _files(root: Path, entry: Manifest) -> list[Problem]:
     found = []
-    first = {shard.file.name for shard in entry.shards} | ({entry.codec.name} if entry.codec else set())
     for file in entry.files:
         try:
             wrong = "does not match its checksum" if checksum(root / file.name) != file.sha256 else ""
         except OSError as error:
             wrong = f"cannot be read: {error.strerror or error}"
         if wrong:
-            hint = rebuild_hint(root) if file.name in first else mend_hint(root)  # all but vectors follows from these
-            found.append(Problem(f"{root / file.name}: {wrong}.", hint))
+            found.append(Problem(f"{root / file.name}: {wrong}.", remedy(root, entry, file.name)))
     return found
 
 

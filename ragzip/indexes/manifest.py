@@ -163,6 +163,12 @@ class Manifest:
     seconds: Mapping[str, float] | None = None
 
     @property
+    def given(self) -> frozenset[str]:
+        """Names of the files beside the table that no other file can give back: vectors, and how they are coded."""
+        codec = {self.codec.name} if self.codec else set()
+        return frozenset({shard.file.name for shard in self.shards} | codec)
+
+    @property
     def files(self) -> tuple[FileEntry, ...]:
         """Everything listed but the SQLite table."""
         parts = (file for part in self.parts for file in (*part.files, *(part.whole or ())))

@@ -34,5 +34,7 @@ class Nearest:
         rows = self.rows[hits.rows]
         if self.ann.exact:
             return Hits(rows, hits.scores)
+        if len(rows) < min(k, len(self.rows)):  # the lists that were searched hold no more
+            return self.vectors.search(query, k, self.rows)
         rows = np.sort(rows)
         return top(rows, self.vectors.scores(query, rows), k)

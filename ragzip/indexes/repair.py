@@ -46,8 +46,7 @@ def repair(path: str | Path) -> RepairReport:
         entry = manifest.read(root)
         _check_table(root, entry)
         wrong = {file.name for file in entry.files if _is_wrong(root, file)}
-        codec = {entry.codec.name} if entry.codec else set()
-        lost = sorted(wrong & ({shard.file.name for shard in entry.shards} | codec))
+        lost = sorted(wrong & entry.given)
         if lost:
             raise StoreDamaged(f"{root / lost[0]}: vectors are damaged.", hint=rebuild_hint(root))
         if not wrong and entry.searchable:

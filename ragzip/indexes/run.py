@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch
+from ragzip.errors import ConfigError, StoreError, StoreMismatch
 from ragzip.indexes import manifest, parts, stored
 from ragzip.indexes.encoding import Encoder, LazyEncoder, Progress, check_model
-from ragzip.indexes.files import mend_hint, rebuild_hint
+from ragzip.indexes.files import rebuild_hint
 from ragzip.indexes.manifest import Chunking, Manifest, PartEntry, Retrieval
 from ragzip.indexes.report import BuildReport
-from ragzip.indexes.soundness import looks_wrong
+from ragzip.indexes.soundness import damage
 from ragzip.indexes.storage import AUTO, parse
 from ragzip.indexes.table import clean
 from ragzip.indexes.table_writer import NewDocument
@@ -134,9 +134,8 @@ class Run:
                 self._check_parts(held)
                 sweep(root, ())
                 return
-            problem = looks_wrong(root, entry)
-            if problem:
-                raise StoreDamaged(f"{root}: {problem}.", hint=mend_hint(root))
+            if damaged := damage(root, entry):
+                raise damaged
             self._check(entry)
             self._check_parts(held)
             stored.check_change(root, entry, self._storage)

@@ -7,9 +7,11 @@ indexes are checked in full by ``verify``.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-from ragzip.indexes.files import checksum
+from ragzip.errors import StoreDamaged
+from ragzip.indexes.files import checksum, mend_hint, rebuild_hint
 from ragzip.indexes.manifest import Manifest
 
 MOST_READ = 64_000_000
@@ -19,20 +21,30 @@ _lock = threading.Lock()
 _known: dict[Path, tuple[int, int, str]] = {}
 
 
-def looks_wrong(root: Path, entry: Manifest, *, contents: bool = True) -> str:
-    """What is wrong with the files of a commit, or ""; their contents are read only where ``contents`` says so."""
+def damage(root: Path, entry: Manifest, *, contents: bool = True) -> StoreDamaged | None:
+    """What is wrong with the files of a commit, as an error; their contents are read where ``contents`` says so."""
+    for name, problem in _problems(root, entry, contents):
+        return StoreDamaged(f"{root}: {problem}.", hint=remedy(root, entry, name))
+    return None
+
+
+def remedy(root: Path, entry: Manifest, name: str) -> str:
+    """What mends a damaged file: most follow from passages and vectors."""
+    return rebuild_hint(root) if name == entry.table or name in entry.given else mend_hint(root)
+
+
+def _problems(root: Path, entry: Manifest, contents: bool) -> Iterator[tuple[str, str]]:
+    """Files of which something is wrong, and what."""
     for file in entry.files:
-        problem = _size_problem(root / file.name, file.bytes, file.bytes)
-        if problem:
-            return problem
+        if problem := _size_problem(root / file.name, file.bytes, file.bytes):
+            yield file.name, problem
     # A writer that was stopped may have left the table larger; it never gets smaller.
-    problem = _size_problem(root / entry.table, entry.table_bytes, None)
-    if problem or not contents or sum(file.bytes for file in entry.files) > MOST_READ:
-        return problem
-    for file in entry.files:
-        if _checksum(root / file.name) != file.sha256:
-            return f"{file.name} is damaged: its checksum is not the manifest's"
-    return ""
+    if problem := _size_problem(root / entry.table, entry.table_bytes, None):
+        yield entry.table, problem
+    if contents and sum(file.bytes for file in entry.files) <= MOST_READ:
+        for file in entry.files:
+            if _checksum(root / file.name) != file.sha256:
+                yield file.name, f"{file.name} is damaged: its checksum is not the manifest's"
 
 
 def _checksum(path: Path) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ragzip.errors import ModelError
 from ragzip.retrievers.options import at_least, check_index
 from ragzip.types import Passage, Query
 
@@ -75,11 +76,15 @@ class JPQ:
     def _search(self, index: Index, queries: Sequence[Query], k: int) -> list[list[Passage]]:
         if len(index) == 0:
             return [[] for _ in queries]
+        from ragzip.indexes.jpq.part import gone
         from ragzip.indexes.jpq.reader import TrainedCodes
         from ragzip.models import load_encoder
 
         codes: TrainedCodes = index.opened("jpq", TrainedCodes)
-        encoder = load_encoder(codes.model_name)
+        try:
+            encoder = load_encoder(codes.model_name)
+        except ModelError as error:
+            raise gone(index, error) from error
         codes.check_model(encoder)
         texts = [query.text for query in queries]
         allowed = index.rows_where(self.filters) if self.filters else None

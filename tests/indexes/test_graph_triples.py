@@ -265,6 +265,38 @@ def test_the_generator_of_a_pipeline_reads_instead(tmp_path):
     assert triples_of(kb)
 
 
+def test_what_held_no_fact_is_read_again_when_asked_to(tmp_path):
+    kb = tmp_path / "kb"
+    make(kb, documents(4), retriever="graph")
+    count = len(Index.open(kb))
+    some = Speaker(lambda text: facts(text) if text.startswith("Title 2") else "no idea")
+    assert add_triples(kb, some, batch=3).unreadable == count - len(some_of := [t for t in some.read if "Title 2" in t])
+    assert 0 < len(some_of) < count
+    assert add_triples(kb, Speaker(facts)).passages == 0
+    every = Speaker(facts)
+    report = add_triples(kb, every, batch=3, again=True)
+    assert (report.passages, report.unreadable) == (count - len(some_of), 0)
+    assert not [text for text in every.read if "Title 2" in text]
+    assert add_triples(kb, Speaker(facts), again=True).passages == 0
+    make(kb, documents(5))
+    assert add_triples(kb, Speaker(facts)).passages == len(Index.open(kb)) - count
+    assert verify(kb) == []
+
+
+def test_a_command_whose_answers_hold_nothing_says_what_to_do(tmp_path, monkeypatch):
+    kb = tmp_path / "kb"
+    make(kb, documents(2), retriever="graph")
+    monkeypatch.setattr("ragzip.generators.openai.OpenAI", lambda **_: Speaker(lambda text: "hm"))
+    command = ["index", "triples", str(kb), "--model", "some", "--base-url", "http://localhost:1/v1"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0
+    assert "--again" in done.output
+    monkeypatch.setattr("ragzip.generators.openai.OpenAI", lambda **_: Speaker(facts))
+    done = CliRunner().invoke(app, [*command, "--again"])
+    assert f"{len(Index.open(kb)):,} passages read" in done.output
+    assert "--again" not in done.output
+
+
 @pytest.mark.parametrize(
     "given",
     [

@@ -295,6 +295,8 @@ def test_codes_are_made_anew_without_the_folder_that_was_trained(tmp_path, model
     path.write_bytes(path.read_bytes()[:-1])
     assert repair(kb).made_anew == ("jpq",)
     assert verify(kb) == []
+    with pytest.raises(ModelError, match=r"kb: jpq needs the folder.*moved.*Put it back.*--rebuild"):
+        JPQ(str(kb)).retrieve([Query("amber")])
     (tmp_path / "elsewhere").rename(moved)
     for question, scores in zip(QUESTIONS, expected, strict=True):
         (every,) = JPQ(str(kb), top_k=10_000).retrieve([Query(question)])

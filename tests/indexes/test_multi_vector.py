@@ -386,6 +386,8 @@ def test_the_check_is_kept_and_a_poor_one_warns(tmp_path, model, monkeypatch):
         {"keep": True},
         {"centroids": -1},
         {"planes": 40},
+        {"seed": -1},
+        {"seed": "x"},
         {"model": ""},
         {"width": 1.5},
     ],

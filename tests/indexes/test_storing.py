@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -112,6 +113,19 @@ def test_more_lists_find_more_and_all_of_them_everything(kb):
         found.append(recall(kb))
     assert found == sorted(found)
     assert found[0] < found[-1] == 1
+
+
+@pytest.mark.parametrize("line", ["ivf16:1", "ivf16:2,pq4", "ivf16:2,rabitq"])
+def test_as_many_are_found_as_were_asked_for_whatever_the_lists_hold(tmp_path, line):
+    """Most passages are the same: their list holds them all, and the others next to nothing."""
+    kb = tmp_path / "kb"
+    same = [document(1, sentences=1)] * 1000
+    items = [dataclasses.replace(one, source=f"docs/{number}.md") for number, one in enumerate(same)]
+    make(kb, [*items, *(document(number, sentences=1) for number in range(1000, 1100))], commit_passages=500)
+    store_as(kb, f"{line}+float32")
+    with Index.open(kb) as index:
+        for k in (1, 10, 500, len(index), 5000):
+            assert [len(hits.rows) for hits in index.search_vectors(QUERIES, k)] == [min(k, len(index))] * len(QUERIES)
 
 
 def test_few_passages_stay_as_they_are_until_there_are_enough(tmp_path):

@@ -17,15 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ragzip.errors import StoreDamaged
 from ragzip.indexes import manifest
-from ragzip.indexes.files import rebuild_hint, write_lock
-from ragzip.indexes.graph import tensors
+from ragzip.indexes.files import write_lock
+from ragzip.indexes.graph import rows, tensors
 from ragzip.indexes.graph.part import LOST, TRIPLES, appended
 from ragzip.indexes.graph.words import phrase, phrases, words
 from ragzip.indexes.index import Index
 from ragzip.indexes.manifest import Manifest, PartEntry
-from ragzip.indexes.soundness import looks_wrong
+from ragzip.indexes.soundness import damage
 from ragzip.indexes.text import searched_text
 from ragzip.indexes.writer import Writer, sweep
 from ragzip.protocols import Generator
@@ -127,6 +126,7 @@ def add_triples(
     generator: Generator[TextSegment],
     *,
     batch: int = 32,
+    again: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> TriplesReport:
     """Has a model read the passages of an index that none has read yet, and puts what it finds into the graph.
@@ -138,6 +138,7 @@ def add_triples(
         path: An index made with ``--retriever graph``.
         generator: The model; one that takes its likeliest token gives the same graph again.
         batch: Passages for one call of it.
+        again: Read those again, too, of which no fact is known.
         on_progress: Called with the passages read so far and how many there are to read.
 
     Raises:
@@ -149,46 +150,53 @@ def add_triples(
     read = given = unfounded = unreadable = 0
     with write_lock(root):
         first = manifest.read(root)
-        problem = looks_wrong(root, first)
-        if problem:
-            raise StoreDamaged(f"{root}: {problem}.", hint=rebuild_hint(root))
+        if damaged := damage(root, first):
+            raise damaged
         sweep(root, (first,))
         writer = Writer(root, first, manifest.NAME)
         try:
             if not first.searchable:  # what a stopped run left: rows the graph does not have yet, or that are to go
                 writer.finish(first.retriever)
-            while (ahead := _ahead(root, writer.manifest)).size:
+            ahead = _ahead(root, writer.manifest, again=again)
+            while ahead.size:
                 mine = ahead[:batch]
                 with Index(root, writer.manifest) as index:
                     passages = index.passages(mine)
                 found = extract(generator, passages)
                 entry = _entry(writer.manifest)
+                settings = {key: value for key, value in entry.settings.items() if key != LOST}
                 ends = [founded(triples, passage) for triples, passage in zip(found, passages, strict=True)]
                 arrays = _arrays(root, entry, mine, ends)
                 entry = dataclasses.replace(
                     entry,
-                    settings={**{k: v for k, v in entry.settings.items() if k != LOST}, TRIPLES: int(mine[-1]) + 1},
+                    settings={**settings, TRIPLES: max(settings.get(TRIPLES, 0), int(mine[-1]) + 1)},
                     files=appended(root, entry.files, arrays, writer.part_folder("graph")),
                 ).older(writer.manifest.commit)
                 writer.forget(parts=tuple(entry if part.kind == "graph" else part for part in writer.manifest.parts))
+                ahead = ahead[batch:]
                 read += len(mine)
                 given += sum(map(len, ends))
                 unfounded += sum(map(len, found)) - sum(map(len, ends))
                 unreadable += sum(not triples for triples in found)
                 if on_progress is not None:
-                    on_progress(read, read + len(ahead) - len(mine))
+                    on_progress(read, read + len(ahead))
             writer.finish(first.retriever)
         finally:
             writer.close()
     return TriplesReport(read, given, unfounded, unreadable)
 
 
-def _ahead(root: Path, now: Manifest) -> NDArray[np.int64]:
-    """The rows that no model has read."""
+def _ahead(root: Path, now: Manifest, *, again: bool) -> NDArray[np.int64]:
+    """The rows that no model has read; or all without facts."""
     with Index(root, now) as index:
         if not any(part.kind == "graph" and part.rows == now.rows for part in now.parts):
             index.part("graph")  # says what is missing
-        return index.rows[np.searchsorted(index.rows, _entry(now).settings.get(TRIPLES, 0)) :]
+        entry = _entry(now)
+        unread: NDArray[np.int64] = index.rows[np.searchsorted(index.rows, entry.settings.get(TRIPLES, 0)) :]
+        if not again:
+            return unread
+        known = [arrays["triple_rows"] for arrays in rows.read_all(root, entry.files)]
+        return np.setdiff1d(index.rows, np.concatenate(known), assume_unique=False)
 
 
 def _entry(now: Manifest) -> PartEntry:

@@ -133,7 +133,19 @@ class JPQPart:
                 f"{index.path}: was made for bm25 and has no vectors.",
                 hint=f"Make it with vectors. {rebuild_hint(index.path)}",
             )
-        return _fitting(resolve(self.model) / quantizer.FILE, its, str(index.path))
+        try:
+            folder = resolve(self.model)
+        except ModelError as error:
+            raise gone(index, error) from error
+        return _fitting(folder / quantizer.FILE, its, str(index.path))
+
+
+def gone(index: Index, error: ModelError) -> ModelError:
+    """What is to be said where the trained folder cannot be had."""
+    return ModelError(
+        f"{index.path}: jpq needs the folder that was trained for it: {error.message}",
+        hint=f"Put it back, or train another and make the index anew. {rebuild_hint(index.path)}",
+    )
 
 
 def _fitting(path: Path, its: ModelEntry, corpus: str) -> Quantizer:

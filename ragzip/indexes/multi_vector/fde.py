@@ -58,6 +58,7 @@ class FDERecipe:
             ("planes", 0, _MOST_PLANES),
             ("projection", 0, self.dimensions),
             ("width", 0, 1 << 20),
+            ("seed", 0, (1 << 63) - 1),
         ):
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:
