@@ -19,7 +19,7 @@ from ragzip.testing.models import tiny_encoder
 from ragzip.testing.pair_scorers import tiny_pair_scorer
 from ragzip.testing.pruners import tiny_pruner
 from ragzip.types import Query
-from tests.indexes.test_jpq import trained
+from tests.indexes.jpq_models import trained
 from tests.indexes.tools import documents, make
 
 RETRIEVERS = {
