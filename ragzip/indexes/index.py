@@ -75,11 +75,11 @@ class Index:
         root = Path(path)
         for _ in range(_TRIES):
             entry = manifest.read(root)
-            found_damaged = damage(root, entry, contents=contents)
-            if found_damaged is None:
+            damaged = damage(root, entry, contents=contents)
+            if damaged is None:
                 break
             if not _moved(root, entry):
-                raise found_damaged
+                raise damaged
         else:
             raise StoreMoved(f"{root}: is being rewritten all the time.", hint="Try again in a moment.")
         found = entry.model.name if entry.model else None
