@@ -4,7 +4,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ragzip.errors import UsageError
@@ -80,11 +80,18 @@ def test_with_many_questions_it_is_the_normal_test():
 @settings(max_examples=60, deadline=None)
 def test_the_bound_and_p_say_the_same(pairs, limit, relative, level):
     mine, base = zip(*pairs, strict=True)
+    assume(not relative or np.mean(base) > 0)  # else it says so, see below
     found = evidence(mine, base, Loss(limit, relative), draws=500)
     assert (found.p <= level) == (found.low(level) > -limit)
     assert 0 < found.p <= 1
     higher = evidence([min(x + 0.2, 1.0) for x in mine], base, Loss(limit, relative), draws=500)
     assert higher.difference >= found.difference
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_a_share_of_nothing_is_refused(count):
+    with pytest.raises(ValueError, match="baseline of 0"):
+        evidence([0.5] * count, [0.0] * count, Loss(0.1, relative=True))
 
 
 def test_a_relative_limit_counts_from_the_baseline():
