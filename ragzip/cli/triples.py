@@ -51,8 +51,8 @@ def add(
         f"{index}: {found.passages:,} passages read, {found.triples:,} facts; left out {found.unfounded:,} that do not"
         f" stand in their passage; {found.unreadable:,} answers held none"
     )
-    if found.passages and found.unreadable == found.passages:
-        note("No answer held a fact: look at the model and its length of answers, and read them again with --again.")
+    if found.passages and not found.triples:
+        note("No answer held a fact of its passage: see to the model and its length of answers, then use --again.")
 
 
 def _named(model: str, base_url: str | None) -> Any:
