@@ -77,8 +77,8 @@ bench-soft: models ## Soft compression and smaller caches: about three hours
 	$(BIN)/python benchmarks/run.py soft:speed soft:answers soft:concepts soft:kv
 
 bench-retrieval: models .bench/fde/.installed ## All retrievers, encodings and storage: some five hours
-	$(BIN)/python benchmarks/run.py retrieval retrieval_lexical retrieval_scale retrieval_fde retrieval_graph:quality retrieval_graph:scale \
-		retrieval_storage:sets retrieval_storage:million retrieval_jpq retrieval_jpq:16 retrieval_late \
+	$(BIN)/python benchmarks/run.py retrieval retrieval_lexical retrieval_scale retrieval_fde retrieval_graph:quality \
+		retrieval_graph:scale retrieval_storage:sets retrieval_storage:million retrieval_jpq retrieval_jpq:16 retrieval_late \
 		retrieval_adapt:cranfield
 
 .bench/fde/.installed: constraints.txt

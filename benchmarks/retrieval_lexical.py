@@ -1,6 +1,6 @@
 """Words and vectors together: rankings fused in each way, and questions' vectors that know their words.
 
-    python benchmarks/run.py retrieval_lexical     # half an hour after `retrieval`, whose indexes it takes
+    python benchmarks/run.py retrieval_lexical     # a quarter of an hour after `retrieval`, whose indexes it takes
 
 ``lexsem`` is trained here, in both its forms, on SQuAD, NQ and SciFact's training claims; the sets measure. Weights of
 ``fusion`` are those of a table, not chosen on any set. What was trained is left in .bench/retrieval_lexical.
@@ -71,8 +71,7 @@ def render(record: dict[str, Any]) -> str:
 
     results = record["results"]
     trained = "; ".join(
-        f"`{kind}` {about['steps']} steps in {about['seconds'] / 60:.0f} minutes, mrr of held-out questions "
-        f"{about['held_out']['mrr']:.3f}"
+        f"`{kind}` {about['steps']} steps, mrr of held-out questions {about['held_out']['mrr']:.3f}"
         for kind, about in results["trained"].items()
     )
     lines = [

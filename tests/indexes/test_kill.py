@@ -108,9 +108,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize(
-    "name", sorted(SCENARIOS.keys() - {"multi_vector"})
-)  # each of its runs loads a model: see below
+@pytest.mark.parametrize("name", sorted(SCENARIOS.keys() - {"multi_vector"}))  # whose runs load a model: see below
 def test_killed_at_a_step(tmp_path, name, moment):
     kinds = undisturbed(name)[0]
     at = [n for n, pair in enumerate(zip(kinds, ["", *kinds], strict=False), start=1) if MOMENTS[moment](*pair)]

@@ -196,7 +196,7 @@ def _ahead(root: Path, now: Manifest, *, again: bool) -> NDArray[np.int64]:
         if not again:
             return unread
         known = [arrays["triple_rows"] for arrays in rows.read_all(root, entry.files)]
-        return np.setdiff1d(index.rows, np.concatenate(known), assume_unique=False)
+        return np.setdiff1d(index.rows, np.concatenate(known))
 
 
 def _entry(now: Manifest) -> PartEntry:
