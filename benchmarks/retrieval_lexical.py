@@ -58,7 +58,7 @@ def _retrievers(index: str) -> dict[str, Any]:
     both = (Dense(index), BM25(index))
     found: dict[str, Any] = {"dense": both[0], "bm25": both[1], "fusion, ranks": Fusion(both)}
     for how in ("minmax", "zscore"):
-        for share in (0.5, 0.7):
+        for share in (0.5, 0.6, 0.7):
             weights = (share, round(1 - share, 1))
             found[f"fusion, {how}, {weights[0]} of dense"] = Fusion(both, normalize=how, weights=weights)  # type: ignore[arg-type]
     found["lexsem, slr, untrained"] = LexSem(index)

@@ -16,6 +16,7 @@ from ragzip.retrievers.lexsem import LexSem
 from ragzip.retrievers.multi_vector import MultiVector
 
 _LEXSEM = "lexsem"  # searches any index that has vectors; none is made for it
+_DENSE, _WORDS = 0.6, 0.4  # weights of vectors and of words, chosen on training questions
 
 
 def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), kind: str | None = None) -> Retriever:
@@ -55,4 +56,7 @@ def for_index(path: str | Path, top_k: int = 20, filters: tuple[str, ...] = (), 
     if kind == _LEXSEM:
         return LexSem(index, top_k, filters)
     dense = Dense(index, top_k, filters)
-    return dense if kind == "dense" else Fusion((dense, BM25(index, top_k, filters)), top_k=top_k)
+    if kind == "dense":
+        return dense
+    both = (dense, BM25(index, top_k, filters))
+    return Fusion(both, top_k=top_k, weights=(_DENSE, _WORDS), normalize="minmax")

@@ -168,6 +168,9 @@ def test_for_index_is_what_the_manifest_names(tmp_path):
         parts = retriever.retrievers if isinstance(retriever, Fusion) else (retriever,)
         assert all(part.filters == ("even=true",) and part.index == str(kb) for part in parts)
         assert retriever.retrieve([Query("title")])
+    assert for_index(kb, 7) == Fusion(
+        (Dense(str(kb), 7), BM25(str(kb), 7)), top_k=7, weights=(0.6, 0.4), normalize="minmax"
+    )
     assert for_index(tmp_path / "fusion", kind="bm25") == BM25(str(tmp_path / "fusion"))
     assert for_index(tmp_path / "fusion", kind="dense") == Dense(str(tmp_path / "fusion"))
     with pytest.raises(ConfigError, match="hybrid"):
