@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class MultiVector:
     """Retrieval by MaxSim: for each token of the question the best cosine to a token of the passage, their mean.
 
-    Fixed dimensional encodings find passages, the centroids of their tokens leave the candidates, and MaxSim over the
-    tokens' codes ranks these. The index has to be made for it (``ragzip index ... --retriever multi_vector``), and
-    says which model made its vectors; questions are encoded with the same one, each on its own.
+    Fixed dimensional encodings and lists of centroids find passages, the leading bits of their tokens' codes leave the
+    candidates, and MaxSim over all bits ranks these. The index has to be made for it (``ragzip index ... --retriever
+    multi_vector``), and says which model made its vectors; questions are encoded with the same one, each on its own.
 
     A share of the score is the cosine of whole vectors, by which ``dense`` ranks: it knows what a passage is about
     where tokens only know that words are there. The index has these vectors anyhow; the question is encoded a second

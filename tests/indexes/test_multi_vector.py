@@ -335,7 +335,9 @@ def test_a_stopped_run_goes_on(tmp_path, model, small_steps, monkeypatch):
     is_right(kb, model)
 
 
-@pytest.mark.parametrize("name", ["codes", "centroids", "encodings.faiss", "planes"])
+@pytest.mark.parametrize(
+    "name", ["codes", "centroids", "encodings.faiss", "planes", "leading", "lists.npy", "lists_ends"]
+)
 def test_damaged_files_are_named_and_made_anew(tmp_path, model, name):
     kb = tmp_path / "kb"
     build(kb, documents(4), model)

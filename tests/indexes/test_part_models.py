@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ragzip.errors import ModelError, StoreError, StoreMismatch
 from ragzip.indexes import Index, verify
 from ragzip.indexes.multi_vector import part as module
-from ragzip.indexes.multi_vector.candidates import nearest
 from ragzip.indexes.multi_vector.reader import MultiVectors
 from ragzip.models import load_encoder
-from ragzip.models.late_interaction import load_late_interaction
 from ragzip.retrievers import MultiVector
 from ragzip.testing.models import tiny_encoder
 from ragzip.types import Query
@@ -96,38 +91,3 @@ def test_more_centroids_are_learned_from_more_passages(tmp_path, model, monkeypa
             assert len(index.opened("multi_vector", MultiVectors)._tokens.codec.centroids) == wanted
             seen[wanted] = settings["learned_from"]
     assert 4 <= seen[2] < seen[16] <= 60
-
-
-def test_what_a_filter_leaves_is_found_by_encodings_however_much_it_is(tmp_path, model):
-    kb = tmp_path / "kb"
-    build(kb, documents(40), model)
-    with Index.open(kb) as index:
-        reader = index.opened("multi_vector", MultiVectors)
-        (query,) = load_late_interaction(model).encode_queries([QUESTION])
-        encoding = reader._fde.queries([query])[0]
-        for step, count in itertools.product((1, 2, 7, 50), (1, 4, 16)):
-            rows = index.rows[::step]
-            found = reader._by_encodings(encoding, count, rows)
-            assert set(found) <= set(rows)
-            assert len(found) >= min(count, len(rows)) // 2
-            best = nearest(reader._tokens, encoding, rows, max(count // 4, 1)).rows
-            assert np.isin(best, found).mean() >= 0.5  # whole numbers of a byte change a little
-
-
-def test_residuals_that_were_not_turned_are_read_as_they_were(tmp_path, model, words, monkeypatch):
-    """As the format before wrote them."""
-    train = module.train_codec
-    monkeypatch.setattr(module, "train_codec", lambda *a, **o: dataclasses.replace(train(*a, **o), rotation=None))
-    kb = tmp_path / "kb"
-    build(kb, documents(12), model)
-    monkeypatch.undo()
-    monkeypatch.setattr("ragzip.models.load_encoder", lambda name, **_: WordEncoder())
-    with Index.open(kb) as index:
-        assert index.opened("multi_vector", MultiVectors)._tokens.codec.rotation is None
-    before = [p.id for p in MultiVector(str(kb), 5, 0).retrieve([Query(QUESTION)])[0]]
-    other = tmp_path / "turned"
-    build(other, documents(12), model)
-    assert before == [p.id for p in MultiVector(str(other), 5, 0).retrieve([Query(QUESTION)])[0]]
-    make(kb, documents(14))
-    make(kb, documents(5))
-    assert found(kb)

@@ -2,19 +2,22 @@
 
 PLAID and ColBERTv2 (https://arxiv.org/abs/2205.09707, https://arxiv.org/abs/2112.01488): residuals are cut into
 buckets, each of which stands for its mean. Without residual bits and with at most 256 centroids a token is one
-byte (HPC-ColPali, https://arxiv.org/abs/2506.21601).
+byte (HPC-ColPali, https://arxiv.org/abs/2506.21601). The bits of residuals lie in planes of two, the leading ones
+first: these alone say nearly which passages are best, as the first bits of extended RaBitQ do
+(https://arxiv.org/abs/2409.09913).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float32]
-BITS = (0, 1, 2, 4, 8)
+BITS = (0, 1, 2, 4, 6, 8)
 MOST_CENTROIDS = 65_536
 _PER_CENTROID = 8  # fewer vectors than this for each teach a centroid nothing but themselves
 _AUTO, _MOST_AUTO = 4096, 16_384
@@ -33,9 +36,11 @@ class Codec:
         centroids: ``[n, dimensions]`` float32.
         cuts: ``[2**bits - 1]``: where buckets of residuals end; empty for 0 bits.
         means: ``[2**bits]``: what they stand for.
-        bits: For each dimension of a residual: 0, 1, 2, 4 or 8.
+        bits: For each dimension of a residual: 0, 1, 2, 4, 6 or 8.
         rotation: ``[dimensions, dimensions]``, orthogonal: residuals are turned by it before they are cut, after which
             all dimensions are alike; None leaves them as they are.
+        leading: ``[4]``, ``[2]`` for one bit: what the buckets of the first plane stand for; None where the bits of a
+            dimension lie together, as in older indexes.
     """
 
     centroids: Matrix
@@ -43,6 +48,7 @@ class Codec:
     means: Matrix
     bits: int
     rotation: Matrix | None = None
+    leading: Matrix | None = None
 
     @property
     def dimensions(self) -> int:
@@ -57,9 +63,19 @@ class Codec:
     @property
     def residual_bytes(self) -> int:
         """Of one vector."""
-        return -(-self.dimensions * self.bits // 8)
+        if self.leading is None:
+            return -(-self.dimensions * self.bits // 8)
+        return self._planes * self._plane_bytes
 
     @property
+    def _planes(self) -> int:
+        return -(-self.bits // 2)
+
+    @property
+    def _plane_bytes(self) -> int:
+        return -(-self.dimensions * min(self.bits, 2) // 8)
+
+    @cached_property
     def directions(self) -> Matrix:
         """The centroids, made 1 long: what tokens are taken for where residuals are not looked at."""
         found: Matrix = self.centroids / np.maximum(np.linalg.norm(self.centroids, axis=1, keepdims=True), 1e-12)
@@ -82,20 +98,49 @@ class Codec:
             nearest = self._nearest(block)
             codes[here] = nearest
             if self.bits:
-                packed[here] = self._pack(np.searchsorted(self.cuts, self._turned(block - self.centroids[nearest])))
+                packed[here] = self._pack(np.searchsorted(self.cuts, self.turn(block - self.centroids[nearest])))
         return codes, packed
 
     def decode(self, codes: NDArray[Any], packed: NDArray[np.uint8]) -> Matrix:
         """Vectors from codes, made 1 long: ``[n, dimensions]``."""
-        found: Matrix = self.centroids[codes]
+        found = self.turned(codes, packed)
+        return found if self.rotation is None else found @ self.rotation.T
+
+    def turned(self, codes: NDArray[Any], packed: NDArray[np.uint8], *, leading: bool = False) -> Matrix:
+        """The same, turned by the rotation, which leaves products with what ``turn`` gives as they are.
+
+        Args:
+            codes: ``[n]``.
+            packed: ``[n, residual_bytes]``.
+            leading: By the leading plane of residuals alone, where they lie in planes.
+        """
+        found: Matrix = self._centroids.take(codes, 0)
         if self.bits:
-            residuals = self._table[packed].reshape(len(codes), -1)[:, : self.dimensions]
-            found += residuals if self.rotation is None else residuals @ self.rotation.T
-        found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+            found += self._values(packed, 1 if leading else self._planes)
+        found /= np.maximum(np.sqrt(np.einsum("ij,ij->i", found, found)), 1e-12)[:, None]
         return found
 
-    def _turned(self, residuals: Matrix) -> Matrix:
-        return residuals if self.rotation is None else residuals @ self.rotation
+    def turn(self, vectors: Matrix) -> Matrix:
+        """Vectors ``[n, dimensions]``, turned by the rotation."""
+        return vectors if self.rotation is None else vectors @ self.rotation
+
+    @cached_property
+    def _centroids(self) -> Matrix:
+        return np.ascontiguousarray(self.turn(self.centroids))
+
+    def _values(self, packed: NDArray[np.uint8], planes: int) -> Matrix:
+        """What residuals stand for, from so many of their planes: one or all."""
+        rows = len(packed)
+        if self.leading is None or self._planes == 1:
+            return self._table.take(packed, 0).reshape(rows, -1)[:, : self.dimensions]
+        if planes == 1:
+            return self._leading_table.take(packed[:, : self._plane_bytes], 0).reshape(rows, -1)[:, : self.dimensions]
+        buckets = np.zeros((rows, self._plane_bytes), np.uint32)  # four in each
+        for plane in range(planes):
+            buckets <<= np.uint32(2)
+            buckets |= self._spread[packed[:, plane * self._plane_bytes : (plane + 1) * self._plane_bytes]]
+        found: Matrix = self.means.take(buckets.view(np.uint8)[:, : self.dimensions])
+        return found
 
     def _nearest(self, vectors: Matrix) -> NDArray[np.int64]:
         # the nearest by distance, not by angle: half the square of the centroid's length is taken off
@@ -105,23 +150,44 @@ class Codec:
         return found
 
     def _pack(self, buckets: NDArray[np.int64]) -> NDArray[np.uint8]:
-        per_byte = 8 // self.bits
-        width = self.residual_bytes * per_byte
-        padded = np.zeros((len(buckets), width), np.uint8)
-        padded[:, : self.dimensions] = buckets
-        shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(self.bits)
-        shaped = padded.reshape(len(buckets), self.residual_bytes, per_byte) << shifts
-        found: NDArray[np.uint8] = np.bitwise_or.reduce(shaped, axis=2)
+        if self.leading is None or self._planes == 1:
+            return _packed(buckets, self.bits)
+        shifts = range(self.bits - 2, -1, -2)
+        return np.concatenate([_packed((buckets >> shift) & 3, 2) for shift in shifts], axis=1)
+
+    @cached_property
+    def _table(self) -> Matrix:
+        """What each byte stands for where all bits of a dimension are in one: ``[256, dimensions of a byte]``."""
+        found: Matrix = self.means[_unpacked(self.bits)]
         return found
 
-    @property
-    def _table(self) -> Matrix:
-        """What each byte stands for: ``[256, dimensions of a byte]``."""
-        per_byte = 8 // self.bits
-        shifts = np.arange(per_byte) * self.bits
-        buckets = (np.arange(256)[:, None] >> shifts) & ((1 << self.bits) - 1)
-        found: Matrix = self.means[buckets]
+    @cached_property
+    def _leading_table(self) -> Matrix:
+        found: Matrix = np.asarray(self.leading)[_unpacked(2)]
         return found
+
+    @cached_property
+    def _spread(self) -> NDArray[np.uint32]:
+        """``[256]``: the four numbers of two bits in each byte, a byte each."""
+        found: NDArray[np.uint32] = np.ascontiguousarray(_unpacked(2), np.uint8).view(np.uint32)[:, 0]
+        return found
+
+
+def _packed(numbers: NDArray[np.int64], bits: int) -> NDArray[np.uint8]:
+    """Numbers of so many bits ``[n, m]``, as many to a byte as fit, the first lowest."""
+    per_byte = 8 // bits
+    width = -(-numbers.shape[1] // per_byte)
+    padded = np.zeros((len(numbers), width * per_byte), np.uint8)
+    padded[:, : numbers.shape[1]] = numbers
+    shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(bits)
+    found: NDArray[np.uint8] = np.bitwise_or.reduce(padded.reshape(len(numbers), width, per_byte) << shifts, axis=2)
+    return found
+
+
+def _unpacked(bits: int) -> NDArray[np.int64]:
+    """The numbers of so many bits in each byte, ``[256, 8 // bits]``."""
+    found: NDArray[np.int64] = (np.arange(256)[:, None] >> np.arange(8 // bits) * bits) & ((1 << bits) - 1)
+    return found
 
 
 def centroids_for(vectors: int) -> int:
@@ -161,14 +227,17 @@ def train_codec(vectors: Matrix, *, bits: int, centroids: int = 0, expected: int
     means.train(np.ascontiguousarray(seen, np.float32))
     found = np.asarray(means.centroids, np.float32).reshape(count, -1)
     empty = np.zeros(0, np.float32)
-    plain = Codec(found, empty, np.zeros(1, np.float32), 0)
+    plain = Codec(found, empty, np.zeros(1, np.float32), 0, None, empty)
     if not bits:
         return plain
     sample = vectors[np.sort(order[: min(apart or len(vectors), _BLOCK * 4)])]
     turn: Matrix = np.linalg.qr(draw.standard_normal((vectors.shape[1],) * 2))[0].astype(np.float32)
     residuals = np.asarray((sample - found[plain.encode(sample)[0]]) @ turn, np.float32)
-    cuts, values = _buckets(np.sort(residuals, axis=None), 1 << bits)
-    return Codec(found, cuts, values, bits, turn)
+    ordered = np.sort(residuals, axis=None)
+    cuts, values = _buckets(ordered, 1 << bits)
+    each = 1 << (bits - 2) if bits > 2 else 1  # buckets that begin with the same two bits
+    leading = values if each == 1 else _stand_for(ordered, cuts[each - 1 :: each])
+    return Codec(found, cuts, values, bits, turn, leading)
 
 
 def _buckets(values: NDArray[np.float32], count: int) -> tuple[Matrix, Matrix]:
@@ -189,6 +258,15 @@ def _buckets(values: NDArray[np.float32], count: int) -> tuple[Matrix, Matrix]:
         middles = (means[1:] + means[:-1]) / 2
         edges = np.concatenate([[0], np.searchsorted(values, middles, side="right"), [len(values)]])
     return ((means[1:] + means[:-1]) / 2).astype(np.float32), means.astype(np.float32)
+
+
+def _stand_for(values: NDArray[np.float32], cuts: Matrix) -> Matrix:
+    """Means of sorted values between cuts; of what is empty, the cut beside it."""
+    edges = np.concatenate([[0], np.searchsorted(values, cuts), [len(values)]])
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    sizes = np.diff(edges)
+    beside = np.concatenate([cuts, cuts[-1:]])
+    return np.where(sizes, np.diff(sums[edges]) / np.maximum(sizes, 1), beside).astype(np.float32)
 
 
 def heaviest(weights: NDArray[np.float32], share: float) -> NDArray[np.int64]:

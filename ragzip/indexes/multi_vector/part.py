@@ -16,7 +16,7 @@ from ragzip.indexes import parts
 from ragzip.indexes.encoding import check_model
 from ragzip.indexes.files import FileEntry, mend_hint, rebuild_hint
 from ragzip.indexes.manifest import ModelEntry, PartEntry
-from ragzip.indexes.multi_vector import candidates
+from ragzip.indexes.multi_vector import candidates, lists
 from ragzip.indexes.multi_vector.codec import BITS, MOST_CENTROIDS, Codec, centroids_for, heaviest, train_codec
 from ragzip.indexes.multi_vector.fde import FDE, FDERecipe
 from ragzip.indexes.multi_vector.selfcheck import recall
@@ -39,7 +39,7 @@ _SAMPLE = 2048  # passages, at least, from which the codec is learned
 _TEACH = 16  # token vectors for each centroid
 _MOST_SMALL = 32
 _POOR = 0.9
-_CODEC, _ROTATION = ("centroids", "cuts", "means"), "rotation"
+_CODEC, _LATER = ("centroids", "cuts", "means"), ("rotation", "leading")  # those of the second are not in older indexes
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class MultiVectorPart:
         planes: Hyperplanes a repetition.
         projection: Width of a vector in a partition; 0 for the model's own.
         width: Of an encoding, where repetitions * 2**planes * projection are more; 0 for these, however many.
-        residual_bits: For each dimension of a token's vector beside its centroid: 0, 1, 2, 4 or 8. With 4, as
-            good as all of the best passages by MaxSim stay the best; 2 halve the bytes, and some of these change.
+        residual_bits: For each dimension of a token's vector beside its centroid: 0, 1, 2, 4, 6 or 8. With 6, all but a
+            few of the best passages by MaxSim stay the best; 4 and 2 take fewer bytes, and more of these change.
         centroids: How many at most; 0 for the power of two below 16 times the root of the number of tokens, above
             4,096 only while there are 128 tokens for each, and at most 16,384; 256 and less make a code one byte.
         keep: Share of a passage's tokens that are kept for MaxSim: those that receive most attention.
@@ -67,7 +67,7 @@ class MultiVectorPart:
     planes: int = 2
     projection: int = 0
     width: int = 3840
-    residual_bits: int = 4
+    residual_bits: int = 6
     centroids: int = 0
     keep: float = 1.0
     seed: int = 0
@@ -120,11 +120,11 @@ class MultiVectorPart:
         return _joined(index, dataclasses.replace(entry, rows=last, settings=settings, files=tuple(files)), folder)
 
     def finish(self, index: Index, entry: PartEntry, folder: str) -> PartEntry:
-        """The FAISS index over the encodings of the passages alive, and from time to time a check of it."""
+        """The FAISS index over the encodings of the passages alive, lists of them, and from time to time a check."""
         codec, fde = learned(index, entry)
         tokens = tokens_of(index, entry, codec)
         file = candidates.build(index.path, f"{folder}/encodings.faiss", tokens, index.rows)
-        done = dataclasses.replace(entry, whole=(file,))
+        done = dataclasses.replace(entry, whole=(file, *lists.build(index.path, f"{folder}/lists", tokens, index.rows)))
         checked = entry.settings.get("check", {}).get("passages", 0)
         if len(index) < 2 * checked:
             return done
@@ -190,8 +190,7 @@ class MultiVectorPart:
             seed=self.seed,
         )
         arrays: dict[str, NDArray[Any]] = {name: getattr(codec, name) for name in _CODEC}
-        if codec.rotation is not None:
-            arrays[_ROTATION] = codec.rotation
+        arrays |= {name: getattr(codec, name) for name in _LATER if getattr(codec, name) is not None}
         arrays |= FDE(self.recipe(model.dimensions)).matrices
         return [write_array(index.path, f"{folder}/{name}.npy", values) for name, values in arrays.items()]
 
@@ -243,8 +242,8 @@ def learned(index: Index, entry: PartEntry) -> tuple[Codec, FDE]:
     recipe = mine.recipe(settings["dimensions"])
     names = ["planes", *(["sketch"] if recipe.projection else []), *(["final"] if recipe.width else [])]
     _listed(index, entry, [f"{folder}/{name}.npy" for name in (*_CODEC, *names)])
-    turned = any(file.name == f"{folder}/{_ROTATION}.npy" for file in entry.files)  # not by older versions
-    arrays = read_arrays(index.path, folder, [*_CODEC, _ROTATION] if turned else _CODEC)
+    there = {file.name for file in entry.files}
+    arrays = read_arrays(index.path, folder, [*_CODEC, *(n for n in _LATER if f"{folder}/{n}.npy" in there)])
     codec = Codec(**arrays, bits=mine.residual_bits)
     return codec, FDE(recipe, read_arrays(index.path, folder, names))
 

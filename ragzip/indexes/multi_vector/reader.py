@@ -1,7 +1,7 @@
-"""Searching token vectors: encodings find many, centroids leave fewer, and MaxSim over the codes ranks these.
+"""Searching token vectors: encodings and lists find many, leading bits leave fewer, MaxSim over all bits ranks these.
 
-What leaves fewer is the score by centroids, as in PLAID, with a share of the encodings' product: the two err
-differently, one by taking tokens for their centroids, the other by taking partitions for tokens.
+What encodings miss, by taking partitions for tokens, the lists of centroids mostly find, and the other way round; of
+what both find, MaxSim over the leading bits of residuals leaves those that are worth reading whole.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ragzip.errors import ModelError
 from ragzip.indexes.manifest import PartEntry
 from ragzip.indexes.multi_vector.candidates import Candidates, nearest
-from ragzip.indexes.multi_vector.maxsim import best_of, maxsim
+from ragzip.indexes.multi_vector.lists import Lists
+from ragzip.indexes.multi_vector.maxsim import maxsim
 from ragzip.indexes.multi_vector.part import check, learned, tokens_of
 from ragzip.indexes.ranking import NO_HITS, Hits, among, top
 
@@ -24,11 +25,10 @@ if TYPE_CHECKING:
 
 Matrix = NDArray[np.float32]
 _BLOCK = 1024  # passages whose token vectors are in memory at once
-_SIEVED = 128  # passages whose products with centroids are
-_FIRST = 500  # passages that encodings find, at least, and vectors as many
+_SIEVED = 128  # passages whose leading bits are
+_FIRST = 1000  # passages that are found, at least, by all ways together: encodings, lists, and whole vectors
+_TIMES = 6  # and so many times the candidates
 _MANY = 0.1  # of all passages, from which on all are searched and those that a filter leaves are picked
-_ENCODED = 0.3  # share of encodings beside centroids, chosen on training questions
-_TIMES = 4  # and so many times the candidates
 
 
 class Whole(NamedTuple):
@@ -56,9 +56,12 @@ class MultiVectors:
         indexed = index.rows_of(entry)
         self._rows = index.rows[: int(np.searchsorted(index.rows, entry.rows))]
         self._tokens = tokens_of(index, entry, codec)
-        self._centroids = codec.directions
+        self._codec = codec
         whole = list(entry.whole or ())
         self._candidates = Candidates(index.path, whole[0], indexed)
+        self._lists = None  # in an older index
+        if len(whole) == 3:
+            self._lists = Lists(index.path, (whole[1], whole[2]), indexed, len(codec.centroids))
         self._index, self._entry = index, entry
         self.model_name: str = entry.settings["name"]
         """What ``load_late_interaction`` takes to encode questions."""
@@ -101,37 +104,33 @@ class MultiVectors:
         if k < 1 or not len(rows) or not len(query):
             return NO_HITS
         wanted = max(candidates, k)
+        turned = self._codec.turn(query)
         if candidates and wanted < len(rows):
-            encoding = self._fde.queries([query])[0]
-            rows = self._found(encoding, max(_TIMES * wanted, _FIRST), rows, allowed is None, whole)
+            rows = self._found(query, max(_TIMES * wanted, _FIRST), rows, allowed is None, whole)
             if len(rows) > wanted:
-                encoded = _standard(self._tokens.products(rows, encoding))
-                part = _ENCODED * (1 - (whole.share if whole else 0))  # of what tokens say
-                scores = (1 - part) * _standard(self._by_centroids(query, rows, whole)) + part * encoded
-                rows = np.sort(top(rows, scores.astype(np.float32), wanted).rows)
+                rows = np.sort(top(rows, self._scores(turned, rows, whole, leading=True), wanted).rows)
         if not len(rows):
             return NO_HITS
-        ranked = []
-        for start in range(0, len(rows), _BLOCK):
-            block = rows[start : start + _BLOCK]
-            ranked.append(self._mixed(maxsim(query, *self._tokens.vectors(block)), query, block, whole))
-        return top(rows, np.concatenate(ranked), k)
+        return top(rows, self._scores(turned, rows, whole), k)
 
     def _found(
-        self, encoding: Matrix, count: int, rows: NDArray[np.int64], every: bool, whole: Whole | None
+        self, query: Matrix, count: int, rows: NDArray[np.int64], every: bool, whole: Whole | None
     ) -> NDArray[np.int64]:
-        """The rows that encodings find, and with a vector of the question those that this finds; ascending."""
+        """The rows that encodings and lists find, and with a vector of the question what this finds; ascending."""
         if count >= len(rows):
             return rows
-        found = self._by_encodings(encoding, count, rows)
+        each = -(-count // (1 + (self._lists is not None) + (whole is not None)))
+        found = self._by_encodings(self._fde.queries([query])[0], each, rows)
+        if self._lists is not None:
+            found = np.union1d(found, self._lists.search(query @ self._codec.directions.T, each, rows))
         if whole is None:
             return np.sort(found)
         index = self._index
         if every:
-            (hits,) = index.search_vectors(whole.vector[None], count)
+            (hits,) = index.search_vectors(whole.vector[None], each)
             near = hits.rows[hits.rows < self._entry.rows]  # those that came later have no token vectors yet
         else:
-            near = index.vectors.search(whole.vector, count, rows).rows
+            near = index.vectors.search(whole.vector, each, rows).rows
         return np.union1d(found, near)
 
     def _by_encodings(self, encoding: Matrix, count: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -146,27 +145,19 @@ class MultiVectors:
                 return found
         return nearest(self._tokens, encoding, rows, count).rows
 
-    def _by_centroids(self, query: Matrix, rows: NDArray[np.int64], whole: Whole | None) -> Matrix:
-        """Scores with every token taken for its centroid, as PLAID does before it looks at residuals."""
-        products = query @ self._centroids.T
-        scores = []
-        for start in range(0, len(rows), _SIEVED):
-            block = rows[start : start + _SIEVED]
-            codes, counts = self._tokens.codes(block)
-            scores.append(self._mixed(best_of(products[:, codes], counts), query, block, whole))
+    def _scores(self, turned: Matrix, rows: NDArray[np.int64], whole: Whole | None, *, leading: bool = False) -> Matrix:
+        """Of ascending rows, from all bits of their residuals or the leading ones."""
+        scores, step = [], _SIEVED if leading else _BLOCK
+        for start in range(0, len(rows), step):
+            block = rows[start : start + step]
+            sums = maxsim(turned, *self._tokens.vectors(block, leading=leading))
+            scores.append(self._mixed(sums, len(turned), block, whole))
         return np.concatenate(scores)
 
-    def _mixed(self, sums: Matrix, query: Matrix, rows: NDArray[np.int64], whole: Whole | None) -> Matrix:
+    def _mixed(self, sums: Matrix, tokens: int, rows: NDArray[np.int64], whole: Whole | None) -> Matrix:
         """Sums over a question's tokens as their mean, with the cosine of whole vectors as a share of it."""
-        means: Matrix = sums / np.float32(len(query))
+        means: Matrix = sums / np.float32(tokens)
         if whole is None:
             return means
         cosines = self._index.vectors.scores(whole.vector, rows)
         return ((1 - whole.share) * means + whole.share * cosines).astype(np.float32)
-
-
-def _standard(scores: Matrix) -> NDArray[np.float64]:
-    """On a scale of mean 0 and standard deviation 1; all 0 where they are all the same."""
-    apart = scores.astype(np.float64) - scores.mean(dtype=np.float64)
-    found: NDArray[np.float64] = apart / max(float(apart.std()), 1e-12)
-    return found

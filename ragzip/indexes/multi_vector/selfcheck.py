@@ -54,7 +54,7 @@ def recall(model: LateInteraction, index: Index, tokens: Tokens, fde: FDE) -> Re
     for start in range(0, len(sample), _BLOCK):
         held = tokens.vectors(sample[start : start + _BLOCK])
         for number, query in enumerate(queries):
-            scores[number, start : start + _BLOCK] = maxsim(query, *held)
+            scores[number, start : start + _BLOCK] = maxsim(tokens.codec.turn(query), *held)
     for query, mine in zip(queries, scores, strict=True):
         best = top(sample, mine, _BEST).rows
         chosen = nearest(tokens, fde.queries([query])[0], sample, _CANDIDATES).rows

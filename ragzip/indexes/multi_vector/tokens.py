@@ -121,8 +121,13 @@ class Tokens:
         """Of an encoding."""
         return int(self._batches[0].encodings.shape[1]) if self._batches else 0
 
-    def vectors(self, rows: NDArray[np.int64]) -> tuple[Matrix, NDArray[np.int64]]:
-        """Token vectors of ascending rows ``[tokens, dimensions]``, and how many each row has."""
+    def vectors(self, rows: NDArray[np.int64], *, leading: bool = False) -> tuple[Matrix, NDArray[np.int64]]:
+        """Token vectors of ascending rows ``[tokens, dimensions]``, turned as by the codec, and how many each row has.
+
+        Args:
+            rows: Ascending.
+            leading: By the leading bits of residuals alone.
+        """
         counts, codes, residuals = [], [], []
         for batch, ends, local in self._split(rows):
             sizes = batch.counts[local].astype(np.int64)
@@ -132,7 +137,8 @@ class Tokens:
             residuals.append(batch.residuals[at])
         if not counts:
             return np.zeros((0, self.codec.dimensions), np.float32), np.zeros(0, np.int64)
-        return self.codec.decode(np.concatenate(codes), np.concatenate(residuals)), np.concatenate(counts)
+        vectors = self.codec.turned(np.concatenate(codes), np.concatenate(residuals), leading=leading)
+        return vectors, np.concatenate(counts)
 
     def codes(self, rows: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Centroids of the tokens of ascending rows ``[tokens]``, and how many each row has."""
