@@ -70,7 +70,7 @@ def quality() -> dict[str, Any]:
     from ragzip.indexes import build
     from ragzip.ingest import Document
     from ragzip.protocols import Retriever
-    from ragzip.retrievers import BM25, Dense, Graph, for_index
+    from ragzip.retrievers import BM25, Dense, Fusion, Graph
 
     results: dict[str, Any] = {}
     for spec in SETS:
@@ -81,7 +81,7 @@ def quality() -> dict[str, Any]:
         retrievers: dict[str, Retriever] = {
             "dense": Dense(index),
             "bm25": BM25(index),
-            "fusion": for_index(index, kind="fusion"),
+            "fusion": Fusion((Dense(index), BM25(index))),
             "graph": Graph(index),
             "graph, submodular": Graph(index, method="submodular"),
             "graph, weights of HippoRAG 2": Graph.hipporag2(index),

@@ -19,8 +19,9 @@ from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch
 from ragzip.indexes.files import FileEntry, new_file, rebuild_hint
 from ragzip.indexes.storage import AUTO, parse
 
-FORMAT = 4
-_READ = (1, 2, 3, FORMAT)  # 1: no parts, one storage; 2: no parts older than their commit; 3: residuals not turned
+FORMAT = 5
+# 1: no parts, one storage; 2: no parts older than their commit; 3: residuals not turned; 4: these not in planes
+_READ = (1, 2, 3, 4, FORMAT)
 NAME = "manifest.json"
 PENDING = "manifest.rebuild.json"
 Retrieval = Literal["dense", "bm25", "fusion", "multi_vector", "graph", "jpq"]

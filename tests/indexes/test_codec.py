@@ -106,6 +106,15 @@ def test_every_packed_value_is_unpacked_where_it_was():
         assert np.allclose(codec.decode(codes, packed), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("bits", BITS)
+def test_no_vectors_are_none(bits):
+    codec = train_codec(clustered(50, 13), bits=bits, centroids=4)
+    codes, packed = codec.encode(np.zeros((0, 13), np.float32))
+    for one in (codec, dataclasses.replace(codec, leading=None)) if bits != 6 else (codec,):
+        for leading in (False, True):
+            assert one.turned(codes, packed[:, : one.residual_bytes], leading=leading).shape == (0, 13)
+
+
 @given(st.integers(1, 17), st.sampled_from([1, 2, 4, 6, 8]))
 def test_leading_bits_stand_for_all_buckets_that_begin_with_them(d, bits):
     vectors = clustered(300, d, seed=d)

@@ -45,6 +45,9 @@ def by_part(name: str, kb: Path) -> None:
             model = load_late_interaction(str(Path(os.environ[MODELS], name)))
             asked = model.encode_queries(["amber bridge"])[0]
             hits = index.opened(name, MultiVectors).search(asked, 10_000, 0)
+            some = index.opened(name, MultiVectors).search(asked, 2, 2)  # through encodings, lists and leading bits
+            assert len(some.rows) == min(2, len(hits.rows))
+            assert set(some.rows) <= set(hits.rows)
             vectors = [one.vectors for one in model.encode_documents([searched_text(passage) for passage in index])]
             expected = np.array([(asked @ one.T).max(1).mean() for one in vectors])
         assert sorted(hits.rows) == index.rows.tolist()

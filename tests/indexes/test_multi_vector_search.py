@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -40,17 +41,12 @@ def build(kb, items, model, **settings):
     return make(kb, items, retriever="multi_vector", settings={"model": model, **SMALL, **settings})
 
 
-def found(kb):
-    assert verify(kb) == []
-    return MultiVector(str(kb)).retrieve([Query(QUESTION)])[0]
-
-
 @pytest.mark.parametrize("missed", [(MultiVectors, "_by_encodings"), (Lists, "search")])
 @pytest.mark.parametrize("step", [1, 3])
 def test_what_one_way_misses_the_other_finds(tmp_path, model, monkeypatch, missed, step):
     kb = tmp_path / "kb"
     build(kb, documents(40), model)
-    monkeypatch.setattr(searching, "_FIRST", 16)
+    monkeypatch.setattr(searching, "_TIMES", 6)
     (query,) = load_late_interaction(model).encode_queries([QUESTION])
     with Index.open(kb) as index:
         reader, rows = index.opened("multi_vector", MultiVectors), index.rows[::step]
@@ -63,15 +59,16 @@ def test_what_one_way_misses_the_other_finds(tmp_path, model, monkeypatch, misse
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4])
-def test_leading_bits_choose_what_is_ranked(tmp_path, model, share):
+def test_leading_bits_choose_what_is_ranked(tmp_path, model, monkeypatch, share):
     """Of passages that are all found, those are left that MaxSim over the vectors of leading bits puts first."""
+    monkeypatch.setattr(searching, "_TIMES", 15)
     kb = tmp_path / "kb"
     build(kb, documents(30), model)
     (query,) = load_late_interaction(model).encode_queries([QUESTION])
     whole = searching.Whole(WordEncoder().encode([QUESTION])[0], share) if share else None
     with Index.open(kb) as index:
         reader = index.opened("multi_vector", MultiVectors)
-        assert len(index) < searching._FIRST
+        assert len(index) <= 15 * 12
         expected = {}
         for row in index.rows:
             codec, batch = reader._codec, reader._tokens.take(np.array([row]))
@@ -120,8 +117,51 @@ def test_what_older_versions_wrote_is_read_and_added_to(tmp_path, model, monkeyp
     for candidates in (0, 5):
         older, newer = (MultiVector(str(one), 5, candidates).retrieve([Query(QUESTION)])[0] for one in (kb, other))
         assert len({p.id for p in older} & {p.id for p in newer}) >= (5 if lacks == "leading" and not candidates else 3)
-    make(kb, documents(14))
-    make(kb, documents(5))
-    assert found(kb)
-    with Index.open(kb) as index:
-        assert index.opened("multi_vector", MultiVectors)._lists is not None
+    for count in (14, 5):
+        for one in (kb, other):
+            make(one, documents(count))
+        with Index.open(kb) as index:
+            reader = index.opened("multi_vector", MultiVectors)
+            assert reader._lists is not None
+            assert lacks == "lists" or getattr(reader._codec, lacks) is None  # it goes on as it began
+        scores = [
+            {p.id: p.score for p in MultiVector(str(one), 99, 0).retrieve([Query(QUESTION)])[0]} for one in (kb, other)
+        ]
+        assert scores[0] == pytest.approx(scores[1], abs=0.02)
+        assert verify(kb) == []
+
+
+def test_threads_that_search_the_same_index_find_what_one_finds(tmp_path, model):
+    kb = tmp_path / "kb"
+    build(kb, documents(30), model)
+    texts = ["amber bridge", "copper", "kettle lantern 7 99", "title 3"]
+    asked = load_late_interaction(model).encode_queries(texts) * 8
+    with Index.open(kb) as index, ThreadPoolExecutor(4) as pool:
+        reader = index.opened("multi_vector", MultiVectors)
+        expected = [reader.search(query, 5, 5).rows.tolist() for query in asked]
+        assert [hits.rows.tolist() for hits in pool.map(lambda query: reader.search(query, 5, 5), asked)] == expected
+
+
+@pytest.mark.parametrize("bits", [0, 2, 6])
+def test_passages_without_a_token_are_searched_with_few_candidates(tmp_path, model, monkeypatch, bits):
+    monkeypatch.setattr(searching, "_SIEVED", 1)
+    monkeypatch.setattr(searching, "_BLOCK", 1)
+    kb = tmp_path / "kb"
+    cls = type(load_late_interaction(model))
+    real = cls.encode_documents
+
+    def some(self, texts, **options):
+        """Of every second text no token is left, as of one that is only signs that the tokenizer leaves out."""
+        encoded = real(self, texts, **options)
+        return [
+            one._replace(vectors=one.vectors[:0], weights=one.weights[:0]) if int(text.split()[1]) % 2 else one
+            for text, one in zip(texts, encoded, strict=True)
+        ]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cls, "encode_documents", some)
+        build(kb, documents(12), model, residual_bits=bits)
+    for k in (2, 5, 100):
+        for share in (0.0, 0.3):
+            (passages,) = MultiVector(str(kb), k, k, dense=share).retrieve([Query(QUESTION)])
+            assert len(passages) == min(k, len(Index.open(kb)))

@@ -83,7 +83,7 @@ def test_every_retriever_is_here():
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("filters", [(), ("source=docs/*",)])
 def test_laws_where_encodings_find_only_some(things, law, filters, monkeypatch):
-    monkeypatch.setattr(reader, "_FIRST", 2)
+    monkeypatch.setattr(reader, "_ROOT", 0.0)
     monkeypatch.setattr(reader, "_TIMES", 1)
     contract = RetrieverContract()
     contract.make = lambda: MultiVector(things.kb, top_k=2, candidates=3, filters=filters)

@@ -68,6 +68,11 @@ class Codec:
         return self._planes * self._plane_bytes
 
     @property
+    def leads_to_all(self) -> bool:
+        """Whether the leading bits are all that there are, or lie together with the others."""
+        return self.leading is None or self.bits <= 2
+
+    @property
     def _planes(self) -> int:
         return -(-self.bits // 2)
 
@@ -130,12 +135,11 @@ class Codec:
 
     def _values(self, packed: NDArray[np.uint8], planes: int) -> Matrix:
         """What residuals stand for, from so many of their planes: one or all."""
-        rows = len(packed)
-        if self.leading is None or self._planes == 1:
-            return self._table.take(packed, 0).reshape(rows, -1)[:, : self.dimensions]
+        if self.leads_to_all:
+            return self._looked_up(self._table, packed)
         if planes == 1:
-            return self._leading_table.take(packed[:, : self._plane_bytes], 0).reshape(rows, -1)[:, : self.dimensions]
-        buckets = np.zeros((rows, self._plane_bytes), np.uint32)  # four in each
+            return self._looked_up(self._leading_table, packed[:, : self._plane_bytes])
+        buckets = np.zeros((len(packed), self._plane_bytes), np.uint32)  # four in each
         for plane in range(planes):
             buckets <<= np.uint32(2)
             buckets |= self._spread[packed[:, plane * self._plane_bytes : (plane + 1) * self._plane_bytes]]
@@ -149,8 +153,12 @@ class Codec:
         found: NDArray[np.int64] = scores.argmax(1)
         return found
 
+    def _looked_up(self, table: Matrix, packed: NDArray[np.uint8]) -> Matrix:
+        found: Matrix = table.take(packed, 0).reshape(len(packed), packed.shape[1] * table.shape[1])
+        return found[:, : self.dimensions]
+
     def _pack(self, buckets: NDArray[np.int64]) -> NDArray[np.uint8]:
-        if self.leading is None or self._planes == 1:
+        if self.leads_to_all:
             return _packed(buckets, self.bits)
         shifts = range(self.bits - 2, -1, -2)
         return np.concatenate([_packed((buckets >> shift) & 3, 2) for shift in shifts], axis=1)

@@ -43,8 +43,11 @@ def _pairs(tokens: Tokens, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArr
     """Blocks of passages: where each begins, and by centroid which of its passages have a token there."""
     for start in range(0, len(rows), _BLOCK):
         codes, counts = tokens.codes(rows[start : start + _BLOCK])
-        keys = np.unique(codes.astype(np.int64) * _BLOCK + np.repeat(np.arange(len(counts)), counts))
-        yield start, keys // _BLOCK, keys % _BLOCK
+        order = np.argsort(codes, kind="stable")
+        codes, owners = codes[order].astype(np.int64), np.repeat(np.arange(len(counts)), counts)[order]
+        again = np.zeros(len(codes), bool)  # a passage with several tokens at a centroid
+        again[1:] = (codes[1:] == codes[:-1]) & (owners[1:] == owners[:-1])
+        yield start, codes[~again], owners[~again]
 
 
 class Lists:
@@ -63,9 +66,10 @@ class Lists:
 
     def __init__(self, root: Path, files: tuple[FileEntry, FileEntry], rows: NDArray[np.int64], centroids: int) -> None:
         ends, places = np.array(read_array(root, files[0].name)), read_array(root, files[1].name)
-        fits = ends.shape == (centroids,) and ends.dtype == np.int64 and places.dtype == np.uint32 and places.ndim == 1
-        if not fits or ends[-1] != len(places):
-            raise StoreDamaged(f"{root / files[1].name}: these are not the lists of centroids.", hint=mend_hint(root))
+        self._path, self._hint = root / files[1].name, mend_hint(root)
+        whole = ends.dtype.kind == "i" and places.dtype.kind == "u" and places.ndim == 1
+        if not whole or ends.shape != (centroids,) or ends[-1] != len(places) or (np.diff(ends, prepend=0) < 0).any():
+            raise StoreDamaged(f"{self._path}: these are not the lists of centroids.", hint=self._hint)
         self._starts, self._ends = np.concatenate([[0], ends[:-1]]), ends
         self._places = places.view(np.ndarray)
         self._rows = rows
@@ -77,11 +81,17 @@ class Lists:
             products: ``[n, centroids]``, of a question's tokens with all centroids.
             k: How many at most.
             rows: Only these, ascending.
+
+        Raises:
+            StoreDamaged: A list names a passage that is not there.
         """
-        gains = self._gains(products)
-        if not np.array_equal(rows, self._rows):
-            gains[~among(self._rows, rows)] = 0
+        try:
+            gains = self._gains(products)
+        except IndexError as error:
+            raise StoreDamaged(f"{self._path}: names passages that are not there.", hint=self._hint) from error
         there = np.flatnonzero(gains)
+        if len(rows) != len(self._rows):
+            there = there[among(self._rows[there], rows)]
         return np.sort(top(self._rows[there], gains[there], k).rows)
 
     def _gains(self, products: Matrix) -> Matrix:
@@ -94,9 +104,9 @@ class Lists:
             chosen = np.flatnonzero(token > least)
             chosen = chosen[np.argsort(token[chosen], kind="stable")]
             lists = [self._places[self._starts[one] : self._ends[one]] for one in chosen]
+            for one, gain in zip(lists, token[chosen] - least, strict=True):
+                best[one] = gain  # of a passage in several lists, that of the best centroid, which comes last
             if lists:
                 places = np.concatenate(lists)
-                # of several values for a place, which is in several lists, the last stays: that of the best centroid
-                best[places] = np.repeat(token[chosen] - least, [len(one) for one in lists])
-                gains[places] += best[places]
+                gains[places] += best[places]  # the same for a passage however often it is there
         return gains

@@ -132,8 +132,8 @@ class MultiVectorPart:
         if found.recall < _POOR:
             warnings.warn(
                 f"{index.path}: of the ten best passages by MaxSim, the encodings of multi_vector find only"
-                f" {found.recall:.0%} among {found.candidates} of {found.sample}. Ask for more candidates, or make the"
-                " index with more repetitions or a greater width.",
+                f" {found.recall:.0%} among {found.candidates} of {found.sample}. The lists of centroids find others."
+                " Ask for more candidates, or make the index with more repetitions or a greater width.",
                 stacklevel=2,
             )
         settings = {**entry.settings, "check": {"passages": len(index), **dataclasses.asdict(found)}}

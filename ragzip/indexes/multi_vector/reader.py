@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 Matrix = NDArray[np.float32]
 _BLOCK = 1024  # passages whose token vectors are in memory at once
 _SIEVED = 128  # passages whose leading bits are
-_FIRST = 1000  # passages that are found, at least, by all ways together: encodings, lists, and whole vectors
-_TIMES = 6  # and so many times the candidates
+_TIMES = 4  # so many times the candidates are looked for, by all ways together: encodings, lists, whole vectors
+_ROOT, _MOST = 3.2, 1000  # or this many times the root of the number of passages, if that is more, up to the second
 _MANY = 0.1  # of all passages, from which on all are searched and those that a filter leaves are picked
 
 
@@ -106,21 +106,25 @@ class MultiVectors:
         wanted = max(candidates, k)
         turned = self._codec.turn(query)
         if candidates and wanted < len(rows):
-            rows = self._found(query, max(_TIMES * wanted, _FIRST), rows, allowed is None, whole)
-            if len(rows) > wanted:
+            count = max(_TIMES * wanted, min(int(_ROOT * len(rows) ** 0.5), _MOST))
+            rows = self._found(query, count, wanted, rows, allowed is None, whole)
+            if len(rows) > wanted and not self._codec.leads_to_all:
                 rows = np.sort(top(rows, self._scores(turned, rows, whole, leading=True), wanted).rows)
         if not len(rows):
             return NO_HITS
         return top(rows, self._scores(turned, rows, whole), k)
 
     def _found(
-        self, query: Matrix, count: int, rows: NDArray[np.int64], every: bool, whole: Whole | None
+        self, query: Matrix, count: int, least: int, rows: NDArray[np.int64], every: bool, whole: Whole | None
     ) -> NDArray[np.int64]:
-        """The rows that encodings and lists find, and with a vector of the question what this finds; ascending."""
+        """The rows that encodings and lists find, and with a vector of the question what this finds; ascending.
+
+        They are no more than ``count``, and no fewer than ``least``, unless that is more than there are.
+        """
         if count >= len(rows):
             return rows
         each = -(-count // (1 + (self._lists is not None) + (whole is not None)))
-        found = self._by_encodings(self._fde.queries([query])[0], each, rows)
+        found = self._by_encodings(self._fde.queries([query])[0], max(each, 2 * least), rows)
         if self._lists is not None:
             found = np.union1d(found, self._lists.search(query @ self._codec.directions.T, each, rows))
         if whole is None:
