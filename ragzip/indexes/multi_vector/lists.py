@@ -71,7 +71,7 @@ class Lists:
         if not whole or ends.shape != (centroids,) or ends[-1] != len(places) or (np.diff(ends, prepend=0) < 0).any():
             raise StoreDamaged(f"{self._path}: these are not the lists of centroids.", hint=self._hint)
         self._starts, self._ends = np.concatenate([[0], ends[:-1]]), ends
-        self._places = places.view(np.ndarray)
+        self._places = places
         self._rows = rows
 
     def search(self, products: Matrix, k: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:

