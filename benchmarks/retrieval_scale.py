@@ -146,9 +146,9 @@ def render(record: dict[str, Any]) -> str:
         f"`{record['command']}`, {record['when']}, " + ", ".join(f"{k} {v}" for k, v in record["environment"].items()),
         "",
         f"{result['passages']:,} windows of {WINDOW} words ({result['tokens']:.0f} token vectors each), {QUERIES}"
-        f" questions, {QUERIES // 5} where all passages are decoded. Building, encoding included: {spent}. Bytes a passage:"
-        f" {sizes}; of multi_vector, encodings in FAISS and lists of centroids {result['faiss']:,.0f}. Opening takes"
-        f" {result['opening']:.2f} s. Times are medians of one query, from its vectors on.",
+        f" questions, {QUERIES // 5} where all passages are decoded. Building, encoding included: {spent}. Bytes a"
+        f" passage: {sizes}; of multi_vector, encodings in FAISS and lists of centroids {result['faiss']:,.0f}. Opening"
+        f" takes {result['opening']:.2f} s. Times are medians of one query, from its vectors on.",
         "",
         "| search | seconds | share of the exact time | of the ten best over all float32 vectors |",
         "|---|---|---|---|",
