@@ -128,7 +128,8 @@ def _shares(sizes: Sequence[int], weights: Sequence[float], total: int, taking: 
     left, open_ = total, list(taking)
     while open_ and left > 0:
         mass = sum(sizes[i] * max(weights[i], 1e-3) for i in open_)
-        full = [i for i in open_ if left * sizes[i] * max(weights[i], 1e-3) >= sizes[i] * mass]
+        enough = left >= sum(sizes[i] for i in open_)  # said in whole numbers: products of weights are rounded
+        full = [i for i in open_ if enough or left * sizes[i] * max(weights[i], 1e-3) >= sizes[i] * mass]
         if not full:
             for i in open_:
                 shares[i] = math.floor(left * sizes[i] * max(weights[i], 1e-3) / mass)

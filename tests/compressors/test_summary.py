@@ -3,7 +3,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ragzip.compressors._layout import Layout
@@ -151,6 +151,7 @@ def test_the_prompt_names_length_and_words():
     chunk=st.lists(st.tuples(st.integers(0, 300), st.floats(0, 1)), max_size=8),
     total=st.integers(0, 800),
 )
+@example(chunk=[(3, 0.5084315854110831)], total=3)
 def test_shares_are_within_the_total_and_each_size(chunk, total):
     sizes, weights = [size for size, _ in chunk], [weight for _, weight in chunk]
     shares = deal(sizes, weights, total)
