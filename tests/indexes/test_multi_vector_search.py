@@ -101,7 +101,8 @@ def test_what_a_filter_leaves_is_found_by_encodings_however_much_it_is(tmp_path,
 
 @pytest.mark.parametrize("lacks", ["rotation", "leading", "lists"])
 def test_what_older_versions_wrote_is_read_and_added_to(tmp_path, model, monkeypatch, lacks):
-    train, finish, plain = module.train_codec, module.MultiVectorPart.finish, {"residual_bits": 4}
+    train, finish = module.train_codec, module.MultiVectorPart.finish
+    plain = {"residual_bits": 8 if lacks == "rotation" else 4}  # with few bits, turning them changes what they lose
     with monkeypatch.context() as patch:
         if lacks == "lists":
             older = lambda *a: dataclasses.replace(made := finish(*a), whole=made.whole[:1])  # noqa: E731
@@ -116,7 +117,8 @@ def test_what_older_versions_wrote_is_read_and_added_to(tmp_path, model, monkeyp
         assert (reader._lists if lacks == "lists" else getattr(reader._codec, lacks)) is None
     for candidates in (0, 5):
         older, newer = (MultiVector(str(one), 5, candidates).retrieve([Query(QUESTION)])[0] for one in (kb, other))
-        assert len({p.id for p in older} & {p.id for p in newer}) >= (5 if lacks == "leading" and not candidates else 3)
+        assert len({p.id for p in older} & {p.id for p in newer}) >= 3
+        assert candidates or [p.id for p in older] == [p.id for p in newer]
     for count in (14, 5):
         for one in (kb, other):
             make(one, documents(count))

@@ -119,7 +119,7 @@ class MultiVectors:
     ) -> NDArray[np.int64]:
         """The rows that encodings and lists find, and with a vector of the question what this finds; ascending.
 
-        They are no more than ``count``, and no fewer than ``least``, unless that is more than there are.
+        They are about ``count`` or fewer, as ways find the same, and no fewer than ``least``, if there are so many.
         """
         if count >= len(rows):
             return rows
