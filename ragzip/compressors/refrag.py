@@ -142,8 +142,9 @@ def mixed(
     """
     layout = Layout(context, cut=encoder.cut)
     units = [unit for unit in range(len(layout.units)) if layout.text(unit).strip()]
-    vectors = (vectors_of or encoder.vectors)([layout.text(unit) for unit in units])
-    return Chunks(layout, units, vectors, encoder.project(vectors), encoder.space)
+    texts = [layout.text(unit) for unit in units]
+    vectors = (vectors_of or encoder.vectors)(texts)
+    return Chunks(layout, units, vectors, encoder.project(texts, vectors), encoder.space)
 
 
 @dataclass(frozen=True, eq=False)

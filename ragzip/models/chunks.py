@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import ModelError
+from ragzip.models.causal_lm import load_causal_lm
 from ragzip.models.loading import open_model
 from ragzip.models.locate import canonical, resolve
+from ragzip.models.picking import WordTable, best, read_words
 from ragzip.models.pooling import read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
 from ragzip.models.soft_folder import open_soft, option
@@ -54,6 +56,9 @@ class ChunkEncoder:
     _text: TextTokenizer = field(repr=False)
     _projection: tuple[Any, Any] = field(repr=False)
     _policy: Mapping[str, Any] = field(repr=False)
+    _scale: float = field(default=1.0, repr=False)
+    _words: WordTable | None = field(default=None, repr=False)
+    _dtype: str = field(default="auto", repr=False)
 
     @property
     def trained_policy(self) -> bool:
@@ -80,12 +85,16 @@ class ChunkEncoder:
                 out[batch] = pooled(self._backbone, [ids[i] for i in batch], self.device).float().cpu()
         return out
 
-    def project(self, vectors: Tensor) -> Tensor:
-        """Rows of chunks: ``[n, encoder dimensions]`` -> ``[n, dimensions]``, float32."""
+    def project(self, texts: Sequence[str], vectors: Tensor) -> Tensor:
+        """Rows of chunks, from their texts and vectors: ``[n, encoder dimensions]`` -> ``[n, dimensions]``, float32."""
         import torch
 
         with torch.inference_mode():
-            return torch.nn.functional.linear(vectors, *self._projection)
+            rows = torch.nn.functional.linear(vectors * self._scale, *self._projection)
+            if self._words is None or not texts:
+                return rows
+            words = load_causal_lm(self.space, dtype=self._dtype, device=self.device).model.get_input_embeddings()
+            return rows + words(best(self._words, self._text.encode(texts)).to(self.device)).float().cpu()
 
     def wish(self, question: Tensor, chunks: Tensor) -> Tensor:
         """What the trained policy thinks of each chunk as text rather than a row, as a logit.
@@ -190,6 +199,8 @@ def load_chunks(name: str, *, dtype: str = "auto", device: str = "auto") -> Chun
         tokenizer = read_tokenizer(tokenizer_file(recipe.folder))
         before, after = special_ids(tokenizer)
         tokenizer.enable_truncation(max(recipe.max_tokens, len(before) + len(after) + 1))
+        text = text_tokenizer(str(found.config["base"]))
+        picked = option({"residual": "none", **found.config}, "residual", str, folder) == "picked"
         return ChunkEncoder(
             name=name,
             space=found.space,
@@ -199,12 +210,15 @@ def load_chunks(name: str, *, dtype: str = "auto", device: str = "auto") -> Chun
             folder=folder,
             _backbone=backbone,
             _tokenizer=tokenizer,
-            _text=text_tokenizer(str(found.config["base"])),
+            _text=text,
             _projection=(
                 found.take("projection.weight", found.dimensions, width),
                 found.take("projection.bias", found.dimensions),
             ),
             _policy=_policy(found, width),
+            _scale=float(found.take("scale", 1)) if "scale" in found.tensors else 1.0,
+            _words=read_words(found, text.tokenizer.get_vocab_size()) if picked else None,
+            _dtype=dtype,
         )
 
     encoder: ChunkEncoder = kept(("chunks", canonical(name), *state(*files), str(number), device), load)

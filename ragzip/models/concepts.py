@@ -21,9 +21,9 @@ from ragzip.models.causal_lm import CausalLM, load_causal_lm
 from ragzip.models.layers import first_layers, keep
 from ragzip.models.locate import canonical, resolve
 from ragzip.models.lora import Adapter, merge_tensors
-from ragzip.models.picking import WordTable, group, pick
+from ragzip.models.picking import WordTable, group, pick, read_words
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, loaded, state
-from ragzip.models.soft_folder import SoftFolder, open_soft, option
+from ragzip.models.soft_folder import open_soft, option
 from ragzip.models.token_windows import batches
 from ragzip.models.tokenizer import TextTokenizer, text_tokenizer
 from ragzip.models.weights import weight_files
@@ -286,20 +286,13 @@ def load_concepts(name: str, architecture: str, *, dtype: str = "auto", device: 
                 found.take("head.weight", d, d).to(**to),
                 found.take("head.bias", d).to(**to),
                 float(found.take("scale", 1)) if "scale" in found.tensors else 1.0,
-                _words(found, vocabulary) if recipe.residual == "picked" else None,
+                read_words(found, vocabulary) if recipe.residual == "picked" else None,
             ),
         )
 
     key = ("concepts", architecture, canonical(name), *state(*files), str(choose_dtype(dtype, device)), device)
     encoder: ConceptEncoder = kept(key, load)
     return encoder
-
-
-def _words(found: SoftFolder, vocabulary: int) -> WordTable:
-    values = found.take("words", 3, vocabulary)
-    if not bool(((values[1:] == 0) | (values[1:] == 1)).all()):
-        raise ModelError(f"words in {found.folder} says of a token neither 0 nor 1", hint="Train it again.")
-    return WordTable(values)
 
 
 def read_recipe(config: Any, folder: Path) -> Recipe:

@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ragzip.errors import ModelError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ragzip.models.soft_folder import SoftFolder
     from ragzip.models.tokenizer import TextTokenizer
 
 _OWN = 0.01  # what a token's own score counts beside its word's: it orders the tokens of one word
@@ -79,6 +82,23 @@ def word_table(
             scores[own] += torch.log((wanted[own] + _SHRINK * prior) / (seen[own] + _SHRINK))
     # as it is stored, so that what is trained picks what is used
     return WordTable(torch.cat([scores[None], ends]).half().float())
+
+
+def read_words(found: SoftFolder, vocabulary: int) -> WordTable:
+    """The table of a folder.
+
+    Args:
+        found: The folder.
+        vocabulary: Least tokens that it must know.
+
+    Raises:
+        ModelError: It is missing, too small, or holds what cannot be.
+    """
+    own = found.tensors.get("words")
+    values = found.take("words", 3, max(vocabulary, own.shape[-1] if own is not None and own.dim() else 0))
+    if not bool(((values[1:] == 0) | (values[1:] == 1)).all()):
+        raise ModelError(f"words in {found.folder} says of a token neither 0 nor 1", hint="Train it again.")
+    return WordTable(values)
 
 
 def _wanted(
@@ -160,6 +180,23 @@ def pick(table: WordTable, ids: Tensor, own: Tensor, counts: Tensor) -> Tensor:
     order = scores.argsort(dim=1, descending=True, stable=True)
     ranks = torch.empty_like(order).scatter_(1, order, torch.arange(ids.shape[1]).expand_as(order).contiguous())
     return ranks < counts[:, None]
+
+
+def best(table: WordTable, segments: Sequence[Sequence[int]]) -> Tensor:
+    """Of each segment the token that says most, ``[segments]``; 0 for one without tokens."""
+    import torch
+
+    found = torch.zeros(len(segments), dtype=torch.long)
+    width = max(map(len, segments), default=0)
+    if not width:
+        return found
+    lengths = torch.tensor([len(segment) for segment in segments])
+    own = torch.arange(width) < lengths[:, None]
+    ids = torch.zeros(len(segments), width, dtype=torch.long)
+    ids[own] = torch.tensor([token for segment in segments for token in segment])
+    some = lengths > 0
+    found[some] = ids[pick(table, ids, own, some.long())]
+    return found
 
 
 def group(chosen: Tensor, counts: Tensor) -> Tensor:

@@ -49,8 +49,8 @@ def tiny_soft(
     elif architecture == "refrag":
         shapes = {"projection.weight": (d, e), "projection.bias": (d,)}
         shapes |= {"policy.0.weight": (8, e + 3), "policy.0.bias": (8,)}
-        shapes |= {"policy.2.weight": (1, 8), "policy.2.bias": (1,)}
-        extra = {"chunk": 4}
+        shapes |= {"policy.2.weight": (1, 8), "policy.2.bias": (1,), "scale": (1,)}
+        extra = {"chunk": 4, "residual": "picked"}
     else:
         segments = architecture == "comp_llm"
         slots, layers = (1, 1) if segments else (16, 0)

@@ -13,9 +13,11 @@ from ragzip.errors import ConfigError
 from ragzip.models.concepts import Parts, Readout, Recipe, Residual, cut, read_out, rows_of
 from ragzip.models.layers import first_layers
 from ragzip.models.lora import TARGETS
-from ragzip.models.picking import WordTable, word_table
+from ragzip.models.picking import WordTable
 from ragzip.training.low_rank import LowRank
+from ragzip.training.row_writer import RowsAlone
 from ragzip.training.soft_options import SoftTraining
+from ragzip.training.words import GENTLE, counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from ragzip.training.row_writer import RowWriter
     from ragzip.training.soft_data import SoftData
 
-_GENTLE = 0.3  # of an embedding's size: how hidden states count where rows begin as embeddings
-_COUNTED = 20_000  # texts, and questions, in which words are counted
 _SAMPLE = "The river runs to the sea, and the town at its mouth was founded in 1290 by a merchant from the north."
 
 
@@ -85,11 +85,7 @@ class ConceptTraining(SoftTraining):
         """A new adapter with its slots and linear layer; words are counted in the data where they are picked."""
         words = None
         if self.residual == "picked":
-            texts = [telling.text for telling in data.tellings[:_COUNTED]] if data else []
-            askings = data.askings[:_COUNTED] if data else ()
-            asked = [(text, a.question, a.answer) for a in askings for _, text in a.positives]
-            read = partial(cut, lm.text, recipe=self.recipe)
-            words = word_table(lm.text, len(lm.model.get_input_embeddings().weight), read, texts, asked)
+            words = counted(lm, partial(cut, lm.text, recipe=self.recipe), data)
         return ConceptWriter(lm, self.recipe, words, self.rank, self.alpha, self.seed)
 
     def done(self, writer: RowWriter) -> None:
@@ -107,7 +103,7 @@ class ConceptTraining(SoftTraining):
         return {"targets": [name for name in TARGETS if any(f".{name}.lora_" in key for key in tensors)]}
 
 
-class ConceptWriter:
+class ConceptWriter(RowsAlone):
     """An adapter that is trained, on the generator itself."""
 
     def __init__(self, lm: CausalLM, recipe: Recipe, words: WordTable | None, rank: int, alpha: int, seed: int) -> None:
@@ -124,7 +120,7 @@ class ConceptWriter:
         if recipe.slots > 1:
             slots = slots + torch.randn(recipe.slots, d, generator=draw) * embeddings.std()
         # one step of Adam changes a whole row of the layer: it has to be small beside an embedding
-        scale = float(torch.tensor(_shrink(lm, recipe.layers) * (1.0 if recipe.residual == "none" else _GENTLE)).half())
+        scale = float(torch.tensor(_shrink(lm, recipe.layers) * (1.0 if recipe.residual == "none" else GENTLE)).half())
         weight = torch.eye(d) if recipe.residual == "none" else torch.zeros(d, d)
         like = {"device": lm.device, "dtype": lm.model.dtype}
         appended, head, bias = (torch.nn.Parameter(v.to(**like)) for v in (slots, weight, torch.zeros(d)))
@@ -154,16 +150,16 @@ class ConceptWriter:
         self._words = words
         self._parts = replace(self._parts, scale=float(tensors["scale"]), words=words)
 
-    def counts(self, texts: Sequence[tuple[str, str]], rate: int) -> list[int]:
+    def counts(self, texts: Sequence[tuple[str, str]], rate: float) -> list[int]:
         """Rows of all segments of each text."""
-        return [max(sum(rows_of(len(s), rate) for s in some), 1) for some in self._segments(texts)]
+        return [max(sum(rows_of(len(s), int(rate)) for s in some), 1) for some in self._segments(texts)]
 
-    def rows(self, texts: Sequence[tuple[str, str]], rate: int) -> list[Tensor]:
+    def rows(self, texts: Sequence[tuple[str, str]], rate: float) -> list[Tensor]:
         """The rows of all segments of each text, which are read together."""
         import torch
 
         parts = [some or [(0,)] for some in self._segments(texts)]
-        made = iter(read_out(self._lm.model, self._parts, self._recipe, [s for some in parts for s in some], rate))
+        made = iter(read_out(self._lm.model, self._parts, self._recipe, [s for some in parts for s in some], int(rate)))
         return [torch.cat([next(made) for _ in some]) for some in parts]
 
     def frozen(self) -> Any:

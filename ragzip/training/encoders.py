@@ -37,7 +37,7 @@ def trainable(base: str, *, dtype: str, device: str, layers: int | None = None) 
         base: Its name.
         dtype: Number format of forward and backward passes.
         device: Where to.
-        layers: Train only so many of the last layers, and nothing below them; None trains all.
+        layers: Train only so many of the last layers, and nothing below them; None trains all, 0 nothing.
     """
     settle_threads()
     device = choose_device(device)
@@ -46,13 +46,13 @@ def trainable(base: str, *, dtype: str, device: str, layers: int | None = None) 
     backbone.set_attn_implementation("eager" if narrow else "sdpa")  # eager is the faster one backwards in bf16
     backbone.requires_grad_(False).train(False)
     count = int(backbone.config.num_hidden_layers)
-    if layers is not None and not 1 <= layers <= count:
-        raise ConfigError("layers", f"must be between 1 and {count}, not {layers}")
+    if layers is not None and not 0 <= layers <= count:
+        raise ConfigError("layers", f"must be between 0 and {count}, not {layers}")
     lowest = 0 if layers is None else count - layers
     for name, parameter in backbone.named_parameters():
         number = _layer(name)
         lower = number < lowest if number is not None else lowest > 0
-        parameter.requires_grad_(not name.startswith(_FROZEN) and not lower)
+        parameter.requires_grad_(not name.startswith(_FROZEN) and not lower and layers != 0)
     return backbone, device
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from ragzip.models import CausalLM
 
+_SHARP = 8.0  # what a whole of a cosine counts in the first logits, against noise whose deviation is 1.3
 _KEPT = ("ragzip_format", "architecture", "base", "base_sha256", "encoder", "encoder_sha256", "dimensions", "tensors")
 
 
@@ -38,7 +39,8 @@ class REFRAGPolicyTraining:
 
     The reward is the negative loss of the reference answer, the logarithm of its perplexity, when the chosen chunks are
     text and the others rows. Several choices are drawn for each question, by Gumbel noise on the policy's logits, and
-    their mean reward is the baseline. Encoder, projection and generator stay as they are.
+    their mean reward is the baseline. Encoder, projection and generator stay as they are. The policy begins as
+    ``similarity``: by the cosine to the question.
 
     Attributes:
         model: Weights made by ``ragzip train refrag``: the policy is added to them, in a folder of its own.
@@ -159,12 +161,11 @@ class _Policy:
         self._reader = Reader(lm, framed, most=device_positions(lm.device))
         e, h = int(encoder.vectors(["a"]).shape[1]), options.width
         draw = torch.Generator().manual_seed(options.seed)
-        self._tensors = {
-            "policy.0.weight": torch.nn.Parameter(torch.randn(h, e + FEATURES, generator=draw) / e**0.5),
-            "policy.0.bias": torch.nn.Parameter(torch.zeros(h)),
-            "policy.2.weight": torch.nn.Parameter(torch.zeros(1, h)),
-            "policy.2.bias": torch.nn.Parameter(torch.zeros(1)),
-        }
+        first, last = torch.randn(h, e + FEATURES, generator=draw) / e**0.5, torch.zeros(1, h)
+        first[0], last[0, 0] = 0, _SHARP  # it begins as the policy "similarity"
+        first[0, e] = 1
+        values = {"0.weight": first, "0.bias": torch.zeros(h), "2.weight": last, "2.bias": torch.zeros(1)}
+        self._tensors = {f"policy.{name}": torch.nn.Parameter(value) for name, value in values.items()}
 
     def named(self) -> list[tuple[str, Any]]:
         """Two layers."""

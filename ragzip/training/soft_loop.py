@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ class SoftPlan:
         nll: Weight of the loss of the reference answer.
         kl: Weight of the divergence from the teacher's distribution.
         hidden: Weight of the distance from the teacher's hidden states, layer by layer.
-        eval_rates: Rates that held-out data are read at.
+        eval_rates: What held-out data are read at, of the writer's ``rates``.
         curriculum: Characters of the first texts that are told again; they grow to their full length over the first
             half of the steps in which texts are told. 0 gives them in full length from the beginning.
     """
@@ -55,7 +56,7 @@ class SoftPlan:
     nll: float
     kl: float
     hidden: float
-    eval_rates: tuple[int, ...]
+    eval_rates: tuple[float, ...]
     curriculum: int = 0
 
 
@@ -78,6 +79,15 @@ class SoftOutcome:
     tokens: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class _Laid:
+    """A question whose passages are rows, or text and rows: what is to be written as rows, and how many each has."""
+
+    soft: Sequence[tuple[str, str]]
+    counts: Sequence[int]
+    framed: Framed
+
+
 class _Run:
     """Losses of steps and metrics of held-out data, for one generator and one writer."""
 
@@ -92,6 +102,7 @@ class _Run:
         asked += [self.frames.asking(a, (), []) for a in (one, other)]
         with writer.frozen():
             self.tell, self.ask = Reader(lm, sample, most=most), Reader(lm, asked, most=most)
+        self._told = [("", telling.text) for telling in data.held_tellings]
         self._floor: tuple[list[float], list[float]] | None = None
 
     def losses(self, step: int) -> Iterator[Tensor]:
@@ -114,7 +125,7 @@ class _Run:
         cut = len(telling.text) > size and head.rfind(" ")
         return Telling(head[:cut] if cut and cut > 0 else head, telling.source)
 
-    def _tellings(self, some: Sequence[Telling], rate: int, draw: random.Random) -> Iterator[Tensor]:
+    def _tellings(self, some: Sequence[Telling], rate: float, draw: random.Random) -> Iterator[Tensor]:
         import torch
 
         texts = [("", telling.text) for telling in some]
@@ -131,22 +142,20 @@ class _Run:
             parts = [nll(logits, framed[i]) for i, (logits, _) in zip(batch, read, strict=True)]
             yield torch.stack(parts).sum() / total
 
-    def _askings(self, some: Sequence[Asking], rate: int, draw: random.Random) -> Iterator[Tensor]:
+    def _askings(self, some: Sequence[Asking], rate: float, draw: random.Random) -> Iterator[Tensor]:
         import torch
 
         plan = self.plan
         shown = [self._shown(asking, draw) for asking in some]
-        counts = [self.writer.counts(passages, rate) for passages in shown]
-        framed = [self.frames.asking(a, p, n) for a, p, n in zip(some, shown, counts, strict=True)]
+        laid = [self._laid(asking, passages, rate) for asking, passages in zip(some, shown, strict=True)]
+        framed = [one.framed for one in laid]
         teach = [self.frames.asking(a, p, None) for a, p in zip(some, shown, strict=True)]
         total = sum(len(prompt.answer) for prompt in framed)
         hidden = plan.hidden > 0
         mine = self.ranks.share(len(some))
         for numbers in self.ask.batches([teach[i] for i in mine], [[] for _ in mine]):
             batch = [mine[number] for number in numbers]
-            flat = [passage for i in batch for passage in shown[i]]
-            rows = iter(self.writer.rows(flat, rate))
-            given = [[next(rows) for _ in shown[i]] for i in batch]
+            given = self._given([laid[i] for i in batch], rate)
             with self.writer.frozen():
                 taught: list[Any] = [None for _ in batch]
                 if plan.kl or hidden:
@@ -162,6 +171,30 @@ class _Run:
                     loss = loss + plan.hidden * len(logits) * distance(layers, teacher[1])
                 parts.append(loss)
             yield torch.stack(parts).sum() / total
+
+    def _laid(
+        self,
+        asking: Asking,
+        shown: Sequence[tuple[str, str]],
+        rate: float,
+        other: Callable[[], str] | None = None,
+    ) -> _Laid:
+        """A question on passages, of which what is no text becomes rows: its own, or those of other passages."""
+        pieces, soft = self.writer.pieces(asking.question, shown, rate), []
+        for (title, text), some in zip(shown, pieces, strict=True):
+            for start, end, kept in some:
+                if not kept:
+                    strange = None if other is None else other()
+                    if strange is not None and end - start < len(text):
+                        strange = strange[: end - start]
+                    soft.append((title, text[start:end] if strange is None else strange))
+        counts = self.writer.counts(soft, rate)
+        return _Laid(soft, counts, self.frames.asking(asking, shown, counts, pieces))
+
+    def _given(self, laid: Sequence[_Laid], rate: float) -> list[list[Tensor]]:
+        """The rows of each question, which are written together."""
+        rows = iter(self.writer.rows([text for one in laid for text in one.soft], rate))
+        return [[next(rows) for _ in one.soft] for one in laid]
 
     def _shown(self, asking: Asking, draw: random.Random) -> list[tuple[str, str]]:
         """Passages of a question, those that help among others that do not."""
@@ -186,6 +219,7 @@ class _Run:
 
         closed, text = self.floor()
         metrics: dict[str, float] = {}
+        told: dict[tuple[int, ...], float] = {}
         gains, rights, answers = [], [], []
         helps = _mean(closed) - _mean(text)
         middle = len(self.plan.eval_rates) // 2
@@ -193,12 +227,13 @@ class _Run:
             for rate in self.plan.eval_rates:
                 losses = self._answered(rate)
                 gain = (_mean(closed) - _mean(losses)) / helps if helps > _LEAST else 0.0
-                right = self._right(rate)
+                counts = tuple(self.writer.counts(self._told, rate))
+                right = told[counts] if counts in told else told.setdefault(counts, self._right(rate))
                 gains.append(gain)
                 rights.append(right)
                 answers.append(math.exp(-_mean(losses)))
                 if len(self.plan.eval_rates) > 1:
-                    metrics |= {f"gain@{rate}": gain, f"right@{rate}": right}
+                    metrics |= {f"gain@{rate:g}": gain, f"right@{rate:g}": right}
             strange = self._answered(self.plan.eval_rates[middle], strange=True)
         found = {"gain": gains[middle], "right": rights[middle], "answer": answers[middle]}
         return {**found, "other": math.exp(-_mean(strange)), **metrics}
@@ -247,28 +282,27 @@ class _Run:
         telling = step < self.plan.telling * self.steps or not self.data.askings
         return telling and bool(self.data.tellings)
 
-    def _answered(self, rate: int, *, strange: bool = False) -> list[float]:
+    def _answered(self, rate: float, *, strange: bool = False) -> list[float]:
         held = self.data.held_askings
         shown = [self._held(number) for number in range(len(held))]
-        if strange:  # the same titles, with the rows of passages that were drawn from all
+        other = None
+        if strange:  # the same titles, and the same text, with the rows of passages that were drawn from all
             pool = [text for some in shown for _, text in some]
             draw = random.Random(f"{self.seed} strange")  # noqa: S311 - no secret
-            shown = [[(title, draw.choice(pool)) for title, _ in some] for some in shown]
-        counts = [self.writer.counts(passages, rate) for passages in shown]
-        framed = [self.frames.asking(a, p, n) for a, p, n in zip(held, shown, counts, strict=True)]
+            other = partial(draw.choice, pool)
+        laid = [self._laid(asking, some, rate, other) for asking, some in zip(held, shown, strict=True)]
+        framed = [one.framed for one in laid]
         found = [0.0] * len(held)
-        for batch in self.ask.batches(framed, counts):
-            rows = iter(self.writer.rows([passage for i in batch for passage in shown[i]], rate))
-            given = [[next(rows) for _ in shown[i]] for i in batch]
+        for batch in self.ask.batches(framed, [one.counts for one in laid]):
+            given = self._given([laid[i] for i in batch], rate)
             with self.writer.frozen():
                 read = self.ask.read([framed[i] for i in batch], given)
             for i, (logits, _) in zip(batch, read, strict=True):
                 found[i] = float(nll(logits, framed[i])) / len(framed[i].answer)
         return found
 
-    def _right(self, rate: int) -> float:
-        held = self.data.held_tellings
-        texts = [("", telling.text) for telling in held]
+    def _right(self, rate: float) -> float:
+        held, texts = self.data.held_tellings, self._told
         counts = self.writer.counts(texts, rate)
         request = (SAME if self.plan.gist else TELL)[0]
         framed = [self.frames.telling(t, n, request) for t, n in zip(held, counts, strict=True)]

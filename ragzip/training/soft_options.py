@@ -128,8 +128,8 @@ class SoftTraining:
         return 0
 
     @property
-    def eval_rates(self) -> tuple[int, ...]:
-        """Rates that held-out data are read at."""
+    def eval_rates(self) -> tuple[float, ...]:
+        """What held-out data are read at: rates, or shares that stay text."""
         return (0,)
 
     @abstractmethod

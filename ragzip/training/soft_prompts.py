@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragzip.models.chat import encode_prompt
 from ragzip.pipelines.prompt import QA
+from ragzip.training.row_writer import Piece
 from ragzip.training.soft_data import Asking, Telling
 from ragzip.types import Context, Message, Passage, Query, Segment, SoftSegment, Span, TextSegment
 
@@ -64,35 +65,44 @@ class Frames:
 
     def telling(self, telling: Telling, rows: int | None, request: str) -> Framed:
         """A text to be told again, from so many rows or, for None, from the text itself."""
-        segment = self._segment(telling.text, rows, "p")
+        segment = self._segment(telling.text, rows, Span("p", 0, len(telling.text)))
         turn: tuple[Any, ...] = (segment, f"\n\n{request}")
         return self._framed([Message("user", turn)], telling.text)
 
-    def asking(self, asking: Asking, passages: Sequence[tuple[str, str]], rows: Sequence[int] | None) -> Framed:
+    def asking(
+        self,
+        asking: Asking,
+        passages: Sequence[tuple[str, str]],
+        rows: Sequence[int] | None,
+        pieces: Sequence[Sequence[Piece]] | None = None,
+    ) -> Framed:
         """A question on passages, each as so many rows; as text where ``rows`` is None; without them where empty.
 
         Args:
             asking: The question.
             passages: Title and text of each.
-            rows: For each how many rows it has, at least one.
+            rows: For each, or for each of the pieces that are no text, how many rows it has, at least one.
+            pieces: Those of each passage, where it is not one.
         """
         given = tuple(Passage(str(number), text, title) for number, (title, text) in enumerate(passages))
-        segments = tuple(
-            self._segment(p.text, rows[number] if rows is not None else None, p.id) for number, p in enumerate(given)
-        )
-        return self.context(Context(Query(asking.question), segments, given), asking.answer)
+        cut = pieces if pieces is not None else [[(0, len(text), rows is None)] for _, text in passages]
+        counts, segments = iter(rows or ()), []
+        for passage, some in zip(given, cut, strict=True):
+            for start, end, text in some:
+                count = None if text else next(counts)
+                segments.append(self._segment(passage.text[start:end], count, Span(passage.id, start, end)))
+        return self.context(Context(Query(asking.question), tuple(segments), given), asking.answer)
 
     def context(self, context: Context[Segment], answer: str) -> Framed:
         """A question on a context, whose soft segments are the example's texts, in order."""
         return self._framed(self._prompt.render(context), f'{answer}".')
 
-    def _segment(self, text: str, rows: int | None, id_: str) -> Segment:
+    def _segment(self, text: str, rows: int | None, source: Span) -> Segment:
         import torch
 
-        source = (Span(id_, 0, len(text)),)
         if rows is None:
-            return TextSegment(text, source)
-        return SoftSegment(torch.zeros(rows, self._lm.dimensions), self._lm.space, source)
+            return TextSegment(text, (source,))
+        return SoftSegment(torch.zeros(rows, self._lm.dimensions), self._lm.space, (source,))
 
     def _framed(self, messages: Sequence[Message[Segment]], answer: str) -> Framed:
         pieces: list[list[int] | int] = []

@@ -83,11 +83,11 @@ class BridgeWriter(NothingFixed):
         names = [f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")]
         return list(zip(names, self._parameters, strict=True))
 
-    def counts(self, texts: Sequence[tuple[str, str]], rate: int) -> list[int]:
+    def counts(self, texts: Sequence[tuple[str, str]], rate: float) -> list[int]:
         """One for each piece that the encoder reads at once."""
         return [max(len(some), 1) for some in self._pieces(texts)]
 
-    def rows(self, texts: Sequence[tuple[str, str]], rate: int) -> list[Tensor]:
+    def rows(self, texts: Sequence[tuple[str, str]], rate: float) -> list[Tensor]:
         """The vectors of the pieces, through the bridge."""
         import torch
 

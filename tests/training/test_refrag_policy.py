@@ -9,9 +9,12 @@ import torch
 
 from ragzip.compressors.refrag import REFRAG
 from ragzip.errors import ConfigError
+from ragzip.models import load_causal_lm
+from ragzip.models.chunks import load_chunks, preferences
 from ragzip.training import refrag_policy
 from ragzip.training.card import check_card
 from ragzip.training.refrag_policy import REFRAGPolicyTraining, log_likelihood
+from ragzip.training.soft_data import read_soft
 from ragzip.types import Passage, Query, TextSegment, context_of
 from tests.matrix import soft_model
 
@@ -65,6 +68,22 @@ def test_it_learns_what_is_rewarded(small_data, tmp_path, monkeypatch):
     assert untrained < 2.7
 
 
+def test_it_begins_as_similarity(small_data):
+    trainer = toy()
+    encoder = load_chunks(trainer.model, dtype="fp32", device="cpu")
+    lm = load_causal_lm(encoder.space, dtype="fp32", device="cpu")
+    policy = refrag_policy._Policy(trainer, lm, encoder)
+    held = read_soft(("squad",), (), most=(), held_out=3, data=small_data, seed=0).held_askings
+    assert policy.evaluate(held, "trained") == policy.evaluate(held, "similarity")
+    tensors = {name: value.detach() for name, value in policy.named()}
+    question, chunks = (
+        encoder.vectors(["Who founded Alba?"])[0],
+        encoder.vectors(["by Count", "the sea", "Alba was", "a"]),
+    )
+    close = torch.nn.functional.cosine_similarity(question[None], chunks)
+    assert preferences(tensors, question, chunks).argsort().tolist() == close.argsort().tolist()
+
+
 def test_weights_must_be_named(tmp_path):
     with pytest.raises(ConfigError, match="model"):
-        REFRAGPolicyTraining().run(tmp_path)
+        REFRAGPolicyTraining(model="").run(tmp_path)
