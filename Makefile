@@ -73,8 +73,8 @@ bench-quality: models ## The answer quality of docs/numbers.md: over an hour, go
 bench-hard: models ## All hard compressors beside the baselines: two hours, goes on where it stopped
 	$(BIN)/python benchmarks/run.py hard:quarter hard:evidence hard:fast hard:slow
 
-bench-soft: models ## Soft compression and smaller caches: about three hours
-	$(BIN)/python benchmarks/run.py soft:speed soft:answers soft:concepts soft:kv
+bench-soft: models ## Soft compression and smaller caches: about four hours
+	$(BIN)/python benchmarks/run.py soft:speed soft:answers soft:concepts soft:refrag soft:kv
 
 bench-retrieval: models .bench/fde/.installed ## All retrievers, encodings and storage: some five hours
 	$(BIN)/python benchmarks/run.py retrieval retrieval_lexical retrieval_scale retrieval_fde retrieval_graph:quality \

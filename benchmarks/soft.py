@@ -2,12 +2,12 @@
 
     python benchmarks/run.py soft:answers    # xrag: against text, nothing, titles alone, and rows of other passages
     python benchmarks/run.py soft:concepts   # comp_llm: against text, fewer words as text, and its rows before training
+    python benchmarks/run.py soft:refrag     # refrag: chunks as text by two policies, and what its rows add
     python benchmarks/run.py soft:speed      # what rows cost and save before the first token
     python benchmarks/run.py soft:kv         # answers and bytes with smaller caches
-    make bench-soft                          # all of them: about three hours on two cores
+    make bench-soft                          # all of them: about four hours on two cores
 
-Times do not hang on what was learned: ``speed`` takes ``refrag`` as it is before training, the others as they come with
-ragzip. Run folders are left in .bench/soft/PART/SET.
+Weights are those that come with ragzip. Run folders are left in .bench/soft/PART/SET.
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ from __future__ import annotations
 import dataclasses
 import random
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.hard import _table, _told
 from benchmarks.measure import median
 from benchmarks.quality import _reporter
-from ragzip.protocols import Compressor
-from ragzip.types import Context, Segment, TextSegment
+from benchmarks.soft_controls import OtherRows, OtherTexts
+from ragzip.compressors.refrag import REFRAG
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "soft"
 SEED = 0
 ANSWERS: dict[str, Any] = {"sets": ("nq_multidoc@5", "hotpotqa"), "questions": 60}
+EXPANDED: dict[str, Any] = {"sets": ("nq_multidoc@20", "hotpotqa"), "questions": 40}
 CONCEPTS: dict[str, Any] = {"sets": ("nq_multidoc@5",), "questions": 50}
 KV: dict[str, Any] = {"sets": ("nq_multidoc@5",), "questions": 10}
 SPEED = {"questions": 6, "rounds": 2, "tokens": 3000}
@@ -37,53 +36,12 @@ _METHODS = ("streaming_llm", "snapkv", "expected_attention", "h2o", "scissorhand
 _SHOWN = ("f1", "match", "answer_in_context", "tokens_out", "ratio", "compress_seconds", "prefill_seconds", "ttft")
 
 
-@dataclass(frozen=True)
-class OtherTexts(Compressor[TextSegment, Segment]):
-    """A control: what another compressor makes of other passages, in the place of its own, behind the right titles.
-
-    Attributes:
-        inner: The compressor.
-        rows: Whether there are rows at all; without them the titles stand alone.
-    """
-
-    inner: Compressor[TextSegment, Segment]
-    rows: bool = True
-
-    @property
-    def space(self) -> str:
-        """That of the compressor."""
-        return str(getattr(self.inner, "space", ""))
-
-    def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[Segment]]:
-        """Rows of passages of other questions; without them a lone full stop for each passage."""
-        if not self.rows:
-            return [
-                dataclasses.replace(c, segments=tuple(dataclasses.replace(s, text=".") for s in c.segments))
-                for c in contexts
-            ]
-        others = _others()
-        found = []
-        for context in contexts:
-            draw = random.Random(context.query.text)
-            strange = tuple(dataclasses.replace(s, text=draw.choice(others)) for s in context.segments)
-            (after,) = self.inner.compress([dataclasses.replace(context, segments=strange)])
-            found.append(after)
-        return found
-
-
-def _others() -> list[str]:
-    from ragzip.evaluation.data import open_set
-
-    records = open_set("squad:train").sample(200, SEED).records
-    return [passage.text for record in records for passage in record.passages]
-
-
 def run(part: str) -> dict[str, Any]:
     """One part."""
     import os
 
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
-    return {"answers": answers, "concepts": concepts, "speed": speed, "kv": kv}[part]()
+    return {"answers": answers, "concepts": concepts, "refrag": expanded, "speed": speed, "kv": kv}[part]()
 
 
 def answers() -> dict[str, Any]:
@@ -91,7 +49,7 @@ def answers() -> dict[str, Any]:
     from ragzip import registry
     from ragzip.compressors.xrag import XRAG
 
-    registry.register("compressor", "other_texts", "benchmarks.soft:OtherTexts")
+    registry.register("compressor", "other_texts", "benchmarks.soft_controls:OtherTexts")
     xrag = XRAG()
     rows: dict[str, Any] = {
         "xrag": {"compressors": (xrag,)},
@@ -109,7 +67,7 @@ def concepts() -> dict[str, Any]:
     from ragzip.compressors.llmlingua2 import LLMLingua2
     from ragzip.compressors.provence import Provence
 
-    registry.register("compressor", "other_texts", "benchmarks.soft:OtherTexts")
+    registry.register("compressor", "other_texts", "benchmarks.soft_controls:OtherTexts")
     words = _words_alone(RUNS / "concepts" / "words")
     rows: dict[str, Any] = {f"comp_llm, rate {rate}": {"compressors": (CompLLM(rate=rate),)} for rate in (2, 4, 8)}
     rows |= {f"picked words alone, rate {rate}": {"compressors": (CompLLM(words, rate=rate),)} for rate in (2, 4)}
@@ -131,6 +89,29 @@ def concepts() -> dict[str, Any]:
         ("comp_llm, rate 4", "closed_book"),
     )
     return _evaluated("concepts", rows, CONCEPTS, pairs)
+
+
+def expanded() -> dict[str, Any]:
+    """refrag with a quarter of its chunks as text: by two policies, and against its text without its rows."""
+    from ragzip import registry
+    from ragzip.compressors.provence import Provence
+
+    registry.register("compressor", "other_rows", "benchmarks.soft_controls:OtherRows")
+    close, keep = REFRAG(policy="similarity"), REFRAG(policy="provence")
+    rows: dict[str, Any] = {
+        "refrag, similarity": {"compressors": (close,)},
+        "refrag, provence": {"compressors": (keep,)},
+        "refrag, provence, rows of other passages": {"compressors": (OtherRows(keep),)},
+        "refrag, provence, without its rows": {"compressors": (OtherRows(keep, rows=False),)},
+        "provence, a quarter": {"compressors": (Provence(keep=0.25),)},
+    }
+    pairs = (
+        ("refrag, provence", "refrag, similarity"),
+        ("refrag, provence", "refrag, provence, rows of other passages"),
+        ("refrag, provence", "refrag, provence, without its rows"),
+        ("refrag, provence", "provence, a quarter"),
+    )
+    return _evaluated("refrag", rows, EXPANDED, pairs)
 
 
 def _words_alone(out: Path) -> str:
@@ -223,18 +204,16 @@ def speed() -> dict[str, Any]:
     """Compression and prefill for about 3,000 tokens of context: text, and rows computed or from a store."""
     from ragzip.compressors._stored import fill
     from ragzip.compressors.comp_llm import CompLLM
-    from ragzip.compressors.refrag import REFRAG
     from ragzip.compressors.xrag import XRAG
     from ragzip.evaluation.data import open_set
     from ragzip.models.concepts import forget_segments
 
     folder = RUNS / "speed"
     shutil.rmtree(folder, ignore_errors=True)
-    refrag = _untrained("refrag", folder / "refrag")
     records = open_set("nq_multidoc@20").sample(SPEED["questions"], SEED).records
     passages = {p.id: p for record in records for p in record.passages}
     store = folder / "index"
-    methods = {"xrag": XRAG(), "comp_llm": CompLLM(rate=4)}
+    methods: dict[str, Any] = {"xrag": XRAG(), "comp_llm": CompLLM(rate=4), "refrag": REFRAG(policy="similarity")}
     for method in methods.values():
         fill(method, passages.values(), store)
     rows: dict[str, Any] = {
@@ -243,7 +222,9 @@ def speed() -> dict[str, Any]:
         "xrag, stored": (dataclasses.replace(methods["xrag"], store=str(store)),),
         "comp_llm, rate 4": (methods["comp_llm"],),
         "comp_llm, rate 4, stored": (dataclasses.replace(methods["comp_llm"], store=str(store)),),
-        "refrag, a quarter expanded": (REFRAG(refrag),),
+        "refrag, a quarter by similarity": (methods["refrag"],),
+        "refrag, a quarter by similarity, stored": (dataclasses.replace(methods["refrag"], store=str(store)),),
+        "refrag, a quarter by provence": (REFRAG(policy="provence"),),
     }
     pipelines = {name: _reader({"compressors": parts}, max_new_tokens=1) for name, parts in rows.items()}
     for pipeline in pipelines.values():
@@ -281,18 +262,6 @@ def speed() -> dict[str, Any]:
     }
 
 
-def _untrained(method: str, out: Path) -> str:
-    """Weights of a method as they are before training."""
-    from ragzip import registry
-    from ragzip.models import GENERATOR, load_causal_lm
-
-    trainer = registry.get("training", method)()
-    lm = load_causal_lm(GENERATOR, own=True)
-    writer = trainer.writer(lm)
-    trainer.save(out, lm, {**dict(writer.named()), **writer.fixed()})
-    return str(out)
-
-
 def render(record: dict[str, Any]) -> str:
     """For each set one table of the rows, or the table of times."""
     lines = [
@@ -326,8 +295,7 @@ def _with_bytes(table: list[str], shares: dict[str, float], rows: list[str]) -> 
 def _times(results: dict[str, Any]) -> list[str]:
     keys = list(next(iter(results.values())))
     lines = [
-        f"{SPEED['questions']} questions of NQ with twenty passages, {SPEED['rounds']} rounds; medians; `refrag` "
-        "as it is before training, the others as they come with ragzip.",
+        f"{SPEED['questions']} questions of NQ with twenty passages, {SPEED['rounds']} rounds; medians.",
         "",
         "| context | " + " | ".join(keys) + " |",
         "|---" * (1 + len(keys)) + "|",

@@ -47,6 +47,14 @@ def chosen(method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequenc
     return best_first(torch.nn.functional.cosine_similarity(asked[None], vectors).tolist())
 
 
+def warm_up(method: REFRAG, encoder: ChunkEncoder) -> None:
+    """Loads what a policy reads with beside the encoder, unless it is loaded already."""
+    if method.policy == "provence":
+        models.load_pruner(PROVENCE, dtype=method.dtype, device=method.device)
+    if method.policy == "perplexity":
+        load_perplexity(encoder.space, dtype=method.dtype, device=method.device)
+
+
 def _by_provence(method: REFRAG, question: str, layout: Layout, units: Sequence[int]) -> list[float]:
     """The mean keep probability of each chunk's tokens, with each segment read as a whole."""
     pruner = models.load_pruner(PROVENCE, dtype=method.dtype, device=method.device)

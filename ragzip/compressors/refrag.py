@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from ragzip.compressors._expansion import chosen
+from ragzip.compressors._expansion import chosen, warm_up
 from ragzip.compressors._layout import Layout, take
 from ragzip.compressors._options import check_count, counter_of, most
 from ragzip.compressors._soft import check_rows, check_soft, setting_of
@@ -31,11 +31,12 @@ class REFRAG(Compressor[TextSegment, Segment]):
     """Compress, sense, expand: chunks of 16 tokens become rows, but for those that are worth their tokens.
 
     After REFRAG (https://arxiv.org/abs/2509.01092), with a generator that never changes: a light encoder reads each
-    chunk, and a linear layer makes its vector a row. What a policy picks stays text, at its place between the rows.
-    Between rows and text of one passage nothing is put. ``similarity`` is the cosine of the encoder's vectors to the
-    question's; ``provence`` the keep probability of the chunk's tokens; ``perplexity`` how much less the question
-    surprises the generator behind the chunk; ``trained`` asks the policy that was trained with the weights. Beside
-    ``text_then_soft``, which keeps whole passages as text, it chooses within passages.
+    chunk, and a linear layer makes its vector a row. Where the weights were trained so, that is added to the embedding
+    of a word of the chunk, one that is rare and often asked for. What a policy picks stays text, at its place between
+    the rows. Between rows and text of one passage nothing is put. ``similarity`` is the cosine of the encoder's vectors
+    to the question's; ``provence`` the keep probability of the chunk's tokens; ``perplexity`` how much less the
+    question surprises the generator behind the chunk; ``trained`` asks the policy that was trained with the weights.
+    Beside ``text_then_soft``, which keeps whole passages as text, it chooses within passages.
 
     Attributes:
         model: Weights made by ``ragzip train refrag``: a folder, or a hub id.
@@ -74,21 +75,27 @@ class REFRAG(Compressor[TextSegment, Segment]):
         return space_of(self.model, ARCHITECTURE)
 
     def load(self) -> ChunkEncoder:
-        """The encoder, loaded now unless it is already."""
+        """The encoder and what else it takes to compress, loaded now unless it is already."""
+        encoder = self._encoder()
+        encoder.warm_up()
+        warm_up(self, encoder)
+        return encoder
+
+    def _encoder(self) -> ChunkEncoder:
         return load_chunks(self.model, dtype=self.dtype, device=self.device)
 
     def setting(self) -> Setting:
         """What stored vectors must have been made with."""
-        return setting_of(self.model, ARCHITECTURE, columns=self.load().width)
+        return setting_of(self.model, ARCHITECTURE, columns=self._encoder().width)
 
     def units(self, texts: Sequence[str], titles: Sequence[str]) -> list[list[Unit]]:
         """The chunks of each text that are not blank; titles are not read."""
-        encoder = self.load()
+        encoder = self._encoder()
         return [[text[a:b] for a, b in encoder.cut(text) if text[a:b].strip()] for text in texts]
 
     def compute(self, units: Sequence[Unit]) -> Sequence[Tensor]:
         """The vector of each chunk, from which its row and its likeness to a question are made: ``[1, width]``."""
-        return [row[None] for row in self.load().vectors([str(unit) for unit in units])]
+        return [row[None] for row in self._encoder().vectors([str(unit) for unit in units])]
 
     def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[Segment]]:
         """Each context as rows and text."""
@@ -109,7 +116,7 @@ class REFRAG(Compressor[TextSegment, Segment]):
                 return encoder.vectors(chunks)
             return torch.cat([known[chunk] for chunk in chunks])
 
-        encoder = self.load()
+        encoder = self._encoder()
         chunks = mixed(context, encoder, vectors)
         check_rows([chunks.projected], self.model)
         if not chunks.units:
@@ -188,11 +195,12 @@ class Chunks:
 
 
 def _runs(kept: Sequence[int], layout: Layout, text: set[int]) -> list[list[int]]:
-    """Neighbouring chunks of one segment that are of one kind."""
+    """Neighbouring chunks of one segment that are of one kind; blank ones stand between none."""
     found: list[list[int]] = []
     for unit in kept:
         before = found[-1][-1] if found else -2
-        same = before == unit - 1 and layout.units[before].segment == layout.units[unit].segment
+        next_one = before >= 0 and not any(layout.text(one).strip() for one in range(before + 1, unit))
+        same = next_one and layout.units[before].segment == layout.units[unit].segment
         if same and (before in text) == (unit in text):
             found[-1].append(unit)
         else:

@@ -86,15 +86,26 @@ class ChunkEncoder:
         return out
 
     def project(self, texts: Sequence[str], vectors: Tensor) -> Tensor:
-        """Rows of chunks, from their texts and vectors: ``[n, encoder dimensions]`` -> ``[n, dimensions]``, float32."""
+        """Rows of chunks, from their texts and vectors: ``[n, encoder dimensions]`` -> ``[n, dimensions]``, float32.
+
+        Raises:
+            ModelError: Rows begin as words of the generator, and that is not here.
+        """
         import torch
 
         with torch.inference_mode():
             rows = torch.nn.functional.linear(vectors * self._scale, *self._projection)
             if self._words is None or not texts:
                 return rows
-            words = load_causal_lm(self.space, dtype=self._dtype, device=self.device).model.get_input_embeddings()
-            return rows + words(best(self._words, self._text.encode(texts)).to(self.device)).float().cpu()
+            return rows + self._embedding()(best(self._words, self._text.encode(texts)).to(self.device)).float().cpu()
+
+    def warm_up(self) -> None:
+        """Loads the generator now where rows begin as its words; otherwise the first ones do."""
+        if self._words is not None:
+            self._embedding()
+
+    def _embedding(self) -> Any:
+        return load_causal_lm(self.space, dtype=self._dtype, device=self.device).model.get_input_embeddings()
 
     def wish(self, question: Tensor, chunks: Tensor) -> Tensor:
         """What the trained policy thinks of each chunk as text rather than a row, as a logit.
@@ -217,7 +228,7 @@ def load_chunks(name: str, *, dtype: str = "auto", device: str = "auto") -> Chun
             ),
             _policy=_policy(found, width),
             _scale=float(found.take("scale", 1)) if "scale" in found.tensors else 1.0,
-            _words=read_words(found, text.tokenizer.get_vocab_size()) if picked else None,
+            _words=read_words(found, text.words) if picked else None,
             _dtype=dtype,
         )
 

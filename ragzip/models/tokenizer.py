@@ -113,6 +113,11 @@ class TextTokenizer:
         object.__setattr__(self, "_unknown", _unknown(self.tokenizer))
         object.__setattr__(self, "_names", re.compile("|".join(map(re.escape, sorted(names))) or r"(?!)"))
 
+    @property
+    def words(self) -> int:
+        """One more than the greatest token id that a text can have."""
+        return max((i for i in self.tokenizer.get_vocab().values() if i not in self.control), default=-1) + 1
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text on its own, without special tokens."""
         ids = [encoding.ids for encoding in encode_batch(self.tokenizer, texts, special=False)]

@@ -15,7 +15,7 @@ from ragzip.models.layers import first_layers
 from ragzip.models.lora import TARGETS
 from ragzip.models.picking import WordTable
 from ragzip.training.low_rank import LowRank
-from ragzip.training.row_writer import RowsAlone
+from ragzip.training.row_writer import RowsAlone, Told
 from ragzip.training.soft_options import SoftTraining
 from ragzip.training.words import GENTLE, counted
 
@@ -150,11 +150,11 @@ class ConceptWriter(RowsAlone):
         self._words = words
         self._parts = replace(self._parts, scale=float(tensors["scale"]), words=words)
 
-    def counts(self, texts: Sequence[tuple[str, str]], rate: float) -> list[int]:
+    def counts(self, texts: Sequence[Told], rate: float) -> list[int]:
         """Rows of all segments of each text."""
         return [max(sum(rows_of(len(s), int(rate)) for s in some), 1) for some in self._segments(texts)]
 
-    def rows(self, texts: Sequence[tuple[str, str]], rate: float) -> list[Tensor]:
+    def rows(self, texts: Sequence[Told], rate: float) -> list[Tensor]:
         """The rows of all segments of each text, which are read together."""
         import torch
 
@@ -170,8 +170,8 @@ class ConceptWriter(RowsAlone):
         """Takes the adapter off for good."""
         self._adapter.remove()
 
-    def _segments(self, texts: Sequence[tuple[str, str]]) -> list[list[tuple[int, ...]]]:
-        return cut(self._lm.text, [text for _, text in texts], self._recipe)
+    def _segments(self, texts: Sequence[Told]) -> list[list[tuple[int, ...]]]:
+        return cut(self._lm.text, [one.text for one in texts], self._recipe)
 
 
 def _shrink(lm: CausalLM, layers: int) -> float:

@@ -19,9 +19,9 @@ from ragzip.models.pooling import read_recipe
 from ragzip.models.token_windows import special_ids
 from ragzip.models.tokenizer import encode_batch, read_tokenizer, tokenizer_file
 from ragzip.training.encoders import trainable
-from ragzip.training.row_writer import Piece
+from ragzip.training.row_writer import Piece, Told
 from ragzip.training.soft_options import SoftTraining
-from ragzip.training.words import GENTLE, counted
+from ragzip.training.words import GENTLE, counted, sizes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ class REFRAGTraining(SoftTraining):
         encoder: The light encoder to begin with.
         chunk: Most tokens of the generator in a chunk.
         layers: How many of the encoder's last layers are trained; 0 for the projection alone, which leaves vectors as
-            the policy ``similarity`` needs them.
+            the policy ``similarity`` needs them. With more, ``start`` may name weights that were trained without.
         expand: Shares of the chunks that stay text; every step with questions draws one of them.
         residual: What a row begins as, to which what is projected is added: ``none``, or the embedding of a ``picked``
             token of the chunk: of the word that is rare and often asked for.
@@ -53,10 +53,11 @@ class REFRAGTraining(SoftTraining):
     """
 
     architecture: ClassVar[str] = "refrag"
+    fresh: ClassVar[str] = BACKBONE
 
     encoder: str = EMBEDDER
     chunk: int = 16
-    layers: int = 3
+    layers: int = 0
     expand: tuple[float, ...] = (0.0, 0.25)
     residual: Residual = "picked"
     lr: float = 1e-3
@@ -117,11 +118,11 @@ class ChunkWriter:
         before, after = special_ids(self._tokenizer)
         self._tokenizer.enable_truncation(max(recipe.max_tokens, len(before) + len(after) + 1))
         width, draw = int(self._backbone.config.hidden_size), torch.Generator().manual_seed(options.seed)
-        embeddings = lm.model.get_input_embeddings().weight.detach().float().cpu()
+        mean, deviation = sizes(lm)
         with torch.no_grad():
             sample = self._vectors(_SAMPLE)
-        ratio = embeddings.std() / sample.float().cpu().std()
-        weight, bias, self._scale = torch.randn(lm.dimensions, width, generator=draw), embeddings.mean(0), 1.0
+        ratio = deviation / sample.float().cpu().std()
+        weight, bias, self._scale = torch.randn(lm.dimensions, width, generator=draw), mean, 1.0
         weight = weight * ratio / width**0.5
         if words is not None:
             weight, bias, self._scale = weight * 0, bias * 0, float((GENTLE * ratio).half())
@@ -160,14 +161,21 @@ class ChunkWriter:
         units = [(number, unit in kept, place) for unit, (number, place) in enumerate(places)]
         for (number, text), run in groupby(units, key=lambda unit: unit[:2]):
             stretches = [place for _, _, place in run]
-            found[number].append((stretches[0][0], stretches[-1][1], text))
-        return [some or [(0, len(text), False)] for some, (_, text) in zip(found, texts, strict=True)]
+            title, whole = texts[number]
+            start, end = stretches[0][0], stretches[-1][1]
+            chunks = tuple(whole[a:b] for a, b in stretches)
+            found[number].append(Piece(start, end, None if text else Told(title, whole[start:end], chunks)))
+        return found
 
-    def counts(self, texts: Sequence[tuple[str, str]], rate: float) -> list[int]:
+    def told_at(self, rates: Sequence[float]) -> Sequence[float]:
+        """One: a whole text has the same rows whatever share of a question's chunks is text."""
+        return rates[:1]
+
+    def counts(self, texts: Sequence[Told], rate: float) -> list[int]:
         """One for each chunk."""
         return [len(some) for some in self._chunks(texts)]
 
-    def rows(self, texts: Sequence[tuple[str, str]], rate: float) -> list[Tensor]:
+    def rows(self, texts: Sequence[Told], rate: float) -> list[Tensor]:
         """The vectors of the chunks, projected, with what they begin as."""
         import torch
 
@@ -188,8 +196,8 @@ class ChunkWriter:
     def _places(self, text: str) -> list[tuple[int, int]]:
         return [(a, b) for a, b in cut(self._lm.text, text, self._chunk) if text[a:b].strip()]
 
-    def _chunks(self, texts: Sequence[tuple[str, str]]) -> list[list[str]]:
-        return [[text[a:b] for a, b in self._places(text)] or [""] for _, text in texts]
+    def _chunks(self, texts: Sequence[Told]) -> list[Sequence[str]]:
+        return [one.chunks or [one.text[a:b] for a, b in self._places(one.text)] or [""] for one in texts]
 
     def _vectors(self, texts: Sequence[str]) -> Tensor:
         ids = [encoding.ids for encoding in encode_batch(self._tokenizer, list(texts), special=True)]

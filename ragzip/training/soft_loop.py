@@ -11,15 +11,14 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ragzip.errors import ModelError
 from ragzip.training.loop import LoopResult, LoopSettings, train
 from ragzip.training.options import OnEvent, TrainingEvent, trainer_config
 from ragzip.training.ranks import ranks
-from ragzip.training.row_writer import RowWriter
+from ragzip.training.row_writer import Piece, RowWriter, Told, strange
 from ragzip.training.soft_data import Asking, SoftData, Telling
 from ragzip.training.soft_losses import checksum, cycle, device_positions, distance, divergence, nll
 from ragzip.training.soft_prompts import SAME, TELL, Framed, Frames, Reader
@@ -83,7 +82,9 @@ class SoftOutcome:
 class _Laid:
     """A question whose passages are rows, or text and rows: what is to be written as rows, and how many each has."""
 
-    soft: Sequence[tuple[str, str]]
+    shown: Sequence[tuple[str, str]]
+    pieces: Sequence[Sequence[Piece]]
+    soft: Sequence[Told]
     counts: Sequence[int]
     framed: Framed
 
@@ -102,7 +103,7 @@ class _Run:
         asked += [self.frames.asking(a, (), []) for a in (one, other)]
         with writer.frozen():
             self.tell, self.ask = Reader(lm, sample, most=most), Reader(lm, asked, most=most)
-        self._told = [("", telling.text) for telling in data.held_tellings]
+        self._told = [Told("", telling.text) for telling in data.held_tellings]
         self._floor: tuple[list[float], list[float]] | None = None
 
     def losses(self, step: int) -> Iterator[Tensor]:
@@ -128,7 +129,7 @@ class _Run:
     def _tellings(self, some: Sequence[Telling], rate: float, draw: random.Random) -> Iterator[Tensor]:
         import torch
 
-        texts = [("", telling.text) for telling in some]
+        texts = [Told("", telling.text) for telling in some]
         counts = self.writer.counts(texts, rate)
         ways = SAME if self.plan.gist else TELL
         framed = [self.frames.telling(t, n, draw.choice(ways)) for t, n in zip(some, counts, strict=True)]
@@ -147,12 +148,11 @@ class _Run:
 
         plan = self.plan
         shown = [self._shown(asking, draw) for asking in some]
-        laid = [self._laid(asking, passages, rate) for asking, passages in zip(some, shown, strict=True)]
-        framed = [one.framed for one in laid]
         teach = [self.frames.asking(a, p, None) for a, p in zip(some, shown, strict=True)]
-        total = sum(len(prompt.answer) for prompt in framed)
+        total = sum(len(prompt.answer) for prompt in teach)
         hidden = plan.hidden > 0
         mine = self.ranks.share(len(some))
+        laid = {i: self._laid(some[i], shown[i], rate) for i in mine}
         for numbers in self.ask.batches([teach[i] for i in mine], [[] for _ in mine]):
             batch = [mine[number] for number in numbers]
             given = self._given([laid[i] for i in batch], rate)
@@ -161,10 +161,10 @@ class _Run:
                 if plan.kl or hidden:
                     with torch.no_grad():
                         taught = list(self.ask.read([teach[i] for i in batch], [[] for _ in batch], hidden=hidden))
-                read = self.ask.read([framed[i] for i in batch], given, hidden=hidden)
+                read = self.ask.read([laid[i].framed for i in batch], given, hidden=hidden)
             parts = []
             for i, (logits, layers), teacher in zip(batch, read, taught, strict=True):
-                loss = plan.nll * nll(logits, framed[i])
+                loss = plan.nll * nll(logits, teach[i])
                 if plan.kl:
                     loss = loss + plan.kl * divergence(logits, teacher[0])
                 if hidden:
@@ -172,24 +172,17 @@ class _Run:
                 parts.append(loss)
             yield torch.stack(parts).sum() / total
 
-    def _laid(
-        self,
-        asking: Asking,
-        shown: Sequence[tuple[str, str]],
-        rate: float,
-        other: Callable[[], str] | None = None,
+    def _laid(self, asking: Asking, shown: Sequence[tuple[str, str]], rate: float) -> _Laid:
+        """A question on passages, of which what is no text becomes rows."""
+        pieces = self.writer.pieces(asking.question, shown, rate)
+        return self._framed(asking, shown, pieces, rate)
+
+    def _framed(
+        self, asking: Asking, shown: Sequence[tuple[str, str]], pieces: Sequence[Sequence[Piece]], rate: float
     ) -> _Laid:
-        """A question on passages, of which what is no text becomes rows: its own, or those of other passages."""
-        pieces, soft = self.writer.pieces(asking.question, shown, rate), []
-        for (title, text), some in zip(shown, pieces, strict=True):
-            for start, end, kept in some:
-                if not kept:
-                    strange = None if other is None else other()
-                    if strange is not None and end - start < len(text):
-                        strange = strange[: end - start]
-                    soft.append((title, text[start:end] if strange is None else strange))
+        soft = [piece.told for some in pieces for piece in some if piece.told is not None]
         counts = self.writer.counts(soft, rate)
-        return _Laid(soft, counts, self.frames.asking(asking, shown, counts, pieces))
+        return _Laid(shown, pieces, soft, counts, self.frames.asking(asking, shown, counts, pieces))
 
     def _given(self, laid: Sequence[_Laid], rate: float) -> list[list[Tensor]]:
         """The rows of each question, which are written together."""
@@ -213,30 +206,34 @@ class _Run:
             ``gain``: how much of what the text adds to the log-likelihood of answers the rows add, 0 where it adds
             nothing; ``right``: share of the tokens of held-out texts that come first when they are told again from
             rows; ``answer``: likelihood of an answer's token, geometric mean; ``other``: the same with rows of other
-            passages, as a control. With several rates those of the middle one, and of each, ``gain@4``.
+            passages, as a control; ``alone``: where some text stays, the same with that and no rows. With several rates
+            those of the middle one, and of each, ``gain@4``.
         """
         import torch
 
         closed, text = self.floor()
         metrics: dict[str, float] = {}
-        told: dict[tuple[int, ...], float] = {}
-        gains, rights, answers = [], [], []
+        rates, told = self.plan.eval_rates, self.writer.told_at(self.plan.eval_rates)
+        gains, answers = [], []
         helps = _mean(closed) - _mean(text)
-        middle = len(self.plan.eval_rates) // 2
+        middle = len(rates) // 2
         with torch.inference_mode():
-            for rate in self.plan.eval_rates:
+            for rate in rates:
                 losses = self._answered(rate)
                 gain = (_mean(closed) - _mean(losses)) / helps if helps > _LEAST else 0.0
-                counts = tuple(self.writer.counts(self._told, rate))
-                right = told[counts] if counts in told else told.setdefault(counts, self._right(rate))
                 gains.append(gain)
-                rights.append(right)
                 answers.append(math.exp(-_mean(losses)))
-                if len(self.plan.eval_rates) > 1:
-                    metrics |= {f"gain@{rate:g}": gain, f"right@{rate:g}": right}
-            strange = self._answered(self.plan.eval_rates[middle], strange=True)
-        found = {"gain": gains[middle], "right": rights[middle], "answer": answers[middle]}
-        return {**found, "other": math.exp(-_mean(strange)), **metrics}
+                if len(rates) > 1:
+                    metrics[f"gain@{rate:g}"] = gain
+            rights = {rate: self._right(rate) for rate in told}
+            if len(told) > 1:
+                metrics |= {f"right@{rate:g}": right for rate, right in rights.items()}
+            other, alone = self._answered(rates[middle], "strange"), self._answered(rates[middle], "alone")
+        found = {"gain": gains[middle], "right": rights[told[len(told) // 2]], "answer": answers[middle]}
+        found["other"] = math.exp(-_mean(other))
+        if alone:
+            found["alone"] = math.exp(-_mean(alone))
+        return {**found, **metrics}
 
     def floor(self) -> tuple[list[float], list[float]]:
         """Losses of held-out answers, per token, without passages and with them as text; read once."""
@@ -282,15 +279,21 @@ class _Run:
         telling = step < self.plan.telling * self.steps or not self.data.askings
         return telling and bool(self.data.tellings)
 
-    def _answered(self, rate: float, *, strange: bool = False) -> list[float]:
+    def _answered(self, rate: float, rows: Literal["own", "strange", "alone"] = "own") -> list[float]:
+        """Losses of held-out answers, per token: with the passages' own rows, with strange ones, or with none.
+
+        Nothing where no text stays beside none.
+        """
         held = self.data.held_askings
-        shown = [self._held(number) for number in range(len(held))]
-        other = None
-        if strange:  # the same titles, and the same text, with the rows of passages that were drawn from all
-            pool = [text for some in shown for _, text in some]
-            draw = random.Random(f"{self.seed} strange")  # noqa: S311 - no secret
-            other = partial(draw.choice, pool)
-        laid = [self._laid(asking, some, rate, other) for asking, some in zip(held, shown, strict=True)]
+        laid = [self._laid(asking, self._held(number), rate) for number, asking in enumerate(held)]
+        if rows == "strange":
+            others = strange([one.pieces for one in laid], random.Random(f"{self.seed} strange"))  # noqa: S311
+            laid = [self._framed(a, o.shown, p, rate) for a, o, p in zip(held, laid, others, strict=True)]
+        if rows == "alone":
+            kept = [[[p for p in some if p.told is None] for some in one.pieces] for one in laid]
+            if not any(some for one in kept for some in one):
+                return []
+            laid = [self._framed(a, o.shown, p, rate) for a, o, p in zip(held, laid, kept, strict=True)]
         framed = [one.framed for one in laid]
         found = [0.0] * len(held)
         for batch in self.ask.batches(framed, [one.counts for one in laid]):

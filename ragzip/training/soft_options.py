@@ -79,6 +79,8 @@ class SoftTraining:
     architecture: ClassVar[str] = ""
     shared: ClassVar[bool] = True
     """Several processes can train it together."""
+    fresh: ClassVar[str] = ""
+    """What the names of parameters begin with that weights to go on from may lack, if anything does."""
 
     base: str = GENERATOR
     sets: tuple[str, ...] = ANSWERED
@@ -181,16 +183,19 @@ class SoftTraining:
                     hint="Go on with the options it was trained with.",
                 )
         fixed = writer.fixed()
-        other = sorted(({name for name, _ in writer.named()} | fixed.keys()) ^ found.tensors.keys())
+        named = [
+            (n, p) for n, p in writer.named() if n in found.tensors or not (self.fresh and n.startswith(self.fresh))
+        ]
+        other = sorted(({name for name, _ in named} | fixed.keys()) ^ found.tensors.keys())
         if other:
             raise ModelError(
                 f"{found.folder} was trained with other options, by its tensors {', '.join(other[:3])}",
                 hint="Go on from what this very training made, with the same options.",
             )
-        taken = {name: found.take(name, *parameter.shape) for name, parameter in writer.named()}
+        taken = {name: found.take(name, *parameter.shape) for name, parameter in named}
         kept = {name: found.take(name, *tensor.shape) for name, tensor in fixed.items()}
         with torch.no_grad():
-            for name, parameter in writer.named():
+            for name, parameter in named:
                 parameter.copy_(taken[name])
         writer.fix(kept)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragzip.models.chat import encode_prompt
 from ragzip.pipelines.prompt import QA
-from ragzip.training.row_writer import Piece
+from ragzip.training.row_writer import Piece, Told
 from ragzip.training.soft_data import Asking, Telling
 from ragzip.types import Context, Message, Passage, Query, Segment, SoftSegment, Span, TextSegment
 
@@ -85,11 +85,12 @@ class Frames:
             pieces: Those of each passage, where it is not one.
         """
         given = tuple(Passage(str(number), text, title) for number, (title, text) in enumerate(passages))
-        cut = pieces if pieces is not None else [[(0, len(text), rows is None)] for _, text in passages]
+        told = None if rows is None else Told("", "")
+        cut = pieces if pieces is not None else [[Piece(0, len(text), told)] for _, text in passages]
         counts, segments = iter(rows or ()), []
         for passage, some in zip(given, cut, strict=True):
-            for start, end, text in some:
-                count = None if text else next(counts)
+            for start, end, soft in some:
+                count = None if soft is None else next(counts)
                 segments.append(self._segment(passage.text[start:end], count, Span(passage.id, start, end)))
         return self.context(Context(Query(asking.question), tuple(segments), given), asking.answer)
 

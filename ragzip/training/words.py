@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from ragzip.models.picking import WordTable, word_table
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ragzip.models import CausalLM
     from ragzip.training.soft_data import SoftData
 
@@ -15,7 +17,19 @@ GENTLE = 0.3
 """Of an embedding's size: how what is learned from counts where rows begin as embeddings. One step of Adam changes a
 whole row of a linear layer, which has to be small beside an embedding."""
 
+_BATCH = 8192
 _COUNTED = 20_000  # texts, and questions, in which words are counted
+
+
+def sizes(lm: CausalLM) -> tuple[Tensor, Tensor]:
+    """Mean, ``[d]``, and deviation of a generator's embeddings as it reads them, which some scale first."""
+    import torch
+
+    words = lm.model.get_input_embeddings()
+    places = torch.arange(len(words.weight), device=words.weight.device).split(_BATCH)
+    with torch.no_grad():
+        read = torch.cat([words(some).float().cpu() for some in places])
+    return read.mean(0), read.std()
 
 
 def counted(

@@ -11,8 +11,9 @@ from ragzip.compressors._options import check_count
 from ragzip.compressors._relevance import led
 from ragzip.models import EMBEDDER, load_encoder
 from ragzip.models.bridge import LAYERS, perceptron, pieces
-from ragzip.training.row_writer import NothingFixed
+from ragzip.training.row_writer import NothingFixed, Told
 from ragzip.training.soft_options import SoftTraining
+from ragzip.training.words import sizes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,10 +72,10 @@ class BridgeWriter(NothingFixed):
         import torch
 
         draw = torch.Generator().manual_seed(seed)
-        words = lm.model.get_input_embeddings().weight.detach().float().cpu()
+        mean, deviation = sizes(lm)
         first = torch.randn(width, encoder.dimensions, generator=draw)
-        second = torch.randn(lm.dimensions, width, generator=draw) * (words.std() / (0.6 * width**0.5))
-        values = (first, torch.zeros(width), second, words.mean(0))
+        second = torch.randn(lm.dimensions, width, generator=draw) * (deviation / (0.6 * width**0.5))
+        values = (first, torch.zeros(width), second, mean)
         self._parameters = [torch.nn.Parameter(value.to(lm.device)) for value in values]
         self._encoder = encoder
 
@@ -83,11 +84,11 @@ class BridgeWriter(NothingFixed):
         names = [f"{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")]
         return list(zip(names, self._parameters, strict=True))
 
-    def counts(self, texts: Sequence[tuple[str, str]], rate: float) -> list[int]:
+    def counts(self, texts: Sequence[Told], rate: float) -> list[int]:
         """One for each piece that the encoder reads at once."""
         return [max(len(some), 1) for some in self._pieces(texts)]
 
-    def rows(self, texts: Sequence[tuple[str, str]], rate: float) -> list[Tensor]:
+    def rows(self, texts: Sequence[Told], rate: float) -> list[Tensor]:
         """The vectors of the pieces, through the bridge."""
         import torch
 
@@ -100,5 +101,5 @@ class BridgeWriter(NothingFixed):
         """Nothing stands on the generator."""
         return nullcontext()
 
-    def _pieces(self, texts: Sequence[tuple[str, str]]) -> list[list[str]]:
-        return [pieces(self._encoder, led(text, title), self._encoder.room) for title, text in texts]
+    def _pieces(self, texts: Sequence[Told]) -> list[list[str]]:
+        return [pieces(self._encoder, led(one.text, one.title), self._encoder.room) for one in texts]

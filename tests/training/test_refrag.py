@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import shutil
 
 import pytest
@@ -19,9 +20,11 @@ from ragzip.models.chat import encode_prompt
 from ragzip.models.picking import WordTable, best, pick
 from ragzip.pipelines.prompt import QA
 from ragzip.training.refrag import REFRAGTraining
+from ragzip.training.row_writer import Told, strange
 from ragzip.training.soft_data import Asking, read_soft
 from ragzip.training.soft_loop import SoftPlan, _Run
 from ragzip.training.soft_prompts import Frames
+from ragzip.training.words import sizes
 from ragzip.types import Passage, Query, SoftSegment, TextSegment, context_of
 from tests.matrix import soft_model
 
@@ -62,11 +65,14 @@ def test_pieces_are_runs_of_chunks_of_which_a_share_is_text(parts, texts, share)
     total = sum(map(len, chunks))
     kept = 0
     for text, some, places in zip(texts, found, chunks, strict=True):
-        assert all(a < b or not text for a, b, _ in some)
-        assert all(one[2] != other[2] for one, other in itertools.pairwise(some))
+        assert all(piece.start < piece.end for piece in some)
+        assert all((one.told is None) != (other.told is None) for one, other in itertools.pairwise(some))
         covered = "".join(text[a:b] for a, b, _ in some)
         assert "".join(text[a:b] for a, b in places).split() == covered.split() == text.split()
-        kept += sum(a <= start < b for a, b, is_text in some if is_text for start, _ in places)
+        kept += sum(a <= start < b for a, b, told in some if told is None for start, _ in places)
+        for start, end, told in some:
+            assert told is None or told.text == text[start:end]
+            assert told is None or "".join(told.chunks).split() == told.text.split()
     assert kept == int(share * total + 1e-9)
 
 
@@ -78,7 +84,7 @@ def test_training_reads_what_the_compressor_writes(share, parts, tiny_encoder_pa
     method = REFRAG(str(tmp_path), expand=share, policy="similarity", dtype="fp32", device="cpu")
     (after,) = method.compress([context_of(Query(QUESTION), passages)])
     pieces = writer.pieces(QUESTION, TEXTS, share)
-    soft = [("", text[a:b]) for (_, text), some in zip(TEXTS, pieces, strict=True) for a, b, kept in some if not kept]
+    soft = [piece.told for some in pieces for piece in some if piece.told]
     places = [(str(n), a, b) for n, some in enumerate(pieces) for a, b, _ in some]
     found = [(s.sources[0].passage_id, s.sources[0].start, s.sources[-1].end) for s in after.segments]
     assert found == places
@@ -94,30 +100,36 @@ def test_training_reads_what_the_compressor_writes(share, parts, tiny_encoder_pa
     assert [isinstance(piece, list) for piece in framed.pieces] == [isinstance(p, list) for p in prompt]
 
 
-def words_of(laid):
-    return [piece for piece in laid.framed.pieces if isinstance(piece, list)]
-
-
-def test_the_control_has_the_right_text_and_rows_of_other_passages(parts):
-    writer, lm, data = parts
-    run = _Run(lm, writer, data, SoftPlan(4, 0.5, False, 2, 1.0, 0.0, 0.0, (0.0, 0.25)), 10, 1)
-    asking = Asking(QUESTION, "Count", TEXTS, (), "")
-    own, strange = run._laid(asking, TEXTS, 0.25), run._laid(asking, TEXTS, 0.25, lambda: "Nothing of the kind. " * 9)
-    assert words_of(own) == words_of(strange)
-    assert [title for title, _ in own.soft] == [title for title, _ in strange.soft]
-    assert all("Nothing of the kind. ".startswith(text[:21]) for _, text in strange.soft)
-    assert [len(text) for _, text in own.soft] == [len(text) for _, text in strange.soft]
+def test_the_control_has_the_right_text_and_as_many_rows_of_other_questions(parts):
+    writer = parts[0]
+    mine = writer.pieces(QUESTION, TEXTS, 0.25)
+    others = writer.pieces("Why?", (("Title", "Nothing of the kind. " * 9),), 0.0)
+    found, back = strange([mine, others], random.Random(0))
+    assert [[piece[:2] for piece in some] for some in found] == [[piece[:2] for piece in some] for some in mine]
+    pool = [chunk for piece in others[0] for chunk in piece.told.chunks]
+    own = [chunk for some in mine for piece in some if piece.told for chunk in piece.told.chunks]
+    for was, now in zip(itertools.chain(*mine), itertools.chain(*found), strict=True):
+        assert (was.told is None) == (now.told is None)
+        if was.told:
+            assert was.told.title == now.told.title
+            assert len(was.told.chunks) == len(now.told.chunks)
+            assert set(now.told.chunks) <= set(pool)
+    assert set(back[0][0].told.chunks) <= set(own)
+    (alone,) = strange([mine], random.Random(0))
+    assert {chunk for some in alone for piece in some if piece.told for chunk in piece.told.chunks} <= set(own)
 
 
 def test_held_out_questions_are_read_at_every_share(parts):
     writer, lm, data = parts
     run = _Run(lm, writer, data, SoftPlan(4, 0.5, False, 2, 1.0, 0.0, 0.0, (0.0, 0.25)), 10, 1)
     metrics = run.evaluate()
-    assert {"gain@0", "gain@0.25", "right@0", "right@0.25", "other"} < metrics.keys()
+    assert {"gain@0", "gain@0.25", "right", "answer", "other", "alone"} < metrics.keys()
+    assert not {"right@0", "right@0.25"} & metrics.keys()
     assert metrics["gain"] == metrics["gain@0.25"]
     with torch.inference_mode():
-        assert run._answered(0.0) != run._answered(0.25)
-    assert metrics["right@0"] == metrics["right@0.25"]
+        every = [run._answered(*how) for how in ((0.0,), (0.25,), (0.25, "alone"), (0.25, "strange"))]
+        assert all(one != other for one, other in itertools.combinations(every, 2))
+        assert run._answered(0.0, "alone") == []
 
 
 def test_without_layers_the_encoder_stays_as_it_is(parts):
@@ -130,7 +142,7 @@ def test_before_training_a_row_is_a_word_of_its_chunk(tiny_encoder_path, tiny_lm
     lm = load_causal_lm(tiny_lm_path, dtype="fp32", device="cpu")
     data = read_soft(("squad",), (), most=(), held_out=3, data=small_data, seed=1)
     writer = trainer_of(tiny_encoder_path, tiny_lm_path).writer(lm, data)
-    (rows,) = writer.rows([TEXTS[0]], 0)
+    (rows,) = writer.rows([Told(*TEXTS[0])], 0)
     embeddings = lm.model.get_input_embeddings().weight
     for row, (a, b) in zip(rows, writer._places(TEXTS[0][1]), strict=True):
         (ids,) = lm.text.encode([TEXTS[0][1][a:b]])
@@ -182,3 +194,109 @@ def test_options_that_cannot_be_are_named(options):
     with pytest.raises(ConfigError) as caught:
         REFRAGTraining(**options)
     assert caught.value.path == next(iter(options))
+
+
+def with_a_space_before(folder, to):
+    """A model whose tokenizer puts a space before every text, as that of Llama 2 does."""
+    shutil.copytree(folder, to)
+    tokenizer = json.loads((to / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "Prepend", "prepend": " "}
+    (to / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return str(to)
+
+
+def test_rows_are_those_of_the_chunks_that_were_cut_in_the_whole_text(tiny_encoder_path, tiny_lm_path, tmp_path):
+    base = with_a_space_before(tiny_lm_path, tmp_path / "lm")
+    lm = load_causal_lm(base, dtype="fp32", device="cpu")
+    trainer = trainer_of(tiny_encoder_path, base)
+    writer = trainer.writer(lm)
+    trainer.save(tmp_path / "out", lm, {**dict(writer.named()), **writer.fixed()})
+    method = REFRAG(str(tmp_path / "out"), expand=0.3, dtype="fp32", device="cpu")
+    texts = [("", f"{TEXTS[0][1]} {n} {TEXTS[1][1]}") for n in range(8)]
+    (after,) = method.compress(
+        [context_of(Query(QUESTION), tuple(Passage(str(n), t) for n, (_, t) in enumerate(texts)))]
+    )
+    soft = [piece.told for some in writer.pieces(QUESTION, texts, 0.3) for piece in some if piece.told]
+    found = [segment.embeddings for segment in after.segments if isinstance(segment, SoftSegment)]
+    assert writer.counts(soft, 0.3) == [len(rows) for rows in found]
+    assert writer.counts([Told("", told.text) for told in soft], 0.3) != [len(rows) for rows in found]
+    for rows, own in zip(found, writer.rows(soft, 0.3), strict=True):
+        torch.testing.assert_close(rows, own.detach(), rtol=1e-3, atol=1e-3)
+
+
+def test_blank_chunks_part_nothing(parts, tiny_encoder_path, tiny_lm_path, tmp_path):
+    writer, lm, _ = parts
+    trainer_of(tiny_encoder_path, tiny_lm_path).save(tmp_path, lm, {**dict(writer.named()), **writer.fixed()})
+    texts = (("", f"{TEXTS[0][1]}{chr(10).join(' ' * 30)}{TEXTS[1][1]}"), ("", " \n "), ("", ""))
+    for share in (0.0, 0.9):
+        method = REFRAG(str(tmp_path), expand=share, dtype="fp32", device="cpu")
+        passages = tuple(Passage(str(n), text) for n, (_, text) in enumerate(texts))
+        (after,) = method.compress([context_of(Query(QUESTION), passages)])
+        found = [(s.sources[0].passage_id, s.sources[0].start, s.sources[-1].end) for s in after.segments]
+        pieces = writer.pieces(QUESTION, texts, share)
+        assert found == [(str(n), a, b) for n, some in enumerate(pieces) for a, b, _ in some]
+        assert pieces[1:] == [[], []]
+        assert share or len(found) == 1
+
+
+def test_a_generator_that_scales_its_embeddings(tiny_encoder_path, tiny_lm_path):
+    """Sizes are those of the embeddings as they are read."""
+    lm = load_causal_lm(tiny_lm_path, dtype="fp32", device="cpu", own=True)
+    mean, deviation = sizes(lm)
+    before = trainer_of(tiny_encoder_path, tiny_lm_path).writer(lm).fixed()["scale"]
+    weight = lm.model.get_input_embeddings().weight
+    torch.testing.assert_close(mean, weight.detach().mean(0))
+    assert float(deviation) == pytest.approx(float(weight.detach().std()))
+    lm.model.get_input_embeddings().register_forward_hook(lambda module, args, out: out * 16)
+    after = trainer_of(tiny_encoder_path, tiny_lm_path).writer(lm).fixed()["scale"]
+    torch.testing.assert_close(after, before * 16, rtol=1e-2, atol=0)
+
+
+def test_a_tokenizer_may_know_more_tokens_than_the_generator(tiny_encoder_path, tiny_lm_path, tmp_path):
+    folder = tmp_path / "lm"
+    shutil.copytree(tiny_lm_path, folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    rows = len(load_causal_lm(tiny_lm_path, dtype="fp32", device="cpu").model.get_input_embeddings().weight)
+    like = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    tokenizer["added_tokens"].append({"id": rows, "content": "<image_here>", **like})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    lm = load_causal_lm(str(folder), dtype="fp32", device="cpu")
+    assert lm.text.tokenizer.get_vocab_size() > rows >= lm.text.words
+    trainer = trainer_of(tiny_encoder_path, str(folder))
+    writer = trainer.writer(lm)
+    trainer.save(tmp_path / "out", lm, {**dict(writer.named()), **writer.fixed()})
+    method = REFRAG(str(tmp_path / "out"), dtype="fp32", device="cpu")
+    assert method.compress([context_of(Query(QUESTION), (Passage("p", TEXTS[0][1]),))])[0].segments
+
+
+def test_training_goes_on_with_layers_from_weights_without(tiny_encoder_path, tiny_lm_path, parts, tmp_path):
+    writer, lm, _ = parts
+    trainer_of(tiny_encoder_path, tiny_lm_path).save(tmp_path, lm, {**dict(writer.named()), **writer.fixed()})
+    deeper = trainer_of(tiny_encoder_path, tiny_lm_path, layers=1, start=str(tmp_path))
+    more = deeper.writer(lm)
+    before = {name: value.detach().clone() for name, value in more.named()}
+    deeper.take_up(more)
+    assert any(name.startswith("backbone.") for name in before)
+    for name, value in more.named():
+        if name.startswith("backbone."):
+            assert torch.equal(value, before[name])
+        else:
+            torch.testing.assert_close(value.detach(), dict(writer.named())[name].detach(), rtol=1e-2, atol=1e-2)
+
+
+def test_loading_loads_what_compressing_needs(parts, tiny_encoder_path, tiny_lm_path, tmp_path):
+    from ragzip.models import unload
+    from ragzip.models.causal_lm import CausalLM
+    from ragzip.models.runtime import loaded
+
+    writer, lm, _ = parts
+    trainer_of(tiny_encoder_path, tiny_lm_path).save(tmp_path, lm, {**dict(writer.named()), **writer.fixed()})
+    unload()
+    method = REFRAG(str(tmp_path), dtype="fp32", device="cpu")
+    method.compute(method.units([TEXTS[0][1]], [""])[0])
+    assert not loaded(CausalLM)  # a store is filled without the generator
+    method.load()
+    before = len(loaded(CausalLM))
+    assert before
+    method.compress([context_of(Query(QUESTION), (Passage("p", TEXTS[0][1]),))])
+    assert len(loaded(CausalLM)) == before
