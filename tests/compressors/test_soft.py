@@ -192,10 +192,12 @@ def test_many_passages_are_counted_a_few_times_only(monkeypatch):
     assert len(calls) < 40
 
 
-@pytest.mark.parametrize("cls", [ICAE, REFRAG])
-def test_a_model_must_be_named(cls):
+def test_a_model_must_be_named():
     with pytest.raises(ConfigError, match="model"):
-        cls()
+        ICAE()
+    for cls in (*FLAT, REFRAG):
+        with pytest.raises(ConfigError, match="model"):
+            cls(model="")
 
 
 @pytest.mark.parametrize(("key", "value", "said"), [("residual", "x", "cannot be"), ("layers", 3, "has 2 layers")])

@@ -13,6 +13,7 @@ from ragzip.compressors.llmlingua2 import LLMLingua2
 from ragzip.compressors.provence import Provence, means
 from ragzip.compressors.recomp_abstractive import RecompAbstractive
 from ragzip.compressors.recomp_extractive import RecompExtractive
+from ragzip.compressors.refrag import REFRAG
 from ragzip.compressors.xrag import XRAG
 from ragzip.indexes.looks import Read, judge
 from ragzip.models import default_counter
@@ -37,6 +38,8 @@ WRITING_ROWS = {
     "xrag": lambda: XRAG(dtype="fp32"),
     "comp_llm": lambda: CompLLM(dtype="fp32"),
     "comp_llm-limits": lambda: CompLLM(dtype="fp32", rate=8),
+    "refrag": lambda: REFRAG(dtype="fp32"),
+    "refrag-limits": lambda: REFRAG(dtype="fp32", policy="similarity", budget=40),
 }
 _LONG_INPUT = {"test_takes_empty_odd_and_very_long_input", "test_works_from_two_threads"}
 SHORT = [law for law in LAWS if law not in _LONG_INPUT]
