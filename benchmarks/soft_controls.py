@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 from ragzip.compressors.refrag import REFRAG
@@ -52,11 +53,11 @@ class OtherTexts(Compressor[TextSegment, Segment]):
 
 @dataclass(frozen=True)
 class OtherRows(Compressor[TextSegment, Segment]):
-    """A control: the text that ``refrag`` leaves, with the rows of chunks of other passages, or without any.
+    """A control: the text that ``refrag`` leaves, with rows of other passages between, or with dots.
 
     Attributes:
         inner: The compressor.
-        rows: Whether there are rows at all.
+        rows: Whether there are rows at all; without them three dots stand for each run, so that titles stay.
     """
 
     inner: REFRAG
@@ -68,26 +69,37 @@ class OtherRows(Compressor[TextSegment, Segment]):
         return self.inner.space
 
     def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[Segment]]:
-        """The same contexts with other rows."""
-        found = []
-        for context in self.inner.compress(contexts):
-            draw = random.Random(context.query.text)
-            segments: list[Segment] = []
-            for segment in context.segments:
-                if not isinstance(segment, SoftSegment):
-                    segments.append(segment)
-                elif self.rows:
-                    pool = _other_rows(self.inner)
-                    places = [draw.randrange(len(pool)) for _ in range(len(segment.embeddings))]
-                    segments.append(dataclasses.replace(segment, embeddings=pool[places]))
-            found.append(dataclasses.replace(context, segments=tuple(segments)))
-        return found
+        """The same contexts with other rows, or without."""
+        change = self._strange if self.rows else _dotted
+        return [dataclasses.replace(c, segments=tuple(change(c))) for c in self.inner.compress(contexts)]
+
+    def _strange(self, context: Context[Segment]) -> Iterator[Segment]:
+        """As many rows of neighbouring chunks of another text."""
+        draw, pool = random.Random(context.query.text), _other_rows(self.inner)
+        for segment in context.segments:
+            if isinstance(segment, SoftSegment):
+                start = draw.randrange(len(pool))
+                places = [(start + i) % len(pool) for i in range(len(segment.embeddings))]
+                segment = dataclasses.replace(segment, embeddings=pool[places])
+            yield segment
+
+
+def _dotted(context: Context[Segment]) -> Iterator[Segment]:
+    """One text for each passage, with dots where rows stood."""
+    for _, run in groupby(context.segments, key=lambda segment: segment.sources[0].passage_id):
+        some = list(run)
+        text = "".join(segment.text if isinstance(segment, TextSegment) else " ... " for segment in some)
+        yield TextSegment(text, tuple(span for segment in some for span in segment.sources))
 
 
 @cache
 def _other_rows(method: REFRAG) -> Any:
-    encoder = method.load()
-    chunks = [text[a:b] for text in _others() for a, b in encoder.cut(text) if text[a:b].strip()]
+    """Rows of paragraphs that no soft training read, one behind the other."""
+    from ragzip.evaluation.data import open_set
+
+    encoder, records = method.load(), open_set("squad").sample(200, SEED).records
+    texts = [passage.text for record in records for passage in record.passages]
+    chunks = [text[a:b] for text in texts for a, b in encoder.cut(text) if text[a:b].strip()]
     return encoder.project(chunks, encoder.vectors(chunks))
 
 

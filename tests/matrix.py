@@ -148,6 +148,7 @@ COMPRESSORS: dict[str, list[Callable[[], Compressor[Any, Any]]]] = {
         lambda: REFRAG(soft_model("refrag"), dtype="fp32", policy="similarity"),
         lambda: REFRAG(soft_model("refrag"), dtype="fp32", expand=0.5, policy="provence"),
         lambda: REFRAG(soft_model("refrag"), dtype="fp32", policy="perplexity", budget=12),
+        lambda: REFRAG(soft_model("refrag"), dtype="fp32", policy="provence", budget=12),
         lambda: REFRAG(soft_model("refrag"), dtype="fp32", expand=1.0, policy="trained", budget=20),
     ],
     "text_then_soft": [

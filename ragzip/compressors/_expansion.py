@@ -47,8 +47,14 @@ def chosen(method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequenc
     return best_first(torch.nn.functional.cosine_similarity(asked[None], vectors).tolist())
 
 
-def warm_up(method: REFRAG, encoder: ChunkEncoder) -> None:
-    """Loads what a policy reads with beside the encoder, unless it is loaded already."""
+def load_policy(method: REFRAG, encoder: ChunkEncoder) -> None:
+    """Loads what a policy reads with beside the encoder, unless it is loaded already.
+
+    Raises:
+        ModelError: It is not here, or the weights have no policy that was trained.
+    """
+    if method.policy == "trained":
+        encoder.check_policy()
     if method.policy == "provence":
         models.load_pruner(PROVENCE, dtype=method.dtype, device=method.device)
     if method.policy == "perplexity":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from ragzip.compressors._expansion import chosen, warm_up
+from ragzip.compressors._expansion import chosen, load_policy
 from ragzip.compressors._layout import Layout, take
 from ragzip.compressors._options import check_count, counter_of, most
 from ragzip.compressors._soft import check_rows, check_soft, setting_of
@@ -42,8 +42,7 @@ class REFRAG(Compressor[TextSegment, Segment]):
     Attributes:
         model: Weights made by ``ragzip train refrag``: a name of shipped ones, a folder, or a hub id.
         expand: Share of a context's chunks that stay text, 0 to 1; 1 leaves everything as it is.
-        policy: What picks them; ``similarity`` costs next to nothing, ``provence`` a pass over the context, and more of
-            its choices hold the answer.
+        policy: What picks them; ``similarity`` costs next to nothing, ``provence`` a pass over the context.
         budget: Most tokens of the context, or None; chunks expand while it is met, and where even the rows are too
             many, the ones that the policy likes least are dropped.
         store: A folder that ``ragzip index compress`` filled, or the index it was filled for: vectors of chunks that
@@ -77,11 +76,21 @@ class REFRAG(Compressor[TextSegment, Segment]):
         return space_of(self.model, ARCHITECTURE)
 
     def load(self) -> ChunkEncoder:
-        """The encoder and what else it takes to compress, loaded now unless it is already."""
+        """The encoder and what else it takes to compress, loaded now unless it is already.
+
+        Raises:
+            ModelError: Something of that is not here, or the policy is ``trained`` and the weights have none.
+        """
         encoder = self._encoder()
-        encoder.warm_up()
-        warm_up(self, encoder)
+        encoder.load_words()
+        if self._picks:
+            load_policy(self, encoder)
         return encoder
+
+    @property
+    def _picks(self) -> bool:
+        """Whether there is something to pick: chunks that may be text, or rows that may be too many."""
+        return self.expand > 0 or self.budget is not None
 
     def _encoder(self) -> ChunkEncoder:
         return load_chunks(self.model, dtype=self.dtype, device=self.device)
@@ -123,6 +132,8 @@ class REFRAG(Compressor[TextSegment, Segment]):
         check_rows([chunks.projected], self.model)
         if not chunks.units:
             return Context(context.query, (), context.passages)
+        if not self._picks:
+            return chunks.build(chunks.units, set())
         ranked = [chunks.units[i] for i in chosen(self, encoder, chunks.layout, chunks.units, chunks.vectors)]
         expanded = math.floor(self.expand * len(chunks.units) + 1e-9)
         if self.budget is None:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ragzip.errors import ModelError
 from ragzip.models.causal_lm import load_causal_lm
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ARCHITECTURE = "refrag"
+Residual = Literal["none", "picked"]
 BACKBONE = "backbone."
 FEATURES = 3
 """Plain numbers that the policy reads beside the vectors of question and chunk: their cosine, the chunk's place in its
@@ -99,7 +100,12 @@ class ChunkEncoder:
                 return rows
             return rows + self._embedding()(best(self._words, self._text.encode(texts)).to(self.device)).float().cpu()
 
-    def warm_up(self) -> None:
+    def check_policy(self) -> None:
+        """Raises a ``ModelError`` where the folder holds no policy."""
+        if not self._policy:
+            raise ModelError(f"{self.folder} has no trained policy", hint="Use policy: provence, or train one.")
+
+    def load_words(self) -> None:
         """Loads the generator now where rows begin as its words; otherwise the first ones do."""
         if self._words is not None:
             self._embedding()
@@ -119,8 +125,7 @@ class ChunkEncoder:
         """
         import torch
 
-        if not self._policy:
-            raise ModelError(f"{self.folder} has no trained policy", hint="Use policy: similarity, or train one.")
+        self.check_policy()
         with torch.inference_mode():
             return preferences(self._policy, question, chunks)
 
@@ -211,7 +216,9 @@ def load_chunks(name: str, *, dtype: str = "auto", device: str = "auto") -> Chun
         before, after = special_ids(tokenizer)
         tokenizer.enable_truncation(max(recipe.max_tokens, len(before) + len(after) + 1))
         text = text_tokenizer(str(found.config["base"]))
-        picked = option({"residual": "none", **found.config}, "residual", str, folder) == "picked"
+        residual = option({"residual": "none", **found.config}, "residual", str, folder)
+        if residual not in get_args(Residual):
+            raise ModelError(f"{folder / 'config.json'} says residual: {residual!r}", hint="Train it again.")
         return ChunkEncoder(
             name=name,
             space=found.space,
@@ -228,7 +235,7 @@ def load_chunks(name: str, *, dtype: str = "auto", device: str = "auto") -> Chun
             ),
             _policy=_policy(found, width),
             _scale=float(found.take("scale", 1)) if "scale" in found.tensors else 1.0,
-            _words=read_words(found, text.words) if picked else None,
+            _words=read_words(found, text.words) if residual == "picked" else None,
             _dtype=dtype,
         )
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from ragzip.compressors._options import check_count, check_number
 from ragzip.errors import ConfigError
 from ragzip.models import EMBEDDER
-from ragzip.models.chunks import BACKBONE, cut, pooled
+from ragzip.models.chunks import BACKBONE, Residual, cut, pooled
 from ragzip.models.locate import resolve
 from ragzip.models.picking import WordTable, best
 from ragzip.models.pooling import read_recipe
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ragzip.models import CausalLM
     from ragzip.training.soft_data import SoftData
 
-Residual = Literal["none", "picked"]
 _SAMPLE = ("The river runs to the sea.", "It was founded in 1290.", "Count Alba")
 
 

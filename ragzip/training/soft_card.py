@@ -106,8 +106,8 @@ def write_soft_card(
         ("no passages", "baseline", {**nothing, "answer": outcome.closed, "gain": 0.0}),
         ("the passages as text", "reference", {**nothing, "answer": outcome.text, "gain": 1.0}),
     ]
-    controls = {"alone": "the text that stays, without rows", "other": "rows of other passages"}
-    controls |= {"other": "the text that stays, with rows of other passages"} if expands else {}
+    controls = {"alone": "the text that stays, without rows and their titles"}
+    controls["other"] = "the text that stays, with rows of other passages" if expands else "rows of other passages"
     for key, said in controls.items():
         if key in outcome.result.metrics:
             rows.insert(2, (said, "baseline", {**nothing, "answer": outcome.result.metrics[key]}))

@@ -34,6 +34,14 @@ def test_a_store_is_filled_once_and_takes_what_is_new(call: Call, docs: Path, kb
     assert call("index", "verify", "--index", kb).code == 0
 
 
+@pytest.mark.models
+@pytest.mark.parametrize("method", ["xrag", "refrag"])
+def test_what_comes_with_the_package_needs_no_name(call: Call, kb: Path, method: str) -> None:
+    done = call("index", "compress", kb, "--with", method, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["added"] > 0
+
+
 def test_a_query_reads_the_store_and_says_so(call: Call, kb: Path, tmp_path: Path) -> None:
     filled(call, kb, "comp_llm", "--set", "rate=2", "--precision", "int8")
     pipeline = tmp_path / "pipeline.yaml"

@@ -21,7 +21,7 @@ from ragzip.models.shipped import SHIPPED
 from ragzip.retrievers.rerank import Rerank
 from ragzip.testing import CompressorContract
 from ragzip.text import sentences
-from ragzip.types import Passage, Query, context_of
+from ragzip.types import Passage, Query, TextSegment, context_of
 
 pytestmark = pytest.mark.models
 
@@ -149,6 +149,18 @@ def test_recomp_extractive_puts_the_sentence_that_answers_first(drawn):
     budget = default_counter().texts([answer])[0] + 4
     (after,) = RecompExtractive(budget=budget).compress([context_of(Query(question), (Passage("p", text),))])
     assert answer in " ".join(segment.text for segment in after.segments)
+
+
+@given(PLANTED)
+@settings(max_examples=10)
+def test_refrag_leaves_the_answer_as_text(drawn):
+    question, answer, text = planted(drawn)
+    passages = (Passage("p", text), Passage("q", " ".join(FILLER)))
+    (after,) = REFRAG(expand=0.25).compress([context_of(Query(question), passages)])
+    spans = [s.sources[0] for s in after.segments if isinstance(s, TextSegment)]
+    start, end = text.index(answer), text.index(answer) + len(answer)
+    inside = [min(span.end, end) - max(span.start, start) for span in spans if span.passage_id == "p"]
+    assert sum(part for part in inside if part > 0) > len(answer) / 2
 
 
 @given(PLANTED, st.permutations(range(4)))

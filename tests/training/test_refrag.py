@@ -170,7 +170,7 @@ def test_weights_from_before_rows_began_as_words_are_read(tmp_path):
     del tensors["words"], tensors["scale"], config["residual"]
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({**config, "tensors": sorted(tensors)}))
-    method = REFRAG(str(folder), expand=0.0, dtype="fp32", device="cpu")
+    method = REFRAG(str(folder), expand=0.0, policy="similarity", dtype="fp32", device="cpu")
     (segment,) = method.compress([context])[0].segments
     vectors = method.load().vectors([TEXTS[0][1][a:b] for a, b in method.load().cut(TEXTS[0][1])])
     plain = vectors @ tensors["projection.weight"].float().T + tensors["projection.bias"].float()
@@ -184,7 +184,9 @@ def test_a_table_of_too_few_words_is_an_error(tmp_path):
     tensors["words"] = tensors["words"][:, :50].contiguous()
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(ModelError, match=r"words.* has shape"):
-        REFRAG(str(folder), dtype="fp32").compress([context_of(Query(QUESTION), (Passage("p", TEXTS[0][1]),))])
+        REFRAG(str(folder), policy="similarity", dtype="fp32").compress(
+            [context_of(Query(QUESTION), (Passage("p", TEXTS[0][1]),))]
+        )
 
 
 @pytest.mark.parametrize(
@@ -211,7 +213,7 @@ def test_rows_are_those_of_the_chunks_that_were_cut_in_the_whole_text(tiny_encod
     trainer = trainer_of(tiny_encoder_path, base)
     writer = trainer.writer(lm)
     trainer.save(tmp_path / "out", lm, {**dict(writer.named()), **writer.fixed()})
-    method = REFRAG(str(tmp_path / "out"), expand=0.3, dtype="fp32", device="cpu")
+    method = REFRAG(str(tmp_path / "out"), expand=0.3, policy="similarity", dtype="fp32", device="cpu")
     texts = [("", f"{TEXTS[0][1]} {n} {TEXTS[1][1]}") for n in range(8)]
     (after,) = method.compress(
         [context_of(Query(QUESTION), tuple(Passage(str(n), t) for n, (_, t) in enumerate(texts)))]
@@ -229,7 +231,7 @@ def test_blank_chunks_part_nothing(parts, tiny_encoder_path, tiny_lm_path, tmp_p
     trainer_of(tiny_encoder_path, tiny_lm_path).save(tmp_path, lm, {**dict(writer.named()), **writer.fixed()})
     texts = (("", f"{TEXTS[0][1]}{chr(10).join(' ' * 30)}{TEXTS[1][1]}"), ("", " \n "), ("", ""))
     for share in (0.0, 0.9):
-        method = REFRAG(str(tmp_path), expand=share, dtype="fp32", device="cpu")
+        method = REFRAG(str(tmp_path), expand=share, policy="similarity", dtype="fp32", device="cpu")
         passages = tuple(Passage(str(n), text) for n, (_, text) in enumerate(texts))
         (after,) = method.compress([context_of(Query(QUESTION), passages)])
         found = [(s.sources[0].passage_id, s.sources[0].start, s.sources[-1].end) for s in after.segments]
@@ -265,7 +267,7 @@ def test_a_tokenizer_may_know_more_tokens_than_the_generator(tiny_encoder_path, 
     trainer = trainer_of(tiny_encoder_path, str(folder))
     writer = trainer.writer(lm)
     trainer.save(tmp_path / "out", lm, {**dict(writer.named()), **writer.fixed()})
-    method = REFRAG(str(tmp_path / "out"), dtype="fp32", device="cpu")
+    method = REFRAG(str(tmp_path / "out"), policy="similarity", dtype="fp32", device="cpu")
     assert method.compress([context_of(Query(QUESTION), (Passage("p", TEXTS[0][1]),))])[0].segments
 
 
@@ -292,7 +294,7 @@ def test_loading_loads_what_compressing_needs(parts, tiny_encoder_path, tiny_lm_
     writer, lm, _ = parts
     trainer_of(tiny_encoder_path, tiny_lm_path).save(tmp_path, lm, {**dict(writer.named()), **writer.fixed()})
     unload()
-    method = REFRAG(str(tmp_path), dtype="fp32", device="cpu")
+    method = REFRAG(str(tmp_path), policy="similarity", dtype="fp32", device="cpu")
     method.compute(method.units([TEXTS[0][1]], [""])[0])
     assert not loaded(CausalLM)  # a store is filled without the generator
     method.load()
@@ -300,3 +302,36 @@ def test_loading_loads_what_compressing_needs(parts, tiny_encoder_path, tiny_lm_
     assert before
     method.compress([context_of(Query(QUESTION), (Passage("p", TEXTS[0][1]),))])
     assert len(loaded(CausalLM)) == before
+
+
+def test_a_beginning_that_cannot_be_is_an_error(tmp_path):
+    folder = tmp_path / "odd"
+    shutil.copytree(soft_model("refrag"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "residual": "mean"}))
+    with pytest.raises(ModelError, match=r"residual: 'mean'"):
+        REFRAG(str(folder), policy="similarity", dtype="fp32").load()
+
+
+def test_a_policy_is_read_only_where_there_is_something_to_pick(monkeypatch, tmp_path):
+    from ragzip.compressors import refrag
+
+    asked = []
+    real = refrag.chosen
+    monkeypatch.setattr(refrag, "chosen", lambda *given: asked.append(1) or real(*given))
+    context = context_of(Query(QUESTION), (Passage("p", TEXTS[0][1]),))
+    for options, times in (({"expand": 0.0}, 0), ({"expand": 0.0, "budget": 9}, 1), ({"expand": 0.25}, 2)):
+        REFRAG(soft_model("refrag"), policy="similarity", dtype="fp32", **options).compress([context])
+        assert len(asked) == times
+
+
+def test_a_policy_that_was_not_trained_is_missed_when_it_is_loaded(tmp_path):
+    folder = tmp_path / "without"
+    shutil.copytree(soft_model("refrag"), folder)
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in tensors.items() if not name.startswith("policy.")}
+    save_file(kept, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tensors": sorted(kept)}))
+    with pytest.raises(ModelError, match="no trained policy"):
+        REFRAG(str(folder), policy="trained", dtype="fp32").load()
