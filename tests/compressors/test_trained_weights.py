@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragzip.compressors.comp_llm import CompLLM
+from ragzip.compressors.icae import ICAE
 from ragzip.compressors.llmlingua2 import LLMLingua2
 from ragzip.compressors.provence import Provence, means
 from ragzip.compressors.recomp_abstractive import RecompAbstractive
@@ -38,6 +39,7 @@ WRITING_ROWS = {
     "xrag": lambda: XRAG(dtype="fp32"),
     "comp_llm": lambda: CompLLM(dtype="fp32"),
     "comp_llm-limits": lambda: CompLLM(dtype="fp32", rate=8),
+    "icae": lambda: ICAE(dtype="fp32"),
     "refrag": lambda: REFRAG(dtype="fp32"),
     "refrag-limits": lambda: REFRAG(dtype="fp32", policy="similarity", budget=40),
 }
