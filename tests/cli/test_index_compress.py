@@ -78,7 +78,7 @@ def test_a_query_reads_the_store_and_says_so(call: Call, kb: Path, tmp_path: Pat
     [
         (["--with", "provence", "--model", "m"], 2, "keeps no store"),
         (["--with", "nothing", "--model", "m"], 2, "nothing"),
-        (["--with", "icae"], 2, "ragzip train icae"),
+        (["--with", "icae", "--set", 'model=""'], 2, "ragzip train icae"),
         (["--with", "comp_llm", "--model", "COMP", "--set", "rate"], 2, "option=value"),
         (["--with", "comp_llm", "--model", "COMP", "--set", "rate=8"], 2, "not trained"),
         (["--with", "comp_llm", "--model", "COMP", "--precision", "int4"], 2, "precision"),
