@@ -98,7 +98,8 @@ class ChunkEncoder:
             rows = torch.nn.functional.linear(vectors * self._scale, *self._projection)
             if self._words is None or not texts:
                 return rows
-            return rows + self._embedding()(best(self._words, self._text.encode(texts)).to(self.device)).float().cpu()
+            words: Tensor = self._embedding()(best(self._words, self._text.encode(texts)).to(self.device))
+            return rows + words.float().cpu()
 
     def check_policy(self) -> None:
         """Raises a ``ModelError`` where the folder holds no policy."""

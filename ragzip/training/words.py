@@ -26,7 +26,7 @@ def sizes(lm: CausalLM) -> tuple[Tensor, Tensor]:
     import torch
 
     words = lm.model.get_input_embeddings()
-    places = torch.arange(len(words.weight), device=words.weight.device).split(_BATCH)
+    places = torch.split(torch.arange(len(words.weight), device=words.weight.device), _BATCH)
     with torch.no_grad():
         read = torch.cat([words(some).float().cpu() for some in places])
     return read.mean(0), read.std()
