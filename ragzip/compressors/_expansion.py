@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ragzip import models
-from ragzip.compressors._groups import best_first
+from ragzip.compressors._layout import Layout
 from ragzip.indexes import looks
 from ragzip.models.perplexity import load_perplexity
 from ragzip.models.shipped import PROVENCE
@@ -15,15 +17,14 @@ from ragzip.types import TextSegment
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ragzip.compressors._layout import Layout
     from ragzip.compressors.refrag import REFRAG
     from ragzip.models.chunks import ChunkEncoder
 
 _ASKS = "\n\nQuestion:"
 
 
-def chosen(method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequence[int], vectors: Tensor) -> list[int]:
-    """Places in ``units``, those to expand first first; in the order of the text where the question is empty.
+def scores(method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequence[int], vectors: Tensor) -> list[float]:
+    """What each chunk of ``units`` is worth by the method's policy, greater is better; infinite without a question.
 
     Args:
         method: Its policy, dtype and device.
@@ -34,17 +35,17 @@ def chosen(method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequenc
     """
     question = layout.context.query.text
     if not question.strip():
-        return list(range(len(units)))
+        return [math.inf] * len(units)
     if method.policy == "provence":
-        return best_first(_by_provence(method, question, layout, units))
+        return _by_provence(method, question, layout, units)
     if method.policy == "perplexity":
-        return best_first(_by_perplexity(method, encoder, question, layout, units))
+        return _by_perplexity(method, encoder, question, layout, units)
     asked = encoder.vectors([question])[0]
     if method.policy == "trained":
-        return best_first(encoder.wish(asked, vectors).tolist())
+        return list(map(float, encoder.wish(asked, vectors).tolist()))
     import torch
 
-    return best_first(torch.nn.functional.cosine_similarity(asked[None], vectors).tolist())
+    return list(map(float, torch.nn.functional.cosine_similarity(asked[None], vectors).tolist()))
 
 
 def load_policy(method: REFRAG, encoder: ChunkEncoder) -> None:
@@ -62,21 +63,25 @@ def load_policy(method: REFRAG, encoder: ChunkEncoder) -> None:
 
 
 def _by_provence(method: REFRAG, question: str, layout: Layout, units: Sequence[int]) -> list[float]:
-    """The mean keep probability of each chunk's tokens, with each segment read as a whole."""
+    """The score of the best sentence that a chunk has a part of, 0 to 1; each segment is read as a whole."""
     pruner = models.load_pruner(PROVENCE, dtype=method.dtype, device=method.device)
+    sentences = Layout(layout.context)
     segments = sorted({layout.units[unit].segment for unit in units})
     given = []
     for index in segments:
         segment, passage = layout.context.segments[index], layout.passage(index)
         text = segment.text if isinstance(segment, TextSegment) else ""
         owner = passage.id if passage else f"\0{index}"
-        given.append(looks.Read(text, layout.title(index), tuple(layout.places(index)), owner))
-    judged = looks.judge(pruner, question, given)
-    scores: dict[int, float] = {}
-    for index, one, found in zip(segments, given, judged, strict=True):
+        given.append(looks.Read(text, layout.title(index), tuple(sentences.places(index)), owner))
+    best: dict[int, float] = {}
+    for index, one, found in zip(segments, given, looks.judge(pruner, question, given), strict=True):
         means = looks.sentence_means(one.places, found)
-        scores.update(zip(layout.of_segment[index], map(float, means), strict=True))
-    return [scores[unit] for unit in units]
+        for unit in layout.of_segment[index]:
+            place = layout.units[unit]
+            first = bisect_right(one.places, place.start, key=lambda sentence: sentence[1])
+            last = bisect_left(one.places, place.end, key=lambda sentence: sentence[0])
+            best[unit] = float(max(means[first:last], default=0.0))
+    return [best[unit] for unit in units]
 
 
 def _by_perplexity(

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from ragzip.compressors._expansion import chosen, load_policy
+from ragzip.compressors._expansion import load_policy, scores
+from ragzip.compressors._groups import best_first
 from ragzip.compressors._layout import Layout, take
-from ragzip.compressors._options import check_count, counter_of, most
+from ragzip.compressors._options import check_count, check_number, counter_of, most
 from ragzip.compressors._soft import check_rows, check_soft, setting_of
 from ragzip.compressors._stored import encode
 from ragzip.errors import ConfigError
+from ragzip.indexes import looks
 from ragzip.indexes.soft_store import Setting, Unit
 from ragzip.models import Dtype
 from ragzip.models.chunks import ARCHITECTURE, ChunkEncoder, load_chunks
@@ -35,14 +37,18 @@ class REFRAG(Compressor[TextSegment, Segment]):
     chunk, and a linear layer makes its vector a row. Where the weights were trained so, that is added to the embedding
     of a word of the chunk, one that is rare and often asked for. What a policy picks stays text, at its place between
     the rows. Between rows and text of one passage nothing is put. ``similarity`` is the cosine of the encoder's vectors
-    to the question's; ``provence`` the keep probability of the chunk's tokens; ``perplexity`` how much less the
-    question surprises the generator behind the chunk; ``trained`` asks the policy that was trained with the weights.
-    Beside ``text_then_soft``, which keeps whole passages as text, it chooses within passages.
+    to the question's; ``provence`` the score of the best sentence that the chunk has a part of; ``perplexity`` how much
+    less the question surprises the generator behind the chunk; ``trained`` asks the policy that was trained with the
+    weights. Beside ``text_then_soft``, which keeps whole passages as text, it chooses within passages.
 
     Attributes:
         model: Weights made by ``ragzip train refrag``: a name of shipped ones, a folder, or a hub id.
-        expand: Share of a context's chunks that stay text, 0 to 1; 1 leaves everything as it is.
+        expand: Most of a context's chunks that stay text, as a share, 0 to 1; 1 leaves everything as it is where
+            neither a threshold nor a budget is given.
         policy: What picks them; ``similarity`` costs next to nothing, ``provence`` a pass over the context.
+        threshold: Chunks that score less do not stay text, on the policy's own scale: 0 to 1 for ``provence``, cosines
+            for ``similarity``, negative nats a token for ``perplexity``, logits for ``trained``. None is 0.1 for
+            ``provence`` where not everything can be text, unless no chunk reaches it, and no bound for the others.
         budget: Most tokens of the context, or None; chunks expand while it is met, and where even the rows are too
             many, the ones that the policy likes least are dropped.
         store: A folder that ``ragzip index compress`` filled, or the index it was filled for: vectors of chunks that
@@ -56,6 +62,7 @@ class REFRAG(Compressor[TextSegment, Segment]):
     model: str = SHIPPED_REFRAG
     expand: float = 0.25
     policy: Policy = "provence"
+    threshold: float | None = None
     budget: int | None = None
     store: str = ""
     dtype: Dtype = "auto"
@@ -68,6 +75,8 @@ class REFRAG(Compressor[TextSegment, Segment]):
             raise ConfigError("expand", f"must be from 0 to 1, not {self.expand!r}")
         if self.policy not in get_args(Policy):
             raise ConfigError("policy", f"must be one of {', '.join(get_args(Policy))}, not {self.policy!r}")
+        scale = (0.0, 1.0) if self.policy == "provence" else (-math.inf, math.inf)
+        check_number("threshold", self.threshold, low=scale[0], high=scale[1])
         check_count("budget", self.budget)
 
     @property
@@ -110,7 +119,7 @@ class REFRAG(Compressor[TextSegment, Segment]):
 
     def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[Segment]]:
         """Each context as rows and text."""
-        if self.expand == 1 and self.budget is None:
+        if self.expand == 1 and self.budget is None and self.threshold is None:
             return [Context(context.query, context.segments, context.passages) for context in contexts]
         known: dict[str, Tensor] = {}
         if self.store:
@@ -134,20 +143,31 @@ class REFRAG(Compressor[TextSegment, Segment]):
             return Context(context.query, (), context.passages)
         if not self._picks:
             return chunks.build(chunks.units, set())
-        ranked = [chunks.units[i] for i in chosen(self, encoder, chunks.layout, chunks.units, chunks.vectors)]
+        found = scores(self, encoder, chunks.layout, chunks.units, chunks.vectors)
+        ranked = [chunks.units[i] for i in best_first(found)]
         expanded = math.floor(self.expand * len(chunks.units) + 1e-9)
+        worth = min(expanded, self._worth(found))
         if self.budget is None:
-            return chunks.build(chunks.units, set(ranked[:expanded]))
+            return chunks.build(chunks.units, set(ranked[:worth]))
         counter, limit = counter_of(self.counter), self.budget
 
         def small(kept: Sequence[int], text: int) -> bool:
             return counter.context(chunks.build(kept, set(ranked[:text]))) <= limit
 
+        if self.threshold is None and expanded == len(ranked) and small(ranked, expanded):
+            return chunks.build(ranked, set(ranked))
         count = most(len(ranked), lambda n: small(ranked[:n], 0))
         kept = ranked[:count]
         if count < len(ranked):
             return chunks.build(kept, set())
-        return chunks.build(kept, set(ranked[: most(expanded, lambda n: small(kept, n))]))
+        return chunks.build(kept, set(ranked[: most(worth, lambda n: small(kept, n))]))
+
+    def _worth(self, found: Sequence[float]) -> int:
+        """How many chunks score enough to stay text."""
+        least = self.threshold
+        if least is None and self.policy == "provence":
+            least = looks.WORTH if max(found) >= looks.WORTH else None
+        return len(found) if least is None else sum(score >= least for score in found)
 
 
 def mixed(

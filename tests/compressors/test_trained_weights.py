@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ragzip.compressors._extractive import groups_of
+from ragzip.compressors._layout import Layout
 from ragzip.compressors.comp_llm import CompLLM
 from ragzip.compressors.icae import ICAE
 from ragzip.compressors.llmlingua2 import LLMLingua2
@@ -163,6 +165,41 @@ def test_refrag_leaves_the_answer_as_text(drawn):
     start, end = text.index(answer), text.index(answer) + len(answer)
     inside = [min(span.end, end) - max(span.start, start) for span in spans if span.passage_id == "p"]
     assert sum(part for part in inside if part > 0) > len(answer) / 2
+
+
+@given(PLANTED)
+@settings(max_examples=5)
+def test_refrag_leaves_whole_sentences_that_help_as_text_and_no_others(drawn):
+    question, _, text = planted(drawn)
+    passages = (Passage("p", text), Passage("q", " ".join(FILLER)))
+    context = context_of(Query(question), passages)
+    (marked,) = Provence(threshold=0.1).compress([context])
+    (after,) = REFRAG(expand=0.5).compress([context])
+    encoder = REFRAG().load()
+    helped = {(s.passage_id, at) for seg in marked.segments for s in seg.sources for at in range(s.start, s.end)}
+    left = {
+        (s.passage_id, at)
+        for seg in after.segments
+        if isinstance(seg, TextSegment)
+        for s in seg.sources
+        for at in range(s.start, s.end)
+    }
+    chunks = {(p.id, at): (a, b) for p in passages for a, b in encoder.cut(p.text) for at in range(a, b)}
+    reached = {(name, at) for name, place in helped for at in range(*chunks.get((name, place), (0, 0)))}
+    assert helped
+    assert left == reached
+    assert len(left) < len(chunks) / 2
+
+
+def test_refrag_fills_its_share_where_nothing_helps_unless_it_is_told_not_to():
+    context = context_of(Query("How many moons has Saturn?"), (Passage("p", " ".join(FILLER)),))
+    (scored,) = Provence().score(context.query, groups_of(Layout(context)))
+    assert max(scored) < 0.1
+    (filled,), (bound,) = REFRAG().compress([context]), REFRAG(threshold=0.1).compress([context])
+    (low,) = REFRAG(threshold=0.0).compress([context])
+    assert any(isinstance(segment, TextSegment) for segment in filled.segments)
+    assert [s.sources for s in filled.segments] == [s.sources for s in low.segments]
+    assert not any(isinstance(segment, TextSegment) for segment in bound.segments)
 
 
 @given(PLANTED, st.permutations(range(4)))

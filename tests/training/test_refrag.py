@@ -317,8 +317,8 @@ def test_a_policy_is_read_only_where_there_is_something_to_pick(monkeypatch, tmp
     from ragzip.compressors import refrag
 
     asked = []
-    real = refrag.chosen
-    monkeypatch.setattr(refrag, "chosen", lambda *given: asked.append(1) or real(*given))
+    real = refrag.scores
+    monkeypatch.setattr(refrag, "scores", lambda *given: asked.append(1) or real(*given))
     context = context_of(Query(QUESTION), (Passage("p", TEXTS[0][1]),))
     for options, times in (({"expand": 0.0}, 0), ({"expand": 0.0, "budget": 9}, 1), ({"expand": 0.25}, 2)):
         REFRAG(soft_model("refrag"), policy="similarity", dtype="fp32", **options).compress([context])
