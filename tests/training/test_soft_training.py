@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,13 +19,14 @@ from ragzip.models import load_causal_lm
 from ragzip.testing.soft import tiny_soft
 from ragzip.training.card import check_card
 from ragzip.training.folder import train_into
-from ragzip.training.options import make_trainer, trainer_config
+from ragzip.training.options import make_trainer, read_trainer, trainer_config
 from ragzip.training.row_writer import Told
 from ragzip.training.soft_data import read_soft
 from ragzip.training.soft_losses import checksum
 from ragzip.training.starts import went_on
 from ragzip.types import Passage, Query, SoftSegment, context_of
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "training"
 METHODS = ("xrag", "comp_llm", "icae", "refrag")
 SHARED = {"sets": ("squad",), "texts": (), "held_out": 3, "passages": 2, "batch": 4, "steps": 16, "eval_every": 8}
 TEXT = "Alba is a town by the sea. It was founded by Count Albason. Many people like its old harbour."
@@ -270,6 +272,25 @@ def test_a_changed_generator_is_refused(trained, tmp_path, tiny_lm_path):
 def test_configs_round_trip(method, tiny_encoder_path, tiny_lm_path):
     trainer = toy(method, tiny_encoder_path, tiny_lm_path, kl=0.5, telling=0.25)
     assert make_trainer(method, trainer_config(trainer)) == trainer
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_written_for_a_gpu_trains_a_tiny_model(method, tmp_path, tiny_encoder_path, tiny_lm_path, small_data):
+    """All of it but what hangs on the size of data and models."""
+    small = {"sets": "[squad]", "texts": "[]", "steps": 4, "batch": 4, "eval_every": 2, "held_out": 3}
+    small |= {"base": tiny_lm_path, "dtype": "fp32", "device": "cpu"}
+    small |= {"encoder": tiny_encoder_path} if method in ("xrag", "refrag") else {}
+    small |= {"layers": 2} if method == "refrag" else {}
+    given = [f"{name}={value}" for name, value in small.items()]
+    trainer = read_trainer(method, EXAMPLES / f"{method}-gpu.yaml", given)
+    written = read_trainer(method, EXAMPLES / f"{method}-gpu.yaml")
+    assert {n for n, v in trainer_config(trainer).items() if v != trainer_config(written)[n]} <= set(small)
+    events = []
+    report = trainer.run(tmp_path / "out", data=small_data, on_event=events.append)
+    losses = [event.loss for event in events if event.kind == "step"]
+    assert report.steps == len(losses) == 4
+    assert np.isfinite(losses).all()
+    assert check_card(tmp_path / "out").config == trainer_config(trainer)
 
 
 @pytest.mark.parametrize(
