@@ -192,10 +192,10 @@ def _compressors(names: list[str], budget: int | None, keep: float | None, thres
 
 
 def build_stack(names: list[str], wanted: dict[str, Any]) -> tuple[Any, ...]:
-    """Compressors by name, with ``budget``, ``keep`` and ``threshold`` given to those that have such an option.
+    """Compressors by name, with ``budget``, ``keep`` and ``threshold`` given to the last one that has such an option.
 
-    A budget that no compressor takes is met by a ``budget`` step at the end; a budget goes to the last one that has
-    it. Where nothing is given, the last compressor that has a budget gets the default.
+    A budget that no compressor takes is met by a ``budget`` step at the end. Where nothing is given, the last
+    compressor that has a budget gets the default.
 
     Raises:
         UsageError: A keep or threshold that no compressor takes.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ragzip import models
 from ragzip.compressors._layout import Layout
+from ragzip.errors import ModelError
 from ragzip.indexes import looks
 from ragzip.models.perplexity import load_perplexity
 from ragzip.models.shipped import PROVENCE
@@ -20,11 +22,24 @@ if TYPE_CHECKING:
     from ragzip.compressors.refrag import REFRAG
     from ragzip.models.chunks import ChunkEncoder
 
+_WORD = re.compile(r"\w")
 _ASKS = "\n\nQuestion:"
 
 
-def scores(method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequence[int], vectors: Tensor) -> list[float]:
-    """What each chunk of ``units`` is worth by the method's policy, greater is better; infinite without a question.
+SCALES: dict[str, tuple[float, float]] = {
+    "provence": (0.0, 1.0),
+    "similarity": (-1.0, 1.0),
+    "perplexity": (-math.inf, 0.0),
+}
+"""From the least to the greatest score of a policy; those of other policies have no bounds."""
+
+
+def scores(
+    method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequence[int], vectors: Tensor
+) -> list[tuple[float, float]]:
+    """What each chunk of ``units`` is worth by the method's policy, and what parts equal ones; greater is better.
+
+    Without a question all are alike.
 
     Args:
         method: Its policy, dtype and device.
@@ -32,20 +47,24 @@ def scores(method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequenc
         layout: The context in chunks.
         units: Those that are not blank.
         vectors: Theirs, ``[n, encoder dimensions]``.
+
+    Raises:
+        ModelError: A score is not a finite number.
     """
     question = layout.context.query.text
     if not question.strip():
-        return [math.inf] * len(units)
+        return [(0.0, 0.0)] * len(units)
     if method.policy == "provence":
-        return _by_provence(method, question, layout, units)
-    if method.policy == "perplexity":
-        return _by_perplexity(method, encoder, question, layout, units)
-    asked = encoder.vectors([question])[0]
-    if method.policy == "trained":
-        return list(map(float, encoder.wish(asked, vectors).tolist()))
-    import torch
-
-    return list(map(float, torch.nn.functional.cosine_similarity(asked[None], vectors).tolist()))
+        found = _by_provence(method, question, layout, units)
+    elif method.policy == "perplexity":
+        found = [(score, 0.0) for score in _by_perplexity(method, encoder, question, layout, units)]
+    else:
+        found = [(float(score), 0.0) for score in _by_vectors(method, encoder, question, vectors)]
+    if not all(math.isfinite(score) for both in found for score in both):
+        raise ModelError(
+            f"the policy {method.policy!r} gave a score that is not a number", hint="Read with dtype: fp32."
+        )
+    return found
 
 
 def load_policy(method: REFRAG, encoder: ChunkEncoder) -> None:
@@ -62,8 +81,21 @@ def load_policy(method: REFRAG, encoder: ChunkEncoder) -> None:
         load_perplexity(encoder.space, dtype=method.dtype, device=method.device)
 
 
-def _by_provence(method: REFRAG, question: str, layout: Layout, units: Sequence[int]) -> list[float]:
-    """The score of the best sentence that a chunk has a part of, 0 to 1; each segment is read as a whole."""
+def _by_vectors(method: REFRAG, encoder: ChunkEncoder, question: str, vectors: Tensor) -> list[float]:
+    """By what was learned about vectors, or by their cosines to the question's."""
+    asked = encoder.vectors([question])[0]
+    if method.policy == "trained":
+        return list(encoder.wish(asked, vectors).tolist())
+    import torch
+
+    return list(torch.nn.functional.cosine_similarity(asked[None], vectors).tolist())
+
+
+def _by_provence(method: REFRAG, question: str, layout: Layout, units: Sequence[int]) -> list[tuple[float, float]]:
+    """The score of the best sentence that a chunk has a part of, 0 to 1, and the chunk's own.
+
+    Segments are read as wholes, and what has no word scores 0.
+    """
     pruner = models.load_pruner(PROVENCE, dtype=method.dtype, device=method.device)
     sentences = Layout(layout.context)
     segments = sorted({layout.units[unit].segment for unit in units})
@@ -73,14 +105,16 @@ def _by_provence(method: REFRAG, question: str, layout: Layout, units: Sequence[
         text = segment.text if isinstance(segment, TextSegment) else ""
         owner = passage.id if passage else f"\0{index}"
         given.append(looks.Read(text, layout.title(index), tuple(sentences.places(index)), owner))
-    best: dict[int, float] = {}
-    for index, one, found in zip(segments, given, looks.judge(pruner, question, given), strict=True):
-        means = looks.sentence_means(one.places, found)
-        for unit in layout.of_segment[index]:
+    best: dict[int, tuple[float, float]] = {}
+    for index, one, judged in zip(segments, given, looks.judge(pruner, question, given), strict=True):
+        said = [bool(_WORD.search(one.text, a, b)) for a, b in one.places]
+        means = (looks.sentence_means(one.places, judged) * said).tolist()
+        own = looks.sentence_means(layout.places(index), judged)
+        for unit, mean in zip(layout.of_segment[index], own, strict=True):
             place = layout.units[unit]
             first = bisect_right(one.places, place.start, key=lambda sentence: sentence[1])
             last = bisect_left(one.places, place.end, key=lambda sentence: sentence[0])
-            best[unit] = float(max(means[first:last], default=0.0))
+            best[unit] = max(means[first:last], default=0.0), float(mean)
     return [best[unit] for unit in units]
 
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from ragzip.compressors._expansion import load_policy, scores
-from ragzip.compressors._groups import best_first
+from ragzip.compressors._expansion import SCALES, load_policy, scores
 from ragzip.compressors._layout import Layout, take
 from ragzip.compressors._options import check_count, check_number, counter_of, most
 from ragzip.compressors._soft import check_rows, check_soft, setting_of
@@ -45,10 +44,12 @@ class REFRAG(Compressor[TextSegment, Segment]):
         model: Weights made by ``ragzip train refrag``: a name of shipped ones, a folder, or a hub id.
         expand: Most of a context's chunks that stay text, as a share, 0 to 1; 1 leaves everything as it is where
             neither a threshold nor a budget is given.
-        policy: What picks them; ``similarity`` costs next to nothing, ``provence`` a pass over the context.
+        policy: What picks them; ``similarity`` costs next to nothing, ``provence`` a pass over the context, and another
+            one over ten of its passages.
         threshold: Chunks that score less do not stay text, on the policy's own scale: 0 to 1 for ``provence``, cosines
             for ``similarity``, negative nats a token for ``perplexity``, logits for ``trained``. None is 0.1 for
-            ``provence`` where not everything can be text, unless no chunk reaches it, and no bound for the others.
+            ``provence`` where not everything can be text, unless no chunk of the context reaches it, and no bound for
+            the others. (``text_then_soft`` gives every passage as a context of its own: name the threshold there.)
         budget: Most tokens of the context, or None; chunks expand while it is met, and where even the rows are too
             many, the ones that the policy likes least are dropped.
         store: A folder that ``ragzip index compress`` filled, or the index it was filled for: vectors of chunks that
@@ -75,8 +76,8 @@ class REFRAG(Compressor[TextSegment, Segment]):
             raise ConfigError("expand", f"must be from 0 to 1, not {self.expand!r}")
         if self.policy not in get_args(Policy):
             raise ConfigError("policy", f"must be one of {', '.join(get_args(Policy))}, not {self.policy!r}")
-        scale = (0.0, 1.0) if self.policy == "provence" else (-math.inf, math.inf)
-        check_number("threshold", self.threshold, low=scale[0], high=scale[1])
+        low, high = SCALES.get(self.policy, (-math.inf, math.inf))
+        check_number("threshold", self.threshold, low=low, high=high)
         check_count("budget", self.budget)
 
     @property
@@ -119,11 +120,10 @@ class REFRAG(Compressor[TextSegment, Segment]):
 
     def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[Segment]]:
         """Each context as rows and text."""
-        if self.expand == 1 and self.budget is None and self.threshold is None:
-            return [Context(context.query, context.segments, context.passages) for context in contexts]
         known: dict[str, Tensor] = {}
-        if self.store:
-            texts = [segment.text for context in contexts for segment in context.segments]
+        changed = [context for context in contexts if not self._stays(context)]
+        if self.store and changed:
+            texts = [segment.text for context in changed for segment in context.segments]
             units = [unit for some in self.units(texts, [""] * len(texts)) for unit in some]
             known = {str(unit): rows for unit, rows in encode(units, self.compute, self.store, self.setting).items()}
         return [self._compress(context, known) for context in contexts]
@@ -136,6 +136,8 @@ class REFRAG(Compressor[TextSegment, Segment]):
                 return encoder.vectors(chunks)
             return torch.cat([known[chunk] for chunk in chunks])
 
+        if self._stays(context):
+            return Context(context.query, context.segments, context.passages)
         encoder = self._encoder()
         chunks = mixed(context, encoder, vectors)
         check_rows([chunks.projected], self.model)
@@ -143,24 +145,28 @@ class REFRAG(Compressor[TextSegment, Segment]):
             return Context(context.query, (), context.passages)
         if not self._picks:
             return chunks.build(chunks.units, set())
+
+        def small(kept: Sequence[int], text: Sequence[int]) -> bool:
+            return self.budget is None or self._met(chunks.build(kept, set(text)))
+
         found = scores(self, encoder, chunks.layout, chunks.units, chunks.vectors)
-        ranked = [chunks.units[i] for i in best_first(found)]
+        order = sorted(range(len(found)), key=lambda i: (-found[i][0], -found[i][1], i))
+        ranked = [chunks.units[i] for i in order]
         expanded = math.floor(self.expand * len(chunks.units) + 1e-9)
-        worth = min(expanded, self._worth(found))
-        if self.budget is None:
-            return chunks.build(chunks.units, set(ranked[:worth]))
-        counter, limit = counter_of(self.counter), self.budget
-
-        def small(kept: Sequence[int], text: int) -> bool:
-            return counter.context(chunks.build(kept, set(ranked[:text]))) <= limit
-
-        if self.threshold is None and expanded == len(ranked) and small(ranked, expanded):
-            return chunks.build(ranked, set(ranked))
-        count = most(len(ranked), lambda n: small(ranked[:n], 0))
-        kept = ranked[:count]
-        if count < len(ranked):
+        if context.query.text.strip():
+            expanded = min(expanded, self._worth([score for score, _ in found]))
+        kept = ranked if small(ranked, ()) else ranked[: most(len(ranked), lambda n: small(ranked[:n], ()))]
+        if len(kept) < len(ranked):
             return chunks.build(kept, set())
-        return chunks.build(kept, set(ranked[: most(worth, lambda n: small(kept, n))]))
+        return chunks.build(kept, set(ranked[: most(expanded, lambda n: small(kept, ranked[:n]))]))
+
+    def _stays(self, context: Context[TextSegment]) -> bool:
+        """Whether a context stays as it is, and nothing is to be read."""
+        return self.expand == 1 and self.threshold is None and self._met(context)
+
+    def _met(self, context: Context[Segment]) -> bool:
+        """Whether a context is within the budget."""
+        return self.budget is None or counter_of(self.counter).context(context) <= self.budget
 
     def _worth(self, found: Sequence[float]) -> int:
         """How many chunks score enough to stay text."""

@@ -23,32 +23,13 @@ from ragzip.testing.pruners import tiny_pruner
 from ragzip.testing.strategies import contexts, texts
 from ragzip.tokens import TokenCounter
 from ragzip.types import Context, Passage, Query, Span, TextSegment, context_of
+from tests.compressors.knowing import Knowing
 
 COUNTER = TokenCounter(count_words)
 ROME = Passage("r", "Rome has seven hills. Bread is made of flour. The hills of Rome are old.", "Rome")
 TEA = Passage("t", "Tea comes from China. Many people drink it.", "Tea")
 FOX = Passage("f", "A fox is red.")
 CONTEXT = context_of(Query("hills of Rome"), (TEA, ROME, FOX))
-
-
-class Knowing:
-    """A pruner that gives each word what a table says, and each passage its best word; it reads once."""
-
-    hops = 1
-
-    def __init__(self, **table: float) -> None:
-        self.table, self.calls = table, []
-
-    def judge(self, question, given_texts, titles, *, found="", seen=None):
-        assert not found
-        self.calls.append((question, list(given_texts), list(titles)))
-        found = []
-        for text in given_texts:
-            words = [(m.span(), self.table.get(m[0].strip(".").lower(), 0.0)) for m in re.finditer(r"\S+", text)]
-            offsets = np.asarray([span for span, _ in words], dtype=np.int64).reshape(-1, 2)
-            keep = np.asarray([score for _, score in words], dtype=np.float32)
-            found.append(Judged(offsets, keep, max(keep.tolist(), default=0.0)))
-        return found
 
 
 @pytest.fixture

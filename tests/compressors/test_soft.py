@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 import shutil
 
@@ -13,10 +12,9 @@ import torch
 from hypothesis import given, settings
 
 from ragzip import config
-from ragzip.compressors._expansion import scores
 from ragzip.compressors.comp_llm import CompLLM
 from ragzip.compressors.icae import ICAE
-from ragzip.compressors.refrag import REFRAG, mixed
+from ragzip.compressors.refrag import REFRAG
 from ragzip.compressors.sentence_filter import SentenceFilter
 from ragzip.compressors.text_then_soft import TextThenSoft
 from ragzip.compressors.xrag import XRAG
@@ -255,67 +253,6 @@ def test_what_stays_text_between_rows_is_read_on_without_a_break():
     assert all(not isinstance(piece, str) for piece in pieces[1:])
     both = lay_out(compress(made(REFRAG, expand=0.3), ALBA, BORGO))
     assert [piece for piece in both if isinstance(piece, str)] == ["Alba\n", "\n\nBorgo\n"]
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"policy": "provence", "threshold": 0.0}, {"policy": "perplexity"}, {"policy": "trained"}]
-)
-def test_policies_expand_as_many_chunks_as_they_may(options):
-    method = made(REFRAG, expand=0.25, **options)
-    chunks = method.load().cut(ALBA.text)
-    after = compress(method, ALBA)
-    rows = sum(len(s.embeddings) for s in after.segments if isinstance(s, SoftSegment))
-    assert len(chunks) - rows == len(chunks) // 4
-
-
-def text_of(method, *passages, query=QUERY):
-    """The characters that stay text."""
-    spans = [
-        s
-        for seg in compress(method, *passages, query=query).segments
-        if isinstance(seg, TextSegment)
-        for s in seg.sources
-    ]
-    return {(span.passage_id, at) for span in spans for at in range(span.start, span.end)}
-
-
-@pytest.mark.parametrize("policy", ["similarity", "perplexity", "trained"])
-def test_chunks_that_score_less_than_the_threshold_do_not_stay_text(policy):
-    passages = (ALBA, BORGO, LONG)
-    method = made(REFRAG, policy=policy)
-    encoder = method.load()
-    chunks = mixed(context_of(QUERY, passages), encoder)
-    found = scores(method, encoder, chunks.layout, chunks.units, chunks.vectors)
-    for least in sorted(found)[:: len(found) // 5]:
-        stays = {place for place in chunks.units if found[chunks.units.index(place)] >= least}
-        after = text_of(made(REFRAG, policy=policy, expand=1.0, threshold=least), *passages)
-        places = [chunks.layout.units[unit] for unit in sorted(stays)]
-        assert after == {(passages[p.segment].id, at) for p in places for at in range(p.start, p.end)}
-        some = text_of(made(REFRAG, policy=policy, expand=0.2, threshold=least), *passages)
-        assert some <= after
-        assert some == (
-            after if len(stays) <= len(found) // 5 else text_of(made(REFRAG, policy=policy, expand=0.2), *passages)
-        )
-    assert not text_of(made(REFRAG, policy=policy, expand=1.0, threshold=max(found) + 1), *passages)
-
-
-@pytest.mark.parametrize(
-    ("policy", "value"), [("provence", 1.1), ("provence", -0.1), ("similarity", math.nan), ("trained", math.inf)]
-)
-def test_a_threshold_that_cannot_be_is_an_error(policy, value):
-    with pytest.raises(ConfigError, match="threshold"):
-        made(REFRAG, policy=policy, threshold=value)
-
-
-@pytest.mark.parametrize("policy", ["similarity", "provence"])
-def test_a_budget_that_all_text_meets_leaves_all_text(policy):
-    whole = compress(made(REFRAG, policy=policy, expand=1.0, budget=10_000).bind(tokens_of(REFRAG)), ALBA, BORGO)
-    assert whole.segments == context_of(QUERY, (ALBA, BORGO)).segments
-
-
-def test_everything_expanded_is_the_context_itself():
-    context = context_of(QUERY, (ALBA, BORGO))
-    assert made(REFRAG, expand=1.0).compress([context])[0].segments == context.segments
 
 
 @pytest.mark.parametrize("budget", [0, 1, 3, 10, 20, 60, 500])

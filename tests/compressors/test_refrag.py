@@ -1,0 +1,159 @@
+"""``refrag``: which chunks stay text, by each policy, with a threshold and without."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+
+from ragzip.compressors._expansion import scores
+from ragzip.compressors.refrag import REFRAG, mixed
+from ragzip.compressors.text_then_soft import TextThenSoft
+from ragzip.errors import ConfigError, ModelError
+from ragzip.types import Passage, Query, SoftSegment, TextSegment, context_of
+from tests.compressors.knowing import Knowing
+from tests.compressors.soft_parts import ALBA, BORGO, LONG, QUERY, compress, made, tokens_of
+
+OTHERS = ["similarity", "perplexity", "trained"]
+TOWN = Passage("t", "Nobody came by sea that year. Alba was founded by Count Albason. Goats are seen there.", "Alba")
+HILL = Passage("h", "It lies behind a wall of stones. Sheep are seen there, and few of them.", "Borgo")
+
+
+@pytest.fixture
+def knowing(monkeypatch):
+    """Who founded Alba stands in a sentence that scores 0.3; all others score 0."""
+    pruner = Knowing(founded=0.9, albason=0.9)
+    monkeypatch.setattr("ragzip.models.load_pruner", lambda name, **options: pruner)
+    return pruner
+
+
+def text_of(method, *passages, query=QUERY):
+    """The characters that stay text."""
+    found = compress(method, *passages, query=query)
+    spans = [span for segment in found.segments if isinstance(segment, TextSegment) for span in segment.sources]
+    return {(span.passage_id, at) for span in spans for at in range(span.start, span.end)}
+
+
+def chunks_of(method, passages, start, end, name):
+    """The characters of all chunks that have a part of a stretch of a passage, and how many chunks there are."""
+    cut = {passage.id: method.load().cut(passage.text) for passage in passages}
+    over = [(a, b) for a, b in cut[name] if a < end and start < b]
+    return {(name, at) for a, b in over for at in range(a, b)}, sum(map(len, cut.values()))
+
+
+@pytest.mark.parametrize("options", [{"policy": "provence", "threshold": 0.0}, *({"policy": name} for name in OTHERS)])
+def test_policies_expand_as_many_chunks_as_they_may(options):
+    method = made(REFRAG, expand=0.25, **options)
+    chunks = method.load().cut(ALBA.text)
+    after = compress(method, ALBA)
+    rows = sum(len(s.embeddings) for s in after.segments if isinstance(s, SoftSegment))
+    assert len(chunks) - rows == len(chunks) // 4
+
+
+@pytest.mark.parametrize("policy", OTHERS)
+def test_chunks_that_score_less_than_the_threshold_do_not_stay_text(policy):
+    passages = (ALBA, BORGO, LONG)
+    method = made(REFRAG, policy=policy)
+    encoder = method.load()
+    chunks = mixed(context_of(QUERY, passages), encoder)
+    found = [score for score, _ in scores(method, encoder, chunks.layout, chunks.units, chunks.vectors)]
+    share = text_of(made(REFRAG, policy=policy, expand=0.2), *passages)
+    for least in sorted(found)[:: len(found) // 5]:
+        stays = [unit for unit, score in zip(chunks.units, found, strict=True) if score >= least]
+        places = [chunks.layout.units[unit] for unit in stays]
+        after = text_of(made(REFRAG, policy=policy, expand=1.0, threshold=least), *passages)
+        assert after == {(passages[p.segment].id, at) for p in places for at in range(p.start, p.end)}
+        some = text_of(made(REFRAG, policy=policy, expand=0.2, threshold=least), *passages)
+        assert some == (after if len(stays) <= len(found) // 5 else share)
+
+
+def test_the_pruner_leaves_whole_sentences_that_help_as_text_and_no_others(knowing):
+    start = TOWN.text.index("Alba")
+    method = made(REFRAG, policy="provence", expand=0.9)
+    helped, count = chunks_of(method, (HILL, TOWN), start, TOWN.text.index(" Goats"), "t")
+    assert text_of(method, HILL, TOWN) == helped
+    assert len(method.load().cut(TOWN.text[start : TOWN.text.index(" Goats")])) > 1  # so that there is a whole
+    assert 0.9 * count > count - len(method.load().cut(HILL.text))
+    assert text_of(made(REFRAG, policy="provence", expand=0.9, threshold=0.31), HILL, TOWN) == set()
+    assert len(text_of(made(REFRAG, policy="provence", expand=0.9, threshold=0.0), HILL, TOWN)) > len(helped)
+
+
+def test_where_nothing_helps_the_share_is_filled_unless_a_threshold_is_named(knowing):
+    knowing.table = {"goats": 0.36}  # 0.09
+    (filled, none), low = (
+        [text_of(made(REFRAG, policy="provence", threshold=least), HILL, TOWN) for least in (None, 0.1)],
+        text_of(made(REFRAG, policy="provence", threshold=0.0), HILL, TOWN),
+    )
+    assert filled == low != set()
+    assert none == set()
+    assert ("t", TOWN.text.index("Goats")) in filled
+
+
+def test_of_one_sentence_the_chunks_that_score_most_stay(knowing):
+    text = " ".join(["word"] * 60 + ["founded"] + ["word"] * 60)
+    passage, at = Passage("p", text), text.index("founded")
+    knowing.table = {"founded": 0.9, "word": 0.2}
+    stays = text_of(made(REFRAG, policy="provence", expand=0.15), passage)
+    assert ("p", at + 6) in stays
+    assert len(stays) < 0.3 * len(text)
+
+
+def test_what_has_no_word_does_not_stay(knowing):
+    passage = Passage("p", "It is a table of towns.\n|---|---|\n|---|---|")
+    knowing.table = {"|---|---|": 0.9}
+    assert max(mean for judged in knowing.judge("", [passage.text], [""]) for mean in judged.keep) > 0.5
+    assert text_of(made(REFRAG, policy="provence", expand=1.0, threshold=0.1), passage) == set()
+
+
+def test_passages_that_do_not_help_are_left_without_text_beside_whole_ones(knowing):
+    counter = tokens_of(REFRAG)
+    for least, ids in ((0.1, {"t"}), (None, {"t", "h"})):
+        method = TextThenSoft(made(REFRAG, policy="provence", threshold=least, expand=0.5), text=1).bind(counter)
+        assert {name for name, _ in text_of(method, TOWN, HILL)} == ids
+        assert {at for name, at in text_of(method, TOWN, HILL) if name == "t"} == set(range(len(TOWN.text)))
+
+
+def test_without_a_question_no_threshold_counts(knowing):
+    method = made(REFRAG, policy="provence", threshold=0.9, expand=0.5)
+    (a, *_), count = method.load().cut(ALBA.text), len(method.load().cut(ALBA.text))
+    stays = text_of(method, ALBA, query=Query(" "))
+    assert ("a", a[0]) in stays
+    assert len(stays) < len(ALBA.text)
+    assert count > 2
+    assert knowing.calls == []
+
+
+@pytest.mark.parametrize("policy", ["provence", "similarity"])
+def test_scores_that_are_no_numbers_are_an_error(policy, knowing, monkeypatch):
+    knowing.table = {"founded": math.nan}
+    if policy == "similarity":
+        monkeypatch.setattr("torch.nn.functional.cosine_similarity", lambda a, b: b[:, 0] * math.nan)
+    with pytest.raises(ModelError, match=f"{policy}.*not a number"):
+        compress(made(REFRAG, policy=policy), TOWN)
+
+
+BAD = [("provence", 1.1), ("provence", -0.1), ("similarity", 1.1), ("perplexity", 0.1), ("similarity", math.nan)]
+
+
+@pytest.mark.parametrize(("policy", "value"), [*BAD, ("trained", math.inf)])
+def test_a_threshold_that_cannot_be_is_an_error(policy, value):
+    with pytest.raises(ConfigError, match="threshold"):
+        made(REFRAG, policy=policy, threshold=value)
+
+
+def test_everything_expanded_is_the_context_itself():
+    context = context_of(QUERY, (ALBA, BORGO))
+    assert made(REFRAG, expand=1.0).compress([context])[0].segments == context.segments
+
+
+def test_a_budget_that_all_text_meets_leaves_all_text_and_nothing_is_read(knowing):
+    context, counter = context_of(QUERY, (TOWN, HILL)), tokens_of(REFRAG)
+    whole = counter.context(context)
+    method = made(REFRAG, policy="provence", expand=1.0, budget=whole).bind(counter)
+    assert method.compress([context])[0].segments == context.segments
+    assert knowing.calls == []
+    (less,) = made(REFRAG, policy="provence", expand=1.0, budget=whole - 1).bind(counter).compress([context])
+    text = " ".join(segment.text for segment in less.segments if isinstance(segment, TextSegment))
+    assert "founded" in text
+    assert not re.search("Sheep", text)  # what is cut is not filled with what does not help
