@@ -92,8 +92,11 @@ class _Laid:
 class _Run:
     """Losses of steps and metrics of held-out data, for one generator and one writer."""
 
-    def __init__(self, lm: CausalLM, writer: RowWriter, data: SoftData, plan: SoftPlan, steps: int, seed: int) -> None:
+    def __init__(
+        self, lm: CausalLM, writer: RowWriter, data: SoftData, plan: SoftPlan, steps: int, seed: int, start: str = ""
+    ) -> None:
         self.lm, self.writer, self.data, self.plan, self.steps, self.seed = lm, writer, data, plan, steps, seed
+        self._order = f"{seed} {start}".strip()  # going on, other examples come first than those that were read first
         self.ranks, self.frames = ranks(), Frames(lm)
         most = device_positions(lm.device)
         sample = [self.frames.telling(Telling("a", ""), 1, request) for request in (*TELL, *SAME)]
@@ -108,13 +111,13 @@ class _Run:
 
     def losses(self, step: int) -> Iterator[Tensor]:
         """The parts of a step's loss that are this process's."""
-        draw = random.Random(f"{self.seed} step {step}")  # noqa: S311 - no secret
+        draw = random.Random(f"{self._order} step {step}")  # noqa: S311 - no secret
         rate = draw.choice(self.writer.rates)
         if self._tells(step):
-            some = cycle(self.data.tellings, step, self.plan.batch, self.seed)
+            some = cycle(self.data.tellings, step, self.plan.batch, self._order)
             yield from self._tellings([self._cut(telling, step) for telling in some], rate, draw)
         else:
-            yield from self._askings(cycle(self.data.askings, step, self.plan.batch, self.seed), rate, draw)
+            yield from self._askings(cycle(self.data.askings, step, self.plan.batch, self._order), rate, draw)
 
     def _cut(self, telling: Telling, step: int) -> Telling:
         """As much of a text as the curriculum allows at this step, up to the end of a word."""
@@ -264,12 +267,12 @@ class _Run:
         """Tokens of what was compressed in so many steps, from the mean over the texts of up to eight of them."""
         told = 0.0
         for step in range(0, steps, max(steps // 8, 1)):
-            draw = random.Random(f"{self.seed} step {step}")  # noqa: S311 - no secret
+            draw = random.Random(f"{self._order} step {step}")  # noqa: S311 - no secret
             if self._tells(step):
-                some = cycle(self.data.tellings, step, self.plan.batch, self.seed)
+                some = cycle(self.data.tellings, step, self.plan.batch, self._order)
                 texts = [self._cut(telling, step).text for telling in some]
             else:
-                asked = cycle(self.data.askings, step, self.plan.batch, self.seed)
+                asked = cycle(self.data.askings, step, self.plan.batch, self._order)
                 texts = [text for asking in asked for _, text in self._shown(asking, draw)]
             told += sum(self.lm.text.count(texts))
         return round(told / max(len(range(0, steps, max(steps // 8, 1))), 1) * steps)
@@ -342,7 +345,7 @@ def train_soft(
         raise ModelError("there are not enough examples to train on and to hold out", hint="Lower held_out.")
     writer.fix(ranks().same({name: tensor.cpu() for name, tensor in writer.fixed().items()}))
     before = checksum(lm.model)
-    run = _Run(lm, writer, data, plan, settings.steps, trainer.seed)
+    run = _Run(lm, writer, data, plan, settings.steps, trainer.seed, trainer.start_sha256 or "")
     first = run.ranks.first
     untrained = run.ranks.same(run.evaluate() if first else None)
     floor = run.ranks.same(run.floor() if first else None)

@@ -34,7 +34,7 @@ def device_positions(device: str) -> int:
     return _POSITIONS.get(device.partition(":")[0], _POSITIONS_ELSEWHERE)
 
 
-def cycle(items: Sequence[Any], step: int, batch: int, seed: int) -> list[Any]:
+def cycle(items: Sequence[Any], step: int, batch: int, seed: int | str) -> list[Any]:
     """A step's share of the items, in an order of its own for each pass over them."""
     found = []
     for place in range(step * batch, (step + 1) * batch):

@@ -209,6 +209,22 @@ def test_slots_of_passages_may_begin_as_words_too(options, tiny_encoder_path, ti
     assert bool(segment.embeddings.isfinite().all())
 
 
+def test_going_on_reads_other_examples_than_were_read_first(trained, small_data, tmp_path, monkeypatch):
+    from ragzip.training import soft_loop
+
+    read, real = {}, soft_loop.cycle
+
+    def noted(items, step, batch, seed):
+        return read.setdefault((name, len(items), step), real(items, step, batch, seed))
+
+    monkeypatch.setattr(soft_loop, "cycle", noted)
+    for name, start in (("fresh", None), ("more", str(trained.out)), ("again", str(trained.out))):
+        dataclasses.replace(trained.trainer, start=start, steps=2).run(tmp_path / name, data=small_data)
+    steps = {key for name, *key in read for key in [tuple(key)] if name == "fresh"}
+    assert len(steps) == 2
+    assert all(read["more", *key] == read["again", *key] != read["fresh", *key] for key in steps)
+
+
 def test_only_the_writer_learns(trained, tiny_lm_path, small_data):
     from ragzip.training.soft_loop import SoftPlan, _Run
 
