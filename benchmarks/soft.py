@@ -228,8 +228,8 @@ def speed() -> dict[str, Any]:
         "comp_llm, rate 4, stored": (dataclasses.replace(methods["comp_llm"], store=str(store)),),
         "refrag, a quarter by similarity": (methods["refrag"],),
         "refrag, a quarter by similarity, stored": (dataclasses.replace(methods["refrag"], store=str(store)),),
-        "refrag, at most a quarter by provence": (REFRAG(policy="provence"),),
-        "refrag, at most a quarter by provence, stored": (REFRAG(policy="provence", store=str(store)),),
+        "refrag, a quarter by provence": (REFRAG(policy="provence", threshold=0.0),),
+        "refrag, a quarter by provence, stored": (REFRAG(policy="provence", threshold=0.0, store=str(store)),),
     }
     pipelines = {name: _reader({"compressors": parts}, max_new_tokens=1) for name, parts in rows.items()}
     for pipeline in pipelines.values():
