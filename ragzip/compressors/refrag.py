@@ -162,7 +162,8 @@ class REFRAG(Compressor[TextSegment, Segment]):
 
     def _stays(self, context: Context[TextSegment]) -> bool:
         """Whether a context stays as it is, and nothing is to be read."""
-        return self.expand == 1 and self.threshold is None and self._met(context)
+        least = SCALES.get(self.policy, (None,))[0]
+        return self.expand == 1 and self.threshold in (None, least) and self._met(context)
 
     def _met(self, context: Context[Segment]) -> bool:
         """Whether a context is within the budget."""

@@ -96,7 +96,7 @@ class _Run:
         self, lm: CausalLM, writer: RowWriter, data: SoftData, plan: SoftPlan, steps: int, seed: int, start: str = ""
     ) -> None:
         self.lm, self.writer, self.data, self.plan, self.steps, self.seed = lm, writer, data, plan, steps, seed
-        self._order = f"{seed} {start}".strip()  # going on, other examples come first than those that were read first
+        self.order = f"{seed} {start}".strip()  # going on, not those that were read first come first
         self.ranks, self.frames = ranks(), Frames(lm)
         most = device_positions(lm.device)
         sample = [self.frames.telling(Telling("a", ""), 1, request) for request in (*TELL, *SAME)]
@@ -111,13 +111,13 @@ class _Run:
 
     def losses(self, step: int) -> Iterator[Tensor]:
         """The parts of a step's loss that are this process's."""
-        draw = random.Random(f"{self._order} step {step}")  # noqa: S311 - no secret
+        draw = random.Random(f"{self.order} step {step}")  # noqa: S311 - no secret
         rate = draw.choice(self.writer.rates)
         if self._tells(step):
-            some = cycle(self.data.tellings, step, self.plan.batch, self._order)
+            some = cycle(self.data.tellings, step, self.plan.batch, self.order)
             yield from self._tellings([self._cut(telling, step) for telling in some], rate, draw)
         else:
-            yield from self._askings(cycle(self.data.askings, step, self.plan.batch, self._order), rate, draw)
+            yield from self._askings(cycle(self.data.askings, step, self.plan.batch, self.order), rate, draw)
 
     def _cut(self, telling: Telling, step: int) -> Telling:
         """As much of a text as the curriculum allows at this step, up to the end of a word."""
@@ -267,12 +267,12 @@ class _Run:
         """Tokens of what was compressed in so many steps, from the mean over the texts of up to eight of them."""
         told = 0.0
         for step in range(0, steps, max(steps // 8, 1)):
-            draw = random.Random(f"{self._order} step {step}")  # noqa: S311 - no secret
+            draw = random.Random(f"{self.order} step {step}")  # noqa: S311 - no secret
             if self._tells(step):
-                some = cycle(self.data.tellings, step, self.plan.batch, self._order)
+                some = cycle(self.data.tellings, step, self.plan.batch, self.order)
                 texts = [self._cut(telling, step).text for telling in some]
             else:
-                asked = cycle(self.data.askings, step, self.plan.batch, self._order)
+                asked = cycle(self.data.askings, step, self.plan.batch, self.order)
                 texts = [text for asking in asked for _, text in self._shown(asking, draw)]
             told += sum(self.lm.text.count(texts))
         return round(told / max(len(range(0, steps, max(steps // 8, 1))), 1) * steps)
@@ -359,7 +359,7 @@ def train_soft(
         run.evaluate,
         settings,
         out,
-        config={**trainer_config(trainer), "data": data.fingerprint},
+        config={**trainer_config(trainer), "data": data.fingerprint, **({"order": run.order} if trainer.start else {})},
         best="answer" if plan.telling < 1 else "right",
         save=lambda tensors: save({**tensors, **writer.fixed()}),
         resume=resume,
