@@ -86,8 +86,12 @@ def expand(
 
 
 def _together(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Overlapping ones merged; empty ones, of which there is nothing to merge, as they are."""
-    return text_.merge(stretches) or stretches[:1]
+    """Overlapping ones merged, and beside them the empty ones that stand in none of these."""
+    merged = text_.merge(stretches)
+    starts = [start for start, _ in merged]
+    empty = {(start, end) for start, end in stretches if start >= end}
+    apart = {(a, b) for a, b in empty if not (n := bisect_right(starts, a)) or merged[n - 1][1] < a}
+    return sorted([*merged, *apart])
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,9 @@ def make(kind, options):
 @settings(max_examples=25)
 @given(beginning=st.lists(st.integers(3, 383), max_size=60), endings=st.lists(IDS, max_size=12), data=st.data())
 def test_is_what_one_pass_for_each_ending_gives(tiny_lm_path, beginning, endings, data):
+    # in double precision: what fp32 rounds otherwise in other shapes hangs on the processor
     lm = models.load_causal_lm(tiny_lm_path, dtype="fp32")
+    lm = dataclasses.replace(lm, model=copy.deepcopy(lm.model).double())
     tokens = data.draw(st.sampled_from([(5, 9), (9, 5), (7,), (300, 301, 302)]))
     found = next_logits(lm, beginning, endings, tokens)
     assert found.shape == (len(endings), len(tokens))

@@ -44,6 +44,14 @@ def test_every_kept_character_is_found_again_with_what_stands_around(context, se
             )
 
 
+def test_empty_spans_are_found_where_they_stand():
+    context = context_of(Query(""), (Passage("p", "0123456789"),))
+    spans = tuple(Span("p", a, b) for a, b in ((0, 0), (2, 4), (3, 3), (4, 4), (7, 7), (7, 7)))
+    segment = TextSegment(" 23    ", spans, " ")
+    found = expand(Context(context.query, (segment,), context.passages), segment)
+    assert [(e.start, e.end) for e in found] == [(0, 0), (2, 4), (7, 7)]
+
+
 @given(st.text(max_size=60), st.data(), st.integers(0, 3))
 def test_more_around_is_never_less(text, data, more):
     start = data.draw(st.integers(0, len(text)))
