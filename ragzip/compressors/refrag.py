@@ -155,7 +155,7 @@ class REFRAG(Compressor[TextSegment, Segment]):
         expanded = math.floor(self.expand * len(chunks.units) + 1e-9)
         if context.query.text.strip():
             expanded = min(expanded, self._worth([score for score, _ in found]))
-        kept = ranked if small(ranked, ()) else ranked[: most(len(ranked), lambda n: small(ranked[:n], ()))]
+        kept = ranked[: most(len(ranked), lambda n: small(ranked[:n], ()))]
         if len(kept) < len(ranked):
             return chunks.build(kept, set())
         return chunks.build(kept, set(ranked[: most(expanded, lambda n: small(kept, ranked[:n]))]))
