@@ -73,18 +73,18 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
             wanted.update(dict.fromkeys(k for s, k in zip(context.segments, of_context, strict=True) if shown(s)))
         if not wanted:
             return [Context(context.query, (), context.passages) for context in contexts]
-        pieces = self._pieces(list(wanted))
-        made = encode([unit for some in pieces for unit in some], self.compute, self.store, self.setting)
+        setting = self.setting()
+        pieces, known = self._pieces(list(wanted), setting)
+        made = encode([unit for some in pieces for unit in some], self.compute, self.store, setting, known)
         check_rows(list(made.values()), self.model)
         found = {
             key: torch.cat([made[unit] for unit in some]) for key, some in zip(wanted, pieces, strict=True) if some
         }
-        space = self.setting().space
         return [
             Context(
                 context.query,
                 tuple(
-                    SoftSegment(found[key], space, segment.sources)
+                    SoftSegment(found[key], setting.space, segment.sources)
                     for segment, key in zip(context.segments, of_context, strict=True)
                     if key in found
                 ),
@@ -93,16 +93,19 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
             for context, of_context in zip(contexts, keys, strict=True)
         ]
 
-    def _pieces(self, wanted: Sequence[tuple[str, str]]) -> list[list[Unit]]:
-        """The pieces of each text with its title; one that is stored whole is not looked at."""
+    def _pieces(
+        self, wanted: Sequence[tuple[str, str]], setting: Setting
+    ) -> tuple[list[list[Unit]], dict[Unit, Tensor]]:
+        """The pieces of each text with its title, and the rows of those that are stored whole: these are not cut."""
         whole = [self.whole(text, title) for text, title in wanted] if self.store else [None] * len(wanted)
-        known = stored([unit for unit in whole if unit is not None], self.store, self.setting)
+        asked = [unit for unit in whole if unit is not None]
+        known = stored(asked, self.store, setting) if asked else {}
         left = [number for number, unit in enumerate(whole) if unit is None or unit not in known]
         cut = iter(self.units([wanted[i][0] for i in left], [wanted[i][1] for i in left]) if left else [])
         found: list[list[Unit]] = []
         for unit in whole:
             found.append([unit] if unit is not None and unit in known else next(cut))
-        return found
+        return found, known
 
     def whole(self, text: str, title: str) -> Unit | None:
         """What a text would be stored under, were it one piece; None where that takes as long to say as its pieces."""
@@ -148,7 +151,9 @@ def check_rows(rows: Sequence[Tensor], model: str) -> Sequence[Tensor]:
     Raises:
         ModelError: A value is not finite: the weights are broken.
     """
-    if not all(bool(some.isfinite().all()) for some in rows):
+    import torch
+
+    if rows and not bool(torch.cat(list(rows)).isfinite().all()):
         raise ModelError(
             f"{model!r} wrote rows with values that are not finite",
             hint="Its weights are broken, or dtype is too narrow for them: try dtype: fp32.",

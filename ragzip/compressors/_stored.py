@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -79,22 +79,27 @@ def encode(
     units: Sequence[Unit],
     compute: Callable[[Sequence[Unit]], Sequence[Tensor]],
     place: str,
-    setting: Callable[[], Setting],
+    setting: Setting,
+    known: Mapping[Unit, Tensor] | None = None,
 ) -> dict[Unit, Tensor]:
     """The rows of pieces, each ``[n, d_model]``: from the store at a place where there is one, else computed.
 
     How many came from the store, and how many did not, is told to the account of the step.
 
+    Args:
+        units: The pieces.
+        compute: Makes the rows of those that are not stored.
+        place: A store's folder, or an index's, or "".
+        setting: What stored rows must have been made with.
+        known: Rows that were found in the store before.
+
     Raises:
         StoreMismatch: The store was made with something else.
     """
-    import torch
-
     wanted = list(dict.fromkeys(units))
-    found: dict[Unit, Tensor] = {}
+    found = {unit: known[unit] for unit in wanted if unit in known} if known else {}
     if place:
-        store = _opened(place, setting())
-        found = {unit: torch.from_numpy(rows) for unit, rows in store.get(wanted).items()}
+        found.update(stored([unit for unit in wanted if unit not in found], place, setting))
         note(f"{len(found)} of {len(wanted)} pieces from the store")
     left = [unit for unit in wanted if unit not in found]
     if left:
@@ -102,13 +107,15 @@ def encode(
     return found
 
 
-def stored(units: Sequence[Unit], place: str, setting: Callable[[], Setting]) -> set[Unit]:
-    """Those of the pieces that a store holds; none where there is no store.
+def stored(units: Sequence[Unit], place: str, setting: Setting) -> dict[Unit, Tensor]:
+    """The rows of those of the pieces that a store holds.
 
     Raises:
         StoreMismatch: The store was made with something else.
     """
-    return set(_opened(place, setting()).get(units)) if units and place else set()
+    import torch
+
+    return {unit: torch.from_numpy(rows) for unit, rows in _opened(place, setting).get(units).items()}
 
 
 def fill(

@@ -125,7 +125,7 @@ class REFRAG(Compressor[TextSegment, Segment]):
         if self.store and changed:
             texts = [segment.text for context in changed for segment in context.segments]
             units = [unit for some in self.units(texts, [""] * len(texts)) for unit in some]
-            known = {str(unit): rows for unit, rows in encode(units, self.compute, self.store, self.setting).items()}
+            known = {str(unit): rows for unit, rows in encode(units, self.compute, self.store, self.setting()).items()}
         return [self._compress(context, known) for context in contexts]
 
     def _compress(self, context: Context[TextSegment], known: Mapping[str, Tensor]) -> Context[Segment]:
