@@ -27,7 +27,7 @@ from ragzip.compressors.refrag import REFRAG
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "soft"
 SEED = 0
-ANSWERS: dict[str, Any] = {"sets": ("nq_multidoc@5", "hotpotqa"), "questions": 60}
+ANSWERS: dict[str, Any] = {"sets": ("nq_multidoc@5", "hotpotqa"), "questions": 150}
 EXPANDED: dict[str, Any] = {"sets": ("nq_multidoc@20", "hotpotqa"), "questions": 30}
 CONCEPTS: dict[str, Any] = {"sets": ("nq_multidoc@5",), "questions": 50}
 KV: dict[str, Any] = {"sets": ("nq_multidoc@5",), "questions": 10}
@@ -101,6 +101,7 @@ def expanded() -> dict[str, Any]:
     rows: dict[str, Any] = {
         "refrag, similarity": {"compressors": (close,)},
         "refrag, provence": {"compressors": (keep,)},
+        "refrag, provence, every passage": {"compressors": (dataclasses.replace(keep, drop=False),)},
         "refrag, provence, the quarter filled": {"compressors": (dataclasses.replace(keep, threshold=0.0),)},
         "refrag, provence, rows of other passages": {"compressors": (OtherRows(keep),)},
         "refrag, provence, dots for its rows": {"compressors": (OtherRows(keep, rows=False),)},
@@ -108,6 +109,7 @@ def expanded() -> dict[str, Any]:
     }
     pairs = (
         ("refrag, provence", "refrag, similarity"),
+        ("refrag, provence", "refrag, provence, every passage"),
         ("refrag, provence", "refrag, provence, the quarter filled"),
         ("refrag, provence", "refrag, provence, rows of other passages"),
         ("refrag, provence", "refrag, provence, dots for its rows"),

@@ -50,6 +50,7 @@ class REFRAG(Compressor[TextSegment, Segment]):
             for ``similarity``, negative nats a token for ``perplexity``, logits for ``trained``. None is 0.1 for
             ``provence`` where not everything can be text, unless no chunk of the context reaches it, and no bound for
             the others. (``text_then_soft`` gives every passage as a context of its own: name the threshold there.)
+        drop: Whether a passage of which no chunk reaches the threshold is left out; else all of it becomes rows.
         budget: Most tokens of the context, or None; chunks expand while it is met, and where even the rows are too
             many, the ones that the policy likes least are dropped.
         store: A folder that ``ragzip index compress`` filled, or the index it was filled for: vectors of chunks that
@@ -64,6 +65,7 @@ class REFRAG(Compressor[TextSegment, Segment]):
     expand: float = 0.25
     policy: Policy = "provence"
     threshold: float | None = None
+    drop: bool = True
     budget: int | None = None
     store: str = ""
     dtype: Dtype = "auto"
@@ -78,6 +80,8 @@ class REFRAG(Compressor[TextSegment, Segment]):
             raise ConfigError("policy", f"must be one of {', '.join(get_args(Policy))}, not {self.policy!r}")
         low, high = SCALES.get(self.policy, (-math.inf, math.inf))
         check_number("threshold", self.threshold, low=low, high=high)
+        if not isinstance(self.drop, bool):
+            raise ConfigError("drop", f"must be true or false, not {self.drop!r}")
         check_count("budget", self.budget)
 
     @property
@@ -99,8 +103,8 @@ class REFRAG(Compressor[TextSegment, Segment]):
 
     @property
     def _picks(self) -> bool:
-        """Whether there is something to pick: chunks that may be text, or rows that may be too many."""
-        return self.expand > 0 or self.budget is not None
+        """Whether there is something to pick: chunks that may be text, rows that may be too many, or passages."""
+        return self.expand > 0 or self.budget is not None or (self.drop and self.threshold is not None)
 
     def _encoder(self) -> ChunkEncoder:
         return load_chunks(self.model, dtype=self.dtype, device=self.device)
@@ -153,8 +157,11 @@ class REFRAG(Compressor[TextSegment, Segment]):
         order = sorted(range(len(found)), key=lambda i: (-found[i][0], -found[i][1], i))
         ranked = [chunks.units[i] for i in order]
         expanded = math.floor(self.expand * len(chunks.units) + 1e-9)
-        if context.query.text.strip():
-            expanded = min(expanded, self._worth([score for score, _ in found]))
+        least = self._least([score for score, _ in found]) if context.query.text.strip() else None
+        if least is not None:
+            worth = [unit for unit, (score, _) in zip(chunks.units, found, strict=True) if score >= least]
+            expanded = min(expanded, len(worth))
+            ranked = chunks.beside(worth, ranked) if self.drop else ranked
         kept = ranked[: most(len(ranked), lambda n: small(ranked[:n], ()))]
         if len(kept) < len(ranked):
             return chunks.build(kept, set())
@@ -169,12 +176,11 @@ class REFRAG(Compressor[TextSegment, Segment]):
         """Whether a context is within the budget."""
         return self.budget is None or counter_of(self.counter).context(context) <= self.budget
 
-    def _worth(self, found: Sequence[float]) -> int:
-        """How many chunks score enough to stay text."""
-        least = self.threshold
-        if least is None and self.policy == "provence":
-            least = looks.WORTH if max(found) >= looks.WORTH else None
-        return len(found) if least is None else sum(score >= least for score in found)
+    def _least(self, found: Sequence[float]) -> float | None:
+        """What a chunk must score to stay text, or None where any may."""
+        if self.threshold is None and self.policy == "provence" and self.expand > 0 and max(found) >= looks.WORTH:
+            return looks.WORTH
+        return self.threshold
 
 
 def mixed(
@@ -211,6 +217,17 @@ class Chunks:
     vectors: Tensor
     projected: Tensor
     space: str
+
+    def beside(self, units: Sequence[int], others: Sequence[int]) -> list[int]:
+        """Those of ``others`` that are of a passage with one of ``units``, in their order."""
+
+        def owner(unit: int) -> str | int:
+            index = self.layout.units[unit].segment
+            passage = self.layout.passage(index)
+            return passage.id if passage else index
+
+        owners = {owner(unit) for unit in units}
+        return [unit for unit in others if owner(unit) in owners]
 
     def build(self, kept: Sequence[int], text: set[int]) -> Context[Segment]:
         """The context with these chunks, those of ``text`` as text, the others as rows; neighbours are joined."""

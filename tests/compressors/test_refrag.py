@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 
 from ragzip.compressors._expansion import scores
+from ragzip.compressors._layout import take
 from ragzip.compressors.refrag import REFRAG, mixed
 from ragzip.compressors.text_then_soft import TextThenSoft
 from ragzip.errors import ConfigError, ModelError
-from ragzip.types import Passage, Query, SoftSegment, TextSegment, context_of
+from ragzip.types import Context, Passage, Query, SoftSegment, TextSegment, context_of
 from tests.compressors.knowing import Knowing
 from tests.compressors.soft_parts import ALBA, BORGO, LONG, QUERY, compress, made, tokens_of
 
@@ -32,6 +34,11 @@ def text_of(method, *passages, query=QUERY):
     found = compress(method, *passages, query=query)
     spans = [span for segment in found.segments if isinstance(segment, TextSegment) for span in segment.sources]
     return {(span.passage_id, at) for span in spans for at in range(span.start, span.end)}
+
+
+def ids_of(context):
+    """The passages that something is left of."""
+    return {span.passage_id for segment in context.segments for span in segment.sources}
 
 
 def chunks_of(method, passages, start, end, name):
@@ -67,6 +74,64 @@ def test_chunks_that_score_less_than_the_threshold_do_not_stay_text(policy):
         assert some == (after if len(stays) <= len(found) // 5 else share)
 
 
+@pytest.mark.parametrize("policy", OTHERS)
+def test_passages_of_which_no_chunk_reaches_the_threshold_are_left_out(policy):
+    passages = (ALBA, BORGO, LONG)
+    method = made(REFRAG, policy=policy)
+    encoder = method.load()
+    chunks = mixed(context_of(QUERY, passages), encoder)
+    found = [score for score, _ in scores(method, encoder, chunks.layout, chunks.units, chunks.vectors)]
+    best = [
+        max(found[i] for i, unit in enumerate(chunks.units) if chunks.layout.units[unit].segment == n) for n in range(3)
+    ]
+    assert len(set(best)) == 3
+    for least in sorted(best):
+        for expand in (0.0, 0.2, 1.0):
+            options = {"policy": policy, "expand": expand, "threshold": least}
+            whole = compress(made(REFRAG, drop=False, **options), *passages)
+            after = compress(made(REFRAG, **options), *passages)
+            stay = {passage.id for passage, most in zip(passages, best, strict=True) if most >= least}
+            assert ids_of(whole) == {passage.id for passage in passages}
+            assert ids_of(after) == stay
+            same = [segment for segment in whole.segments if segment.sources[0].passage_id in stay]
+            assert [(type(s), s.sources) for s in after.segments] == [(type(s), s.sources) for s in same]
+
+
+def test_a_passage_in_pieces_stays_for_one_of_them_and_goes_where_none_helps(knowing):
+    (before,) = context_of(QUERY, (TOWN,)).segments
+    pieces = [take(before, [span], {"t": TOWN}, True) for span in ((0, 30), (31, len(TOWN.text)))]
+    (other,) = context_of(QUERY, (HILL,)).segments
+    context = Context(QUERY, (pieces[0], other, pieces[1]), (TOWN, HILL))
+    assert "Alba" not in pieces[0].text
+    (after,) = made(REFRAG, policy="provence", expand=0.9).compress([context])
+    assert next(s.sources[0].start for s in after.segments if isinstance(s, SoftSegment)) == 0
+    assert ids_of(after) == {"t"}
+    (none,) = made(REFRAG, policy="provence", threshold=0.31).compress([context])
+    assert none.segments == ()
+    assert none.passages == context.passages
+
+
+def test_within_a_budget_passages_that_do_not_help_make_room(knowing):
+    counter = tokens_of(REFRAG)
+    for drop, ids in ((True, {"t"}), (False, {"t", "h"})):
+        method = made(REFRAG, policy="provence", expand=0.9, drop=drop).bind(counter)
+        (free,) = method.compress([context_of(QUERY, (HILL, TOWN))])
+        assert ids_of(free) == ids
+        budget = counter.context(free) - 1
+        (less,) = dataclasses.replace(method, budget=budget).compress([context_of(QUERY, (HILL, TOWN))])
+        assert ids_of(less) == ids
+        assert counter.context(less) <= budget
+
+
+def test_where_no_chunk_may_be_text_and_no_threshold_is_named_nothing_is_read(knowing):
+    after = compress(made(REFRAG, policy="provence", expand=0.0), HILL, TOWN)
+    assert ids_of(after) == {"t", "h"}
+    assert knowing.calls == []
+    after = compress(made(REFRAG, policy="provence", expand=0.0, threshold=0.1), HILL, TOWN)
+    assert ids_of(after) == {"t"}
+    assert all(isinstance(segment, SoftSegment) for segment in after.segments)
+
+
 def test_the_pruner_leaves_whole_sentences_that_help_as_text_and_no_others(knowing):
     start = TOWN.text.index("Alba")
     method = made(REFRAG, policy="provence", expand=0.9)
@@ -85,7 +150,8 @@ def test_where_nothing_helps_the_share_is_filled_unless_a_threshold_is_named(kno
         text_of(made(REFRAG, policy="provence", threshold=0.0), HILL, TOWN),
     )
     assert filled == low != set()
-    assert none == set()
+    assert none == ids_of(compress(made(REFRAG, policy="provence", threshold=0.1), HILL, TOWN)) == set()
+    assert ids_of(compress(made(REFRAG, policy="provence"), HILL, TOWN)) == {"t", "h"}
     assert ("t", TOWN.text.index("Goats")) in filled
 
 
@@ -109,7 +175,7 @@ def test_passages_that_do_not_help_are_left_without_text_beside_whole_ones(knowi
     counter = tokens_of(REFRAG)
     for least, ids in ((0.1, {"t"}), (None, {"t", "h"})):
         method = TextThenSoft(made(REFRAG, policy="provence", threshold=least, expand=0.5), text=1).bind(counter)
-        assert {name for name, _ in text_of(method, TOWN, HILL)} == ids
+        assert {name for name, _ in text_of(method, TOWN, HILL)} == ids_of(compress(method, TOWN, HILL)) == ids
         assert {at for name, at in text_of(method, TOWN, HILL) if name == "t"} == set(range(len(TOWN.text)))
 
 
@@ -117,6 +183,7 @@ def test_without_a_question_no_threshold_counts(knowing):
     method = made(REFRAG, policy="provence", threshold=0.9, expand=0.5)
     (a, *_), count = method.load().cut(ALBA.text), len(method.load().cut(ALBA.text))
     stays = text_of(method, ALBA, query=Query(" "))
+    assert ids_of(compress(method, ALBA, TOWN, query=Query(" "))) == {"a", "t"}
     assert ("a", a[0]) in stays
     assert len(stays) < len(ALBA.text)
     assert count > 2
@@ -139,6 +206,12 @@ BAD = [("provence", 1.1), ("provence", -0.1), ("similarity", 1.1), ("perplexity"
 def test_a_threshold_that_cannot_be_is_an_error(policy, value):
     with pytest.raises(ConfigError, match="threshold"):
         made(REFRAG, policy=policy, threshold=value)
+
+
+@pytest.mark.parametrize("value", [1, 0, None, "no"])
+def test_drop_is_true_or_false(value):
+    with pytest.raises(ConfigError, match="drop"):
+        made(REFRAG, drop=value)
 
 
 def test_where_all_may_be_text_nothing_is_read(knowing, monkeypatch):
