@@ -27,7 +27,7 @@ from ragzip.compressors.refrag import REFRAG
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / ".bench" / "soft"
 SEED = 0
-ANSWERS: dict[str, Any] = {"sets": ("nq_multidoc@5", "hotpotqa"), "questions": 150}
+ANSWERS: dict[str, Any] = {"sets": ("nq_multidoc@5", "hotpotqa"), "questions": 120}
 EXPANDED: dict[str, Any] = {"sets": ("nq_multidoc@20", "hotpotqa"), "questions": 30}
 CONCEPTS: dict[str, Any] = {"sets": ("nq_multidoc@5",), "questions": 50}
 KV: dict[str, Any] = {"sets": ("nq_multidoc@5",), "questions": 10}
