@@ -73,7 +73,7 @@ bench-quality: models ## The answer quality of docs/numbers.md: over an hour, go
 bench-hard: models ## All hard compressors beside the baselines: two hours, goes on where it stopped
 	$(BIN)/python benchmarks/run.py hard:quarter hard:evidence hard:fast hard:slow
 
-bench-soft: models ## Soft compression and smaller caches: about four hours
+bench-soft: models ## Soft compression and smaller caches: about five hours
 	$(BIN)/python benchmarks/run.py soft:speed soft:answers soft:concepts soft:refrag soft:kv
 
 bench-retrieval: models .bench/fde/.installed ## All retrievers, encodings and storage: some five hours

@@ -5,7 +5,7 @@
     python benchmarks/run.py soft:refrag     # refrag: chunks as text by two policies, and what its rows add
     python benchmarks/run.py soft:speed      # what rows cost and save before the first token
     python benchmarks/run.py soft:kv         # answers and bytes with smaller caches
-    make bench-soft                          # all of them: about four hours on two cores
+    make bench-soft                          # all of them: about five hours on two cores
 
 Weights are those that come with ragzip. Run folders are left in .bench/soft/PART/SET.
 """

@@ -151,10 +151,13 @@ COMPRESSORS: dict[str, list[Callable[[], Compressor[Any, Any]]]] = {
         lambda: REFRAG(soft_model("refrag"), dtype="fp32", policy="provence", budget=12),
         lambda: REFRAG(soft_model("refrag"), dtype="fp32", expand=1.0, policy="trained", budget=20),
         lambda: REFRAG(soft_model("refrag"), dtype="fp32", expand=1.0, policy="provence", threshold=0.5, budget=20),
+        lambda: REFRAG(soft_model("refrag"), dtype="fp32", expand=0.0, policy="similarity", threshold=0.1),
+        lambda: REFRAG(soft_model("refrag"), dtype="fp32", policy="similarity", threshold=0.1, drop=False),
     ],
     "text_then_soft": [
         lambda: TextThenSoft(XRAG(soft_model("xrag"), dtype="fp32"), budget=12),
         lambda: TextThenSoft(CompLLM(soft_model("comp_llm"), dtype="fp32"), text=1),
+        lambda: TextThenSoft(REFRAG(soft_model("refrag"), dtype="fp32", policy="similarity", threshold=0.1), budget=20),
     ],
     "budget": [lambda: Budget(12), lambda: Budget(0)],
     "stack": [Stack, lambda: Stack((Dedupe(), SentenceFilter(keep=0.6), Reorder()), min_tokens=3)],

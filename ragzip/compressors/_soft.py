@@ -74,8 +74,8 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
         if not wanted:
             return [Context(context.query, (), context.passages) for context in contexts]
         setting = self.setting()
-        pieces, known = self._pieces(list(wanted), setting)
-        made = encode([unit for some in pieces for unit in some], self.compute, self.store, setting, known)
+        pieces, asked = self._pieces(list(wanted), setting)
+        made = encode([unit for some in pieces for unit in some], self.compute, self.store, setting, asked)
         check_rows(list(made.values()), self.model)
         found = {
             key: torch.cat([made[unit] for unit in some]) for key, some in zip(wanted, pieces, strict=True) if some
@@ -95,17 +95,17 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
 
     def _pieces(
         self, wanted: Sequence[tuple[str, str]], setting: Setting
-    ) -> tuple[list[list[Unit]], dict[Unit, Tensor]]:
-        """The pieces of each text with its title, and the rows of those that are stored whole: these are not cut."""
+    ) -> tuple[list[list[Unit]], dict[Unit, Tensor | None]]:
+        """The pieces of each text with its title, those that are stored whole uncut, and what the store said so far."""
         whole = [self.whole(text, title) for text, title in wanted] if self.store else [None] * len(wanted)
-        asked = [unit for unit in whole if unit is not None]
-        known = stored(asked, self.store, setting) if asked else {}
-        left = [number for number, unit in enumerate(whole) if unit is None or unit not in known]
+        here = [unit for unit in whole if unit is not None]
+        asked = stored(here, self.store, setting) if here else {}
+        left = [number for number, unit in enumerate(whole) if unit is None or asked[unit] is None]
         cut = iter(self.units([wanted[i][0] for i in left], [wanted[i][1] for i in left]) if left else [])
         found: list[list[Unit]] = []
         for unit in whole:
-            found.append([unit] if unit is not None and unit in known else next(cut))
-        return found, known
+            found.append([unit] if unit is not None and asked[unit] is not None else next(cut))
+        return found, asked
 
     def whole(self, text: str, title: str) -> Unit | None:
         """What a text would be stored under, were it one piece; None where that takes as long to say as its pieces."""

@@ -80,7 +80,7 @@ def encode(
     compute: Callable[[Sequence[Unit]], Sequence[Tensor]],
     place: str,
     setting: Setting,
-    known: Mapping[Unit, Tensor] | None = None,
+    asked: Mapping[Unit, Tensor | None] | None = None,
 ) -> dict[Unit, Tensor]:
     """The rows of pieces, each ``[n, d_model]``: from the store at a place where there is one, else computed.
 
@@ -91,15 +91,17 @@ def encode(
         compute: Makes the rows of those that are not stored.
         place: A store's folder, or an index's, or "".
         setting: What stored rows must have been made with.
-        known: Rows that were found in the store before.
+        asked: What ``stored`` said of some of them before.
 
     Raises:
         StoreMismatch: The store was made with something else.
     """
     wanted = list(dict.fromkeys(units))
-    found = {unit: known[unit] for unit in wanted if unit in known} if known else {}
+    found: dict[Unit, Tensor] = {}
     if place:
-        found.update(stored([unit for unit in wanted if unit not in found], place, setting))
+        said = dict(asked or {})
+        said.update(stored([unit for unit in wanted if unit not in said], place, setting))
+        found = {unit: rows for unit in wanted if (rows := said[unit]) is not None}
         note(f"{len(found)} of {len(wanted)} pieces from the store")
     left = [unit for unit in wanted if unit not in found]
     if left:
@@ -107,15 +109,22 @@ def encode(
     return found
 
 
-def stored(units: Sequence[Unit], place: str, setting: Setting) -> dict[Unit, Tensor]:
-    """The rows of those of the pieces that a store holds.
+def stored(units: Sequence[Unit], place: str, setting: Setting) -> dict[Unit, Tensor | None]:
+    """The rows of each of the pieces, or None where a store does not hold it.
+
+    Args:
+        units: The pieces.
+        place: A store's folder, or an index's.
+        setting: What stored rows must have been made with.
 
     Raises:
         StoreMismatch: The store was made with something else.
+        StoreError: There is none.
     """
     import torch
 
-    return {unit: torch.from_numpy(rows) for unit, rows in _opened(place, setting).get(units).items()}
+    found = _opened(place, setting).get(units)
+    return {unit: torch.from_numpy(found[unit]) if unit in found else None for unit in units}
 
 
 def fill(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from ragzip.compressors._expansion import SCALES, load_policy, scores
+from ragzip.compressors._groups import lead
 from ragzip.compressors._layout import Layout, take
 from ragzip.compressors._options import check_count, check_number, counter_of, most
 from ragzip.compressors._soft import check_rows, check_soft, setting_of
@@ -30,15 +31,16 @@ Policy = Literal["similarity", "provence", "perplexity", "trained"]
 
 @dataclass(frozen=True)
 class REFRAG(Compressor[TextSegment, Segment]):
-    """Compress, sense, expand: chunks of 16 tokens become rows, but for those that are worth their tokens.
+    """Compress, sense, expand: chunks of 16 tokens become rows, but for those that are worth their tokens as text.
 
     After REFRAG (https://arxiv.org/abs/2509.01092), with a generator that never changes: a light encoder reads each
     chunk, and a linear layer makes its vector a row. Where the weights were trained so, that is added to the embedding
     of a word of the chunk, one that is rare and often asked for. What a policy picks stays text, at its place between
-    the rows. Between rows and text of one passage nothing is put. ``similarity`` is the cosine of the encoder's vectors
-    to the question's; ``provence`` the score of the best sentence that the chunk has a part of; ``perplexity`` how much
-    less the question surprises the generator behind the chunk; ``trained`` asks the policy that was trained with the
-    weights. Beside ``text_then_soft``, which keeps whole passages as text, it chooses within passages.
+    the rows, and passages in which nothing helps go. Between rows and text of one passage nothing is put.
+    ``similarity`` is the cosine of the encoder's vectors to the question's; ``provence`` the score of the best sentence
+    that the chunk has a part of; ``perplexity`` how much less the question surprises the generator behind the chunk;
+    ``trained`` asks the policy that was trained with the weights. Beside ``text_then_soft``, which keeps whole passages
+    as text, it chooses within passages.
 
     Attributes:
         model: Weights made by ``ragzip train refrag``: a name of shipped ones, a folder, or a hub id.
@@ -48,8 +50,9 @@ class REFRAG(Compressor[TextSegment, Segment]):
             one over ten of its passages.
         threshold: Chunks that score less do not stay text, on the policy's own scale: 0 to 1 for ``provence``, cosines
             for ``similarity``, negative nats a token for ``perplexity``, logits for ``trained``. None is 0.1 for
-            ``provence`` where not everything can be text, unless no chunk of the context reaches it, and no bound for
-            the others. (``text_then_soft`` gives every passage as a context of its own: name the threshold there.)
+            ``provence`` where something can be text and not everything, unless no chunk of the context reaches it,
+            and no bound otherwise. (``text_then_soft`` gives every passage as a context of its own: name the threshold
+            there.)
         drop: Whether a passage of which no chunk reaches the threshold is left out; else all of it becomes rows.
         budget: Most tokens of the context, or None; chunks expand while it is met, and where even the rows are too
             many, the ones that the policy likes least are dropped.
@@ -104,7 +107,12 @@ class REFRAG(Compressor[TextSegment, Segment]):
     @property
     def _picks(self) -> bool:
         """Whether there is something to pick: chunks that may be text, rows that may be too many, or passages."""
-        return self.expand > 0 or self.budget is not None or (self.drop and self.threshold is not None)
+        return self.expand > 0 or self.budget is not None or (self.drop and self._bound)
+
+    @property
+    def _bound(self) -> bool:
+        """Whether a threshold is named that something can miss."""
+        return self.threshold not in (None, SCALES.get(self.policy, (None,))[0])
 
     def _encoder(self) -> ChunkEncoder:
         return load_chunks(self.model, dtype=self.dtype, device=self.device)
@@ -169,8 +177,7 @@ class REFRAG(Compressor[TextSegment, Segment]):
 
     def _stays(self, context: Context[TextSegment]) -> bool:
         """Whether a context stays as it is, and nothing is to be read."""
-        least = SCALES.get(self.policy, (None,))[0]
-        return self.expand == 1 and self.threshold in (None, least) and self._met(context)
+        return self.expand == 1 and not self._bound and self._met(context)
 
     def _met(self, context: Context[Segment]) -> bool:
         """Whether a context is within the budget."""
@@ -223,8 +230,8 @@ class Chunks:
 
         def owner(unit: int) -> str | int:
             index = self.layout.units[unit].segment
-            passage = self.layout.passage(index)
-            return passage.id if passage else index
+            name = lead(self.layout.context.segments[index])
+            return index if name is None else name
 
         owners = {owner(unit) for unit in units}
         return [unit for unit in others if owner(unit) in owners]

@@ -112,15 +112,18 @@ def test_a_passage_in_pieces_stays_for_one_of_them_and_goes_where_none_helps(kno
 
 
 def test_within_a_budget_passages_that_do_not_help_make_room(knowing):
-    counter = tokens_of(REFRAG)
-    for drop, ids in ((True, {"t"}), (False, {"t", "h"})):
-        method = made(REFRAG, policy="provence", expand=0.9, drop=drop).bind(counter)
-        (free,) = method.compress([context_of(QUERY, (HILL, TOWN))])
-        assert ids_of(free) == ids
-        budget = counter.context(free) - 1
-        (less,) = dataclasses.replace(method, budget=budget).compress([context_of(QUERY, (HILL, TOWN))])
-        assert ids_of(less) == ids
-        assert counter.context(less) <= budget
+    counter, context = tokens_of(REFRAG), context_of(QUERY, (HILL, TOWN))
+    method = made(REFRAG, policy="provence", expand=0.9).bind(counter)
+    (free,) = method.compress([context])
+    budget = counter.context(free)
+    within = dataclasses.replace(method, budget=budget)
+    (same,), (all_of_them,) = within.compress([context]), dataclasses.replace(within, drop=False).compress([context])
+    assert [(type(s), s.sources) for s in same.segments] == [(type(s), s.sources) for s in free.segments]
+    assert ids_of(free) == {"t"}
+    assert "h" in ids_of(all_of_them)
+    assert counter.context(all_of_them) <= budget
+    text = [sum(len(s.text) for s in c.segments if isinstance(s, TextSegment)) for c in (same, all_of_them)]
+    assert text[0] > text[1]
 
 
 def test_where_no_chunk_may_be_text_and_no_threshold_is_named_nothing_is_read(knowing):
@@ -130,6 +133,17 @@ def test_where_no_chunk_may_be_text_and_no_threshold_is_named_nothing_is_read(kn
     after = compress(made(REFRAG, policy="provence", expand=0.0, threshold=0.1), HILL, TOWN)
     assert ids_of(after) == {"t"}
     assert all(isinstance(segment, SoftSegment) for segment in after.segments)
+    knowing.calls.clear()
+    compress(made(REFRAG, policy="provence", expand=0.0, threshold=0.0), HILL, TOWN)
+    compress(made(REFRAG, policy="provence", expand=0.0, threshold=0.9, drop=False), HILL, TOWN)
+    assert knowing.calls == []
+    counter = tokens_of(REFRAG)
+    (whole,) = (
+        made(REFRAG, policy="provence", expand=0.0, budget=500)
+        .bind(counter)
+        .compress([context_of(QUERY, (HILL, TOWN))])
+    )
+    assert ids_of(whole) == {"t", "h"}
 
 
 def test_the_pruner_leaves_whole_sentences_that_help_as_text_and_no_others(knowing):
@@ -177,6 +191,19 @@ def test_passages_that_do_not_help_are_left_without_text_beside_whole_ones(knowi
         method = TextThenSoft(made(REFRAG, policy="provence", threshold=least, expand=0.5), text=1).bind(counter)
         assert {name for name, _ in text_of(method, TOWN, HILL)} == ids_of(compress(method, TOWN, HILL)) == ids
         assert {at for name, at in text_of(method, TOWN, HILL) if name == "t"} == set(range(len(TOWN.text)))
+
+
+@pytest.mark.parametrize("limit", [{"text": 1}, {"budget": 60}, {"budget": 500}])
+def test_what_a_threshold_leaves_out_does_not_come_back_as_text(knowing, limit):
+    first, second = dataclasses.replace(HILL, score=0.9), dataclasses.replace(TOWN, score=0.5)
+    counter = tokens_of(REFRAG)
+    method = TextThenSoft(made(REFRAG, policy="provence", threshold=0.1, expand=0.5), **limit).bind(counter)
+    (after,) = method.compress([context_of(QUERY, (first, second))])
+    assert ids_of(after) == {"t"}
+    whole = counter.context(context_of(QUERY, (second,)))
+    assert 60 < whole < 500
+    text = {at for name, at in text_of(method, first, second) if name == "t"}
+    assert (text == set(range(len(TOWN.text)))) == (limit != {"budget": 60})
 
 
 def test_without_a_question_no_threshold_counts(knowing):

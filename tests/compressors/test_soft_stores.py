@@ -11,6 +11,7 @@ from ragzip.compressors.icae import ICAE
 from ragzip.compressors.refrag import REFRAG
 from ragzip.compressors.sentence_filter import SentenceFilter
 from ragzip.errors import StoreError, StoreMismatch
+from ragzip.indexes.soft_store import SoftStore
 from ragzip.protocols import Stack
 from ragzip.types import TextSegment, context_of
 from tests.compressors.soft_parts import ALBA, BORGO, FLAT, LONG, QUERY, compress, made, tokens_of
@@ -51,6 +52,17 @@ def test_what_is_not_in_the_store_is_computed_and_counted(tmp_path):
     there = len(method.units([BORGO.text], [""])[0])
     assert result.steps[0].detail == f"{here} of {here + there} pieces from the store"
     assert compress(method, ALBA, BORGO).segments[1] == compress(made(CompLLM), BORGO).segments[0]
+
+
+@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
+def test_no_piece_is_looked_up_twice(cls, tmp_path, monkeypatch):
+    fill(made(cls), [ALBA, LONG], tmp_path)
+    method = made(cls, store=str(tmp_path))
+    asked, get = [], SoftStore.get
+    monkeypatch.setattr(SoftStore, "get", lambda self, units: asked.extend(units) or get(self, units))
+    after = compress(method, ALBA, BORGO, LONG)
+    assert {span.passage_id for segment in after.segments for span in segment.sources} == {"a", "b", "c"}
+    assert len(asked) == len(set(asked)) >= 3
 
 
 def test_sentences_that_a_text_compressor_kept_are_found(tmp_path):

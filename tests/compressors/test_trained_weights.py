@@ -24,7 +24,7 @@ from ragzip.models.shipped import SHIPPED
 from ragzip.retrievers.rerank import Rerank
 from ragzip.testing import CompressorContract
 from ragzip.text import sentences
-from ragzip.types import Passage, Query, TextSegment, context_of
+from ragzip.types import Passage, Query, SoftSegment, TextSegment, context_of
 
 pytestmark = pytest.mark.models
 
@@ -198,7 +198,9 @@ def test_refrag_fills_its_share_where_nothing_helps_unless_it_is_told_not_to():
     (low,) = REFRAG(threshold=0.0).compress([context])
     assert any(isinstance(segment, TextSegment) for segment in filled.segments)
     assert [s.sources for s in filled.segments] == [s.sources for s in low.segments]
-    assert not any(isinstance(segment, TextSegment) for segment in bound.segments)
+    assert bound.segments == ()
+    (rows,) = REFRAG(threshold=0.1, drop=False).compress([context])
+    assert {type(segment) for segment in rows.segments} == {SoftSegment}
 
 
 @given(PLANTED, st.permutations(range(4)))

@@ -39,6 +39,13 @@ def lm(tiny_lm_path):
     return models.load_causal_lm(tiny_lm_path, dtype="fp32")
 
 
+@pytest.fixture(scope="module")
+def double(tiny_lm_path):
+    """The model in double precision: what fp32 rounds otherwise in other shapes hangs on the processor."""
+    lm = models.load_causal_lm(tiny_lm_path, dtype="fp32")
+    return dataclasses.replace(lm, model=copy.deepcopy(lm.model).double())
+
+
 @pytest.fixture
 def passes(monkeypatch):
     """The number of tokens in every pass of the model."""
@@ -74,10 +81,8 @@ def make(kind, options):
 
 @settings(max_examples=25)
 @given(beginning=st.lists(st.integers(3, 383), max_size=60), endings=st.lists(IDS, max_size=12), data=st.data())
-def test_is_what_one_pass_for_each_ending_gives(tiny_lm_path, beginning, endings, data):
-    # in double precision: what fp32 rounds otherwise in other shapes hangs on the processor
-    lm = models.load_causal_lm(tiny_lm_path, dtype="fp32")
-    lm = dataclasses.replace(lm, model=copy.deepcopy(lm.model).double())
+def test_is_what_one_pass_for_each_ending_gives(double, beginning, endings, data):
+    lm = double
     tokens = data.draw(st.sampled_from([(5, 9), (9, 5), (7,), (300, 301, 302)]))
     found = next_logits(lm, beginning, endings, tokens)
     assert found.shape == (len(endings), len(tokens))
@@ -88,9 +93,8 @@ def test_is_what_one_pass_for_each_ending_gives(tiny_lm_path, beginning, endings
         np.testing.assert_allclose(row, logits[list(tokens)].numpy(), atol=1e-5, rtol=1e-4)
 
 
-def test_many_endings_in_several_packs(lm, passes):
-    # in double precision: what fp32 rounds otherwise in other shapes hangs on the processor
-    lm = dataclasses.replace(lm, model=copy.deepcopy(lm.model).double())
+def test_many_endings_in_several_packs(double, passes):
+    lm = double
     beginning, endings = random(300, 1), [random(1 + i * 7 % 90, i) for i in range(60)]
     apart = next_logits(lm, beginning, endings, (5, 9), shared=False)
     assert passes == [300 + len(ending) for ending in endings]
