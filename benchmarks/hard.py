@@ -211,6 +211,8 @@ def render(record: dict[str, Any]) -> str:
 def _table(result: dict[str, Any]) -> list[str]:
     """A line for each row, a column for each measure that the set and the part have."""
     columns: dict[str, list[str]] = {"row": list(result["metrics"])}
+    found = [metrics.get("answer_in_context") or {"n": 0} for metrics in result["metrics"].values()]
+    whole = max(one["n"] for one in found)  # contexts with rows have no words to look in: some of a row say nothing
     for row, metrics in result["metrics"].items():
         marks = result["comparisons"].get(row, {})
         ratio = metrics.get("ratio")
@@ -218,7 +220,9 @@ def _table(result: dict[str, Any]) -> list[str]:
             "F1": _interval(metrics.get("f1"), marks.get("f1")),
             "match": _interval(metrics.get("match"), marks.get("match")),
             "sentence F1": _interval(metrics.get("sentence_f1"), None),
-            "answer in context": _number(metrics.get("answer_in_context")),
+            "answer in context": _number(
+                seen if (seen := metrics.get("answer_in_context") or {"n": 0})["n"] == whole else None
+            ),
             "tokens": _whole(metrics.get("tokens_out")),
             "ratio": f"{ratio['mean']:.1f}x" if ratio else "",
             "compress, s": _number(metrics.get("compress_seconds")),

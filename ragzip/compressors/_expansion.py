@@ -34,8 +34,12 @@ SCALES: dict[str, tuple[float, float]] = {
 """From the least to the greatest score of a policy; those of other policies have no bounds."""
 
 
+BY_VECTORS = frozenset({"similarity", "trained"})
+"""The policies that need vectors of the chunks; the others read the text."""
+
+
 def scores(
-    method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequence[int], vectors: Tensor
+    method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequence[int], vectors: Tensor | None
 ) -> list[tuple[float, float]]:
     """What each chunk of ``units`` is worth by the method's policy, and what parts equal ones; greater is better.
 
@@ -46,7 +50,7 @@ def scores(
         encoder: Of the chunks.
         layout: The context in chunks.
         units: Those that are not blank.
-        vectors: Theirs, ``[n, encoder dimensions]``.
+        vectors: Theirs, ``[n, encoder dimensions]``, for the policies ``BY_VECTORS``.
 
     Raises:
         ModelError: A score is not a finite number.
@@ -56,7 +60,7 @@ def scores(
         return [(0.0, 0.0)] * len(units)
     if method.policy == "provence":
         found = _by_provence(method, question, layout, units)
-    elif method.policy == "perplexity":
+    elif method.policy not in BY_VECTORS or vectors is None:
         found = [(score, 0.0) for score in _by_perplexity(method, encoder, question, layout, units)]
     else:
         found = [(float(score), 0.0) for score in _by_vectors(method, encoder, question, vectors)]

@@ -95,6 +95,7 @@ def encode(
 
     Raises:
         StoreMismatch: The store was made with something else.
+        StoreError: There is none.
     """
     wanted = list(dict.fromkeys(units))
     found: dict[Unit, Tensor] = {}

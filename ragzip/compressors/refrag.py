@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from ragzip.compressors._expansion import SCALES, load_policy, scores
+from ragzip.compressors._expansion import BY_VECTORS, SCALES, load_policy, scores
 from ragzip.compressors._groups import lead
 from ragzip.compressors._layout import Layout, take
 from ragzip.compressors._options import check_count, check_number, counter_of, most
@@ -36,7 +37,7 @@ class REFRAG(Compressor[TextSegment, Segment]):
     After REFRAG (https://arxiv.org/abs/2509.01092), with a generator that never changes: a light encoder reads each
     chunk, and a linear layer makes its vector a row. Where the weights were trained so, that is added to the embedding
     of a word of the chunk, one that is rare and often asked for. What a policy picks stays text, at its place between
-    the rows, and passages in which nothing helps go. Between rows and text of one passage nothing is put.
+    the rows, and passages of which nothing reaches a threshold go. Between rows and text of one passage nothing is put.
     ``similarity`` is the cosine of the encoder's vectors to the question's; ``provence`` the score of the best sentence
     that the chunk has a part of; ``perplexity`` how much less the question surprises the generator behind the chunk;
     ``trained`` asks the policy that was trained with the weights. Beside ``text_then_soft``, which keeps whole passages
@@ -50,9 +51,9 @@ class REFRAG(Compressor[TextSegment, Segment]):
             one over ten of its passages.
         threshold: Chunks that score less do not stay text, on the policy's own scale: 0 to 1 for ``provence``, cosines
             for ``similarity``, negative nats a token for ``perplexity``, logits for ``trained``. None is 0.1 for
-            ``provence`` where something can be text and not everything, unless no chunk of the context reaches it,
-            and no bound otherwise. (``text_then_soft`` gives every passage as a context of its own: name the threshold
-            there.)
+            ``provence`` where ``expand`` is above 0 and not everything can be text, unless no chunk of the context
+            reaches it, and no bound otherwise. (``text_then_soft`` gives every passage as a context of its own: name
+            the threshold there.)
         drop: Whether a passage of which no chunk reaches the threshold is left out; else all of it becomes rows.
         budget: Most tokens of the context, or None; chunks expand while it is met, and where even the rows are too
             many, the ones that the policy likes least are dropped.
@@ -143,37 +144,44 @@ class REFRAG(Compressor[TextSegment, Segment]):
     def _compress(self, context: Context[TextSegment], known: Mapping[str, Tensor]) -> Context[Segment]:
         import torch
 
-        def vectors(chunks: list[str]) -> Tensor:
-            if not known or not chunks:
-                return encoder.vectors(chunks)
-            return torch.cat([known[chunk] for chunk in chunks])
-
-        if self._stays(context):
-            return Context(context.query, context.segments, context.passages)
-        encoder = self._encoder()
-        chunks = mixed(context, encoder, vectors)
-        check_rows([chunks.projected], self.model)
-        if not chunks.units:
-            return Context(context.query, (), context.passages)
-        if not self._picks:
-            return chunks.build(chunks.units, set())
+        def vectors(some: Sequence[int]) -> Tensor:
+            texts = [layout.text(unit) for unit in some]
+            return torch.cat([known[text] for text in texts]) if known and texts else encoder.vectors(texts)
 
         def small(kept: Sequence[int], text: Sequence[int]) -> bool:
             return self.budget is None or self._met(chunks.build(kept, set(text)))
 
-        found = scores(self, encoder, chunks.layout, chunks.units, chunks.vectors)
-        order = sorted(range(len(found)), key=lambda i: (-found[i][0], -found[i][1], i))
-        ranked = [chunks.units[i] for i in order]
-        expanded = math.floor(self.expand * len(chunks.units) + 1e-9)
-        least = self._least([score for score, _ in found]) if context.query.text.strip() else None
-        if least is not None:
-            worth = [unit for unit, (score, _) in zip(chunks.units, found, strict=True) if score >= least]
-            expanded = min(expanded, len(worth))
-            ranked = chunks.beside(worth, ranked) if self.drop else ranked
+        if self._stays(context):
+            return Context(context.query, context.segments, context.passages)
+        encoder = self._encoder()
+        layout, units = _cut(context, encoder)
+        ranked, expanded, read = units, 0, None
+        if units and self._picks:
+            # policies that read the text come first: what they leave out needs no vectors
+            read = vectors(units) if self.policy in BY_VECTORS else None
+            found = scores(self, encoder, layout, units, read)
+            ranked, expanded = self._ranked(layout, units, found)
+        left = sorted(ranked)
+        rows = vectors(left) if read is None else read[[bisect_left(units, unit) for unit in left]]
+        chunks = Chunks.of(layout, left, encoder, rows)
+        check_rows([chunks.projected], self.model)
         kept = ranked[: most(len(ranked), lambda n: small(ranked[:n], ()))]
         if len(kept) < len(ranked):
             return chunks.build(kept, set())
         return chunks.build(kept, set(ranked[: most(expanded, lambda n: small(kept, ranked[:n]))]))
+
+    def _ranked(
+        self, layout: Layout, units: Sequence[int], found: Sequence[tuple[float, float]]
+    ) -> tuple[list[int], int]:
+        """The chunks that are not left out, best first, and how many of them may be text."""
+        order = sorted(range(len(found)), key=lambda i: (-found[i][0], -found[i][1], i))
+        ranked = [units[i] for i in order]
+        expanded = math.floor(self.expand * len(units) + 1e-9)
+        least = self._least([score for score, _ in found]) if layout.context.query.text.strip() else None
+        if least is None:
+            return ranked, expanded
+        worth = [unit for unit, (score, _) in zip(units, found, strict=True) if score >= least]
+        return _beside(layout, worth, ranked) if self.drop else ranked, min(expanded, len(worth))
 
     def _stays(self, context: Context[TextSegment]) -> bool:
         """Whether a context stays as it is, and nothing is to be read."""
@@ -190,21 +198,28 @@ class REFRAG(Compressor[TextSegment, Segment]):
         return self.threshold
 
 
-def mixed(
-    context: Context[TextSegment], encoder: ChunkEncoder, vectors_of: Callable[[list[str]], Tensor] | None = None
-) -> Chunks:
-    """A context in chunks, each of which can be text or a row.
+def mixed(context: Context[TextSegment], encoder: ChunkEncoder) -> Chunks:
+    """A context in chunks, each of which can be text or a row."""
+    layout, units = _cut(context, encoder)
+    return Chunks.of(layout, units, encoder, encoder.vectors([layout.text(unit) for unit in units]))
 
-    Args:
-        context: Of text segments.
-        encoder: Of its chunks.
-        vectors_of: What gives their vectors; the encoder, where nothing else does.
-    """
+
+def _cut(context: Context[TextSegment], encoder: ChunkEncoder) -> tuple[Layout, list[int]]:
+    """A context in chunks, and those of them that are not blank."""
     layout = Layout(context, cut=encoder.cut)
-    units = [unit for unit in range(len(layout.units)) if layout.text(unit).strip()]
-    texts = [layout.text(unit) for unit in units]
-    vectors = (vectors_of or encoder.vectors)(texts)
-    return Chunks(layout, units, vectors, encoder.project(texts, vectors), encoder.space)
+    return layout, [unit for unit in range(len(layout.units)) if layout.text(unit).strip()]
+
+
+def _beside(layout: Layout, units: Sequence[int], others: Sequence[int]) -> list[int]:
+    """Those of ``others`` that are of a passage with one of ``units``, in their order."""
+
+    def owner(unit: int) -> str | int:
+        index = layout.units[unit].segment
+        name = lead(layout.context.segments[index])
+        return index if name is None else name
+
+    owners = {owner(unit) for unit in units}
+    return [unit for unit in others if owner(unit) in owners]
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +228,7 @@ class Chunks:
 
     Attributes:
         layout: The context in chunks.
-        units: Those that are not blank.
+        units: Some of them, none of which is blank.
         vectors: Theirs, ``[n, encoder dimensions]``.
         projected: Their rows, ``[n, d_model]``.
         space: Whose input embeddings the rows are.
@@ -225,16 +240,11 @@ class Chunks:
     projected: Tensor
     space: str
 
-    def beside(self, units: Sequence[int], others: Sequence[int]) -> list[int]:
-        """Those of ``others`` that are of a passage with one of ``units``, in their order."""
-
-        def owner(unit: int) -> str | int:
-            index = self.layout.units[unit].segment
-            name = lead(self.layout.context.segments[index])
-            return index if name is None else name
-
-        owners = {owner(unit) for unit in units}
-        return [unit for unit in others if owner(unit) in owners]
+    @classmethod
+    def of(cls, layout: Layout, units: Sequence[int], encoder: ChunkEncoder, vectors: Tensor) -> Chunks:
+        """Some chunks of a context, whose vectors are known."""
+        texts = [layout.text(unit) for unit in units]
+        return cls(layout, list(units), vectors, encoder.project(texts, vectors), encoder.space)
 
     def build(self, kept: Sequence[int], text: set[int]) -> Context[Segment]:
         """The context with these chunks, those of ``text`` as text, the others as rows; neighbours are joined."""

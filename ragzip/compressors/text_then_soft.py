@@ -18,8 +18,7 @@ class TextThenSoft(Compressor[TextSegment, Segment]):
 
     All passages become soft first. Then, from the best one down, they are text again as long as the whole context stays
     within the budget; the first one that does not fit ends it. Where even the soft context is too large, the poorest
-    passages are dropped; where nothing fits, nothing is left; what the soft compressor leaves out, as ``refrag`` does
-    under a threshold, stays out. Passages keep their places. Without scores, the order
+    passages are dropped; where nothing fits, nothing is left. Passages keep their places. Without scores, the order
     they are in counts as best first. Beside ``refrag``, which chooses chunks within passages, it moves whole passages,
     and works with any soft compressor.
 
@@ -66,7 +65,7 @@ class TextThenSoft(Compressor[TextSegment, Segment]):
         self, context: Context[TextSegment], blocks: list[list[int]], soft: list[tuple[Segment, ...]]
     ) -> Context[Segment]:
         scores = segment_scores(context)
-        ranked = [number for number in best_first([scores[block[0]] for block in blocks]) if soft[number]]
+        ranked = best_first([scores[block[0]] for block in blocks])
         counter = counter_of(self.counter)
 
         def build(kept: Sequence[int], text: set[int]) -> Context[Segment]:

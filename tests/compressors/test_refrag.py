@@ -12,6 +12,7 @@ from ragzip.compressors._layout import take
 from ragzip.compressors.refrag import REFRAG, mixed
 from ragzip.compressors.text_then_soft import TextThenSoft
 from ragzip.errors import ConfigError, ModelError
+from ragzip.models.chunks import ChunkEncoder
 from ragzip.types import Context, Passage, Query, SoftSegment, TextSegment, context_of
 from tests.compressors.knowing import Knowing
 from tests.compressors.soft_parts import ALBA, BORGO, LONG, QUERY, compress, made, tokens_of
@@ -193,17 +194,25 @@ def test_passages_that_do_not_help_are_left_without_text_beside_whole_ones(knowi
         assert {at for name, at in text_of(method, TOWN, HILL) if name == "t"} == set(range(len(TOWN.text)))
 
 
-@pytest.mark.parametrize("limit", [{"text": 1}, {"budget": 60}, {"budget": 500}])
-def test_what_a_threshold_leaves_out_does_not_come_back_as_text(knowing, limit):
-    first, second = dataclasses.replace(HILL, score=0.9), dataclasses.replace(TOWN, score=0.5)
-    counter = tokens_of(REFRAG)
-    method = TextThenSoft(made(REFRAG, policy="provence", threshold=0.1, expand=0.5), **limit).bind(counter)
-    (after,) = method.compress([context_of(QUERY, (first, second))])
-    assert ids_of(after) == {"t"}
-    whole = counter.context(context_of(QUERY, (second,)))
-    assert 60 < whole < 500
-    text = {at for name, at in text_of(method, first, second) if name == "t"}
-    assert (text == set(range(len(TOWN.text)))) == (limit != {"budget": 60})
+def test_the_best_passages_stay_text_whatever_the_threshold_leaves_out(knowing):
+    best, other = dataclasses.replace(HILL, score=0.9), dataclasses.replace(TOWN, score=0.5)
+    inner = made(REFRAG, policy="provence", threshold=0.1, expand=0.5)
+    whole = {("h", at) for at in range(len(HILL.text))}
+    for text, ids in ((0, {"t"}), (1, {"h", "t"})):
+        method = TextThenSoft(inner, text=text).bind(tokens_of(REFRAG))
+        assert ids_of(compress(method, best, other)) == ids
+        assert (whole <= text_of(method, best, other)) == (text == 1)
+
+
+def test_passages_that_are_left_out_are_not_encoded(knowing, monkeypatch):
+    read, vectors = [], ChunkEncoder.vectors
+    monkeypatch.setattr(ChunkEncoder, "vectors", lambda self, texts: read.extend(texts) or vectors(self, texts))
+    compress(made(REFRAG, policy="provence"), HILL, TOWN)
+    assert read
+    assert all(text.strip() in TOWN.text for text in read)
+    read.clear()
+    compress(made(REFRAG, policy="provence", drop=False), HILL, TOWN)
+    assert any(text.strip() in HILL.text for text in read)
 
 
 def test_without_a_question_no_threshold_counts(knowing):

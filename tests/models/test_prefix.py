@@ -82,23 +82,21 @@ def make(kind, options):
 @settings(max_examples=25)
 @given(beginning=st.lists(st.integers(3, 383), max_size=60), endings=st.lists(IDS, max_size=12), data=st.data())
 def test_is_what_one_pass_for_each_ending_gives(double, beginning, endings, data):
-    lm = double
     tokens = data.draw(st.sampled_from([(5, 9), (9, 5), (7,), (300, 301, 302)]))
-    found = next_logits(lm, beginning, endings, tokens)
+    found = next_logits(double, beginning, endings, tokens)
     assert found.shape == (len(endings), len(tokens))
     assert found.dtype == np.float32
     for ending, row in zip(endings, found, strict=True):
         with torch.inference_mode():
-            logits = lm.model(input_ids=torch.tensor([[*beginning, *ending]])).logits[0, -1]
+            logits = double.model(input_ids=torch.tensor([[*beginning, *ending]])).logits[0, -1]
         np.testing.assert_allclose(row, logits[list(tokens)].numpy(), atol=1e-5, rtol=1e-4)
 
 
 def test_many_endings_in_several_packs(double, passes):
-    lm = double
     beginning, endings = random(300, 1), [random(1 + i * 7 % 90, i) for i in range(60)]
-    apart = next_logits(lm, beginning, endings, (5, 9), shared=False)
+    apart = next_logits(double, beginning, endings, (5, 9), shared=False)
     assert passes == [300 + len(ending) for ending in endings]
-    together = next_logits(lm, beginning, endings, (5, 9))
+    together = next_logits(double, beginning, endings, (5, 9))
     np.testing.assert_allclose(together, apart, atol=1e-5)
     after = passes[60:]
     after = after[after.index(300) :]  # what comes before tries the model
