@@ -42,6 +42,15 @@ def ids_of(context):
     return {span.passage_id for segment in context.segments for span in segment.sources}
 
 
+def scored(policy, passages):
+    """Where the chunks are, and what each is worth by a policy."""
+    method = made(REFRAG, policy=policy)
+    encoder = method.load()
+    chunks = mixed(context_of(QUERY, passages), encoder)
+    found = scores(method, encoder, chunks.layout, chunks.units, chunks.vectors)
+    return [chunks.layout.units[unit] for unit in chunks.units], [score for score, _ in found]
+
+
 def chunks_of(method, passages, start, end, name):
     """The characters of all chunks that have a part of a stretch of a passage, and how many chunks there are."""
     cut = {passage.id: method.load().cut(passage.text) for passage in passages}
@@ -61,16 +70,12 @@ def test_policies_expand_as_many_chunks_as_they_may(options):
 @pytest.mark.parametrize("policy", OTHERS)
 def test_chunks_that_score_less_than_the_threshold_do_not_stay_text(policy):
     passages = (ALBA, BORGO, LONG)
-    method = made(REFRAG, policy=policy)
-    encoder = method.load()
-    chunks = mixed(context_of(QUERY, passages), encoder)
-    found = [score for score, _ in scores(method, encoder, chunks.layout, chunks.units, chunks.vectors)]
+    places, found = scored(policy, passages)
     share = text_of(made(REFRAG, policy=policy, expand=0.2), *passages)
     for least in sorted(found)[:: len(found) // 5]:
-        stays = [unit for unit, score in zip(chunks.units, found, strict=True) if score >= least]
-        places = [chunks.layout.units[unit] for unit in stays]
+        stays = [place for place, score in zip(places, found, strict=True) if score >= least]
         after = text_of(made(REFRAG, policy=policy, expand=1.0, threshold=least), *passages)
-        assert after == {(passages[p.segment].id, at) for p in places for at in range(p.start, p.end)}
+        assert after == {(passages[p.segment].id, at) for p in stays for at in range(p.start, p.end)}
         some = text_of(made(REFRAG, policy=policy, expand=0.2, threshold=least), *passages)
         assert some == (after if len(stays) <= len(found) // 5 else share)
 
@@ -78,13 +83,8 @@ def test_chunks_that_score_less_than_the_threshold_do_not_stay_text(policy):
 @pytest.mark.parametrize("policy", OTHERS)
 def test_passages_of_which_no_chunk_reaches_the_threshold_are_left_out(policy):
     passages = (ALBA, BORGO, LONG)
-    method = made(REFRAG, policy=policy)
-    encoder = method.load()
-    chunks = mixed(context_of(QUERY, passages), encoder)
-    found = [score for score, _ in scores(method, encoder, chunks.layout, chunks.units, chunks.vectors)]
-    best = [
-        max(found[i] for i, unit in enumerate(chunks.units) if chunks.layout.units[unit].segment == n) for n in range(3)
-    ]
+    places, found = scored(policy, passages)
+    best = [max(s for s, place in zip(found, places, strict=True) if place.segment == n) for n in range(3)]
     assert len(set(best)) == 3
     for least in sorted(best):
         for expand in (0.0, 0.2, 1.0):
