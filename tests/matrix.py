@@ -152,7 +152,6 @@ COMPRESSORS: dict[str, list[Callable[[], Compressor[Any, Any]]]] = {
         lambda: REFRAG(soft_model("refrag"), dtype="fp32", expand=1.0, policy="trained", budget=20),
         lambda: REFRAG(soft_model("refrag"), dtype="fp32", expand=1.0, policy="provence", threshold=0.5, budget=20),
         lambda: REFRAG(soft_model("refrag"), dtype="fp32", expand=0.0, policy="similarity", threshold=0.1),
-        lambda: REFRAG(soft_model("refrag"), dtype="fp32", policy="similarity", threshold=0.1, drop=False),
     ],
     "text_then_soft": [
         lambda: TextThenSoft(XRAG(soft_model("xrag"), dtype="fp32"), budget=12),
