@@ -211,8 +211,10 @@ def render(record: dict[str, Any]) -> str:
 def _table(result: dict[str, Any]) -> list[str]:
     """A line for each row, a column for each measure that the set and the part have."""
     columns: dict[str, list[str]] = {"row": list(result["metrics"])}
-    found = [metrics.get("answer_in_context") or {"n": 0} for metrics in result["metrics"].values()]
-    whole = max(one["n"] for one in found)  # contexts with rows have no words to look in: some of a row say nothing
+    # contexts with soft rows have no words to look in, and the few of a row without any would not stand for the others
+    seen = {row: found for row, metrics in result["metrics"].items() if (found := metrics.get("answer_in_context"))}
+    whole = max((found["n"] for found in seen.values()), default=0)
+    seen = {row: found for row, found in seen.items() if found["n"] == whole}
     for row, metrics in result["metrics"].items():
         marks = result["comparisons"].get(row, {})
         ratio = metrics.get("ratio")
@@ -220,9 +222,7 @@ def _table(result: dict[str, Any]) -> list[str]:
             "F1": _interval(metrics.get("f1"), marks.get("f1")),
             "match": _interval(metrics.get("match"), marks.get("match")),
             "sentence F1": _interval(metrics.get("sentence_f1"), None),
-            "answer in context": _number(
-                seen if (seen := metrics.get("answer_in_context") or {"n": 0})["n"] == whole else None
-            ),
+            "answer in context": _number(seen.get(row)),
             "tokens": _whole(metrics.get("tokens_out")),
             "ratio": f"{ratio['mean']:.1f}x" if ratio else "",
             "compress, s": _number(metrics.get("compress_seconds")),

@@ -39,7 +39,7 @@ BY_VECTORS = frozenset({"similarity", "trained"})
 
 
 def scores(
-    method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequence[int], vectors: Tensor | None
+    method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequence[int], vectors: Tensor
 ) -> list[tuple[float, float]]:
     """What each chunk of ``units`` is worth by the method's policy, and what parts equal ones; greater is better.
 
@@ -50,7 +50,7 @@ def scores(
         encoder: Of the chunks.
         layout: The context in chunks.
         units: Those that are not blank.
-        vectors: Theirs, ``[n, encoder dimensions]``, for the policies ``BY_VECTORS``.
+        vectors: Theirs, ``[n, encoder dimensions]``; only the policies ``BY_VECTORS`` look at them.
 
     Raises:
         ModelError: A score is not a finite number.
@@ -60,7 +60,7 @@ def scores(
         return [(0.0, 0.0)] * len(units)
     if method.policy == "provence":
         found = _by_provence(method, question, layout, units)
-    elif method.policy not in BY_VECTORS or vectors is None:
+    elif method.policy == "perplexity":
         found = [(score, 0.0) for score in _by_perplexity(method, encoder, question, layout, units)]
     else:
         found = [(float(score), 0.0) for score in _by_vectors(method, encoder, question, vectors)]

@@ -155,14 +155,14 @@ class REFRAG(Compressor[TextSegment, Segment]):
             return Context(context.query, context.segments, context.passages)
         encoder = self._encoder()
         layout, units = _cut(context, encoder)
-        ranked, expanded, read = units, 0, None
+        # policies that read the text choose first: what they leave out needs no vectors
+        first = not self._picks or self.policy in BY_VECTORS
+        read = vectors(units if first else [])
+        ranked, expanded = units, 0
         if units and self._picks:
-            # policies that read the text come first: what they leave out needs no vectors
-            read = vectors(units) if self.policy in BY_VECTORS else None
-            found = scores(self, encoder, layout, units, read)
-            ranked, expanded = self._ranked(layout, units, found)
+            ranked, expanded = self._ranked(layout, units, scores(self, encoder, layout, units, read))
         left = sorted(ranked)
-        rows = vectors(left) if read is None else read[[bisect_left(units, unit) for unit in left]]
+        rows = read[[bisect_left(units, unit) for unit in left]] if first else vectors(left)
         chunks = Chunks.of(layout, left, encoder, rows)
         check_rows([chunks.projected], self.model)
         kept = ranked[: most(len(ranked), lambda n: small(ranked[:n], ()))]
