@@ -113,11 +113,14 @@ class Judge:
 
     def yes(self, query: str, document: str, sentences: Sequence[str]) -> list[float]:
         """The probability of Yes against No for each sentence, which must fit the window with query and document."""
-        beginning = self._beginning(query, document)
-        endings = [self._ending(sentence) for sentence in sentences]
+        beginning, endings = self.prompts(query, document, sentences)
         logits = next_logits(self.lm, beginning, endings, self.answers, shared=self.shared)
         # of two outcomes, the softmax is the logistic function of the difference; tanh does not overflow
         return [0.5 + 0.5 * math.tanh((float(yes) - float(no)) / 2) for yes, no in logits]
+
+    def prompts(self, query: str, document: str, sentences: Sequence[str]) -> tuple[list[int], list[list[int]]]:
+        """Token ids of the prompts: what they all begin with, and how each one ends."""
+        return self._beginning(query, document), [self._ending(sentence) for sentence in sentences]
 
     def _beginning(self, query: str, document: str) -> list[int]:
         words = self.words

@@ -180,7 +180,7 @@ def merge(model: Any, folder: Path) -> None:
         ModelError: Tensors that are missing, that no module takes, or of the wrong shape, by name. Nothing is changed
             then.
     """
-    merge_tensors(model, read_adapter(folder), _tensors(folder), str(folder))
+    merge_tensors(model, read_adapter(folder), read_tensors(folder), str(folder))
 
 
 def merge_tensors(model: Any, adapter: Adapter, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -244,7 +244,12 @@ def _expected(
     return found
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """The matrices of an adapter's folder, by the names that ``peft`` gives them.
+
+    Raises:
+        ModelError: The file cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -62,7 +62,7 @@ def next_logits(
     if not endings:
         return np.zeros((0, len(tokens)), dtype=np.float32)
     wanted = tuple(tokens)
-    reader: _Reader = kept(("prefix", id(lm), wanted), lambda: _Reader(lm, _twin(lm, wanted)))
+    reader: _Reader = kept(("prefix", id(lm), wanted), lambda: _Reader(lm, twin(lm, wanted)))
     with lm.lock, torch.inference_mode():
         longest = len(beginning) + max(map(len, endings))
         if shared and beginning and len(endings) > 1 and reader.shares(longest):
@@ -150,15 +150,18 @@ class _Reader:
         text._attn_implementation = name
 
 
-def _twin(lm: CausalLM, tokens: Sequence[int]) -> Any:
-    """The model with modules, config and output layer of its own, over the same weights."""
+def twin(lm: CausalLM, tokens: Sequence[int]) -> Any:
+    """The model with modules, config and output layer of its own, over the same weights.
+
+    Its logits are those of the tokens alone, ``[..., n_tokens]``, in fp32 whatever the model computes in.
+    """
     import torch
     import transformers
 
     transformers.AttentionInterface.register(_NAME, _attend)
-    same = [*lm.model.parameters(), *lm.model.buffers()]
-    twin = copy.deepcopy(lm.model, {id(tensor): tensor for tensor in same})
-    head = twin.get_output_embeddings()
+    tensors = [*lm.model.parameters(), *lm.model.buffers()]
+    same_model = copy.deepcopy(lm.model, {id(tensor): tensor for tensor in tensors})
+    head = same_model.get_output_embeddings()
     bias = getattr(head, "bias", None)
     rows = torch.nn.Linear(head.weight.shape[1], len(tokens), bias=bias is not None, device=lm.device)
     chosen = torch.tensor(list(tokens), device=lm.device)
@@ -168,8 +171,8 @@ def _twin(lm: CausalLM, tokens: Sequence[int]) -> Any:
             rows.bias.copy_(bias[chosen])
     # the logits of a bf16 model are bf16, too: steps of 1/8 at 20, which is 0.03 of a probability around one half
     rows.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
-    twin.set_output_embeddings(rows)
-    return twin.train(False).requires_grad_(False)
+    same_model.set_output_embeddings(rows)
+    return same_model.train(False).requires_grad_(False)
 
 
 def _packs(endings: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequence[int]]]:

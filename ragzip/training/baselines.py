@@ -22,13 +22,16 @@ Baselines = dict[str, dict[str, float]]
 _TOLD = 40  # words that baselines of a summary keep, titles included: about what is to be written
 
 
-def of_groups(drawn: Sequence[tuple[str, Sequence[Marked]]], base: str, seed: int) -> Baselines:
+def of_groups(
+    drawn: Sequence[tuple[str, Sequence[Marked]]], base: str, seed: int, *, by_sentence: bool = False
+) -> Baselines:
     """``sentence`` and ``passage``, as ``ragzip.training.joint.evaluate`` defines them, of three baselines.
 
     Args:
         drawn: Questions with passages, the one that helps first.
         base: The encoder of ``sentence_filter``.
         seed: Of ``random_sentences``.
+        by_sentence: A passage counts as its best sentence does; else it is read as one.
     """
     found: Baselines = {}
     for name, method in _methods(base, seed).items():
@@ -36,14 +39,14 @@ def of_groups(drawn: Sequence[tuple[str, Sequence[Marked]]], base: str, seed: in
         firsts: list[float] = []
         for question, group in drawn:
             if len(group) > 1:
-                scores = [score for (score,) in _score(method, question, [(m.title, [m.text]) for m in group])]
+                units = [(m.title, _cut(m.text) if by_sentence else [m.text]) for m in group]
+                scores = [max(row) for row in _score(method, question, units)]
                 firsts.append(float(scores[0] > max(scores[1:])))
             marked = group[0]
             places = sentences(marked.text)
             helping = [2 * _overlap(place, marked) > place[1] - place[0] for place in places]
             if marked.known and any(helping) and not all(helping):
-                texts = [marked.text[start:end] for start, end in places]
-                (row,) = _score(method, question, [(marked.title, texts)])
+                (row,) = _score(method, question, [(marked.title, _cut(marked.text))])
                 hits.append(float(helping[max(range(len(row)), key=row.__getitem__)]))
         sentence, passage = _mean(hits), _mean(firsts)
         found[name] = {"score": (sentence + passage) / 2, "sentence": sentence, "passage": passage}
@@ -117,6 +120,10 @@ def _score(method: SentenceScorer, question: str, groups: Sequence[tuple[str, li
         for number, (title, texts) in enumerate(groups)
     ]
     return [list(row) for row in method.score(Query(question), given)]
+
+
+def _cut(text: str) -> list[str]:
+    return [text[start:end] for start, end in sentences(text)]
 
 
 def _overlap(place: tuple[int, int], marked: Marked) -> int:

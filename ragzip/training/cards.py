@@ -77,6 +77,17 @@ _SAYS: Mapping[str, tuple[str, str, str]] = {
         "English only, and a small model: it copies well and concludes poorly. Check what it writes against the "
         "spans that it read.",
     ),
+    "exit": (
+        "A low-rank adapter by which a language model says of a sentence, with its passage before it, whether it helps "
+        "to answer a question.",
+        "By people: sentences that annotators marked as needed, and sentences that hold the answer they gave are to "
+        "be answered with Yes, the others of the same passage with No, and all of passages that do not help. These "
+        "are those that came with the question, or some of other questions, without an answer, that the built-in "
+        "encoder finds close among the passages that the steps can read: with few of these they are not always hard.",
+        "English only, and mostly encyclopedic text, in passages of at most `max_tokens` of the config, sentences "
+        "included. A sentence that helps only together with another passage is judged without that one. Asked with "
+        "`prompt: chat`.",
+    ),
     "retriever": (
         "A low-rank adapter of an embedding model, for one corpus.",
         "By nobody. Questions were made from the corpus: a sentence for the rest of its passage, a title or first "
@@ -142,7 +153,8 @@ def card_of(
     config: dict[str, Any] = trainer_config(trainer)
     method = name_of(trainer)
     about, labels, limits = _SAYS[method]
-    name = next((spec.name for spec in SHIPPED.values() if spec.method == method), method)
+    base = base or str(config["base"])
+    name = next((spec.name for spec in SHIPPED.values() if (spec.method, spec.base) == (method, base)), method)
     counts: dict[str, int] = {}
     for example in examples:
         counts[example.set_name] = counts.get(example.set_name, 0) + 1
@@ -157,7 +169,7 @@ def card_of(
         method=method,
         about=f"{about} {went_on(start, str(config.get('start_sha256')), config)}" if start else about,
         licence=_LICENCE,
-        base_model=base or str(config["base"]),
+        base_model=base,
         data=tuple(DataSource(s, "train", rows_, LICENCES.get(s, "unknown")) for s, rows_ in counts.items()),
         labels=labels,
         limits=limits,

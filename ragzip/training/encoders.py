@@ -23,7 +23,7 @@ from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, Marked
 _TELLING = 20  # characters of a sentence, from which on it is the same one wherever it stands
 _ALIKE = 80  # characters by which the beginning of a passage is known
 _LEAST = {"negatives": 1, "max_tokens": 32, "window": 32, "batch": 1, "steps": 1, "eval_every": 1, "patience": 0}
-_LEAST |= {"held_out": 1, "layers": 1, "passages": 1, "paragraphs": 1, "rank": 1, "written": 1}
+_LEAST |= {"held_out": 1, "layers": 1, "passages": 1, "paragraphs": 1, "rank": 1, "written": 1, "sentences": 1}
 _FROZEN = ("embeddings.word_embeddings", "embeddings.position_embeddings", "pooler")
 
 
@@ -103,7 +103,7 @@ def check_trainer(trainer: Any) -> None:
         value = getattr(trainer, option, least)
         if value is not None and value < least:
             raise ConfigError(option, f"must be at least {least}, not {value!r}")
-    for option in ("lr", "rank_weight", "scale", "alpha"):
+    for option in ("lr", "rank_weight", "scale", "alpha", "positive"):
         value = getattr(trainer, option, 1.0)
         if not 0 < value < math.inf:
             raise ConfigError(option, f"must be a number above 0, not {value!r}")

@@ -9,16 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ragzip.errors import ModelError
-from ragzip.models.lora import TARGETS
-from ragzip.models.weights import ADAPTER_CONFIG
+from ragzip.models.locate import resolve
+from ragzip.models.lora import TARGETS, read_adapter, read_tensors
+from ragzip.models.weights import ADAPTER_CONFIG, is_adapter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ragzip.models import CausalLM
+
+
+_SAME = "Go on with the options that it was trained with; they stand on its card."
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -69,6 +73,24 @@ class LowRank:
         finally:
             self._on = before
 
+    def go_on(self, folder: Path) -> None:
+        """Takes up an adapter that was trained with the same rank, alpha and targets; see ``check_same``, too.
+
+        Raises:
+            ModelError: It has other layers, numbers that are none, or cannot be read.
+        """
+        import torch
+
+        tensors = read_tensors(folder)
+        shapes = {key: tuple(parameter.shape) for key, parameter in self._named}
+        if {key: tuple(value.shape) for key, value in tensors.items()} != shapes:
+            raise ModelError(f"the adapter in {folder} is one of other layers", hint=_SAME)
+        if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+            raise ModelError(f"the adapter in {folder} is not finite", hint="Go on from another one.")
+        with torch.no_grad():
+            for key, parameter in self._named:
+                parameter.copy_(tensors[key])
+
     def remove(self) -> None:
         """Leaves the model as it was."""
         for hook in self._hooks:
@@ -80,17 +102,45 @@ class LowRank:
         return out + linear(linear(given[0], a), b) * scale if self._on else out
 
 
+def check_base(name: str) -> None:
+    """Refuses an adapter as the model that another one is to be trained on.
+
+    Raises:
+        ModelError: It is one, or is not to be had.
+    """
+    if is_adapter(resolve(name)):
+        raise ModelError(f"{name} is an adapter itself", hint="Train from its base, or from the merged model.")
+
+
+def check_same(folder: Path, rank: int, alpha: int) -> None:
+    """Refuses an adapter to go on from that was trained with another rank or alpha.
+
+    Raises:
+        ModelError: It was, or its config cannot be read.
+    """
+    adapter = read_adapter(folder)
+    if (adapter.rank, adapter.scale) != (rank, alpha / rank):
+        raise ModelError(f"the adapter in {folder} has another rank or alpha than {rank} and {alpha}", hint=_SAME)
+
+
 def save_adapter(
-    out: Path, base: str, targets: Sequence[str], rank: int, alpha: int, tensors: Mapping[str, Tensor]
+    out: Path,
+    base: str,
+    targets: Sequence[str],
+    rank: int,
+    alpha: int,
+    tensors: Mapping[str, Tensor],
+    *,
+    task: Literal["FEATURE_EXTRACTION", "CAUSAL_LM"] = "FEATURE_EXTRACTION",
 ) -> None:
-    """Writes an encoder's adapter in half precision, as ``load_encoder`` and ``peft`` read it."""
+    """Writes an adapter in half precision, as ``load_encoder`` or ``load_causal_lm`` and ``peft`` read it."""
     import torch
     from safetensors.torch import save
 
     half = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in tensors.items()}
     config = {
         "peft_type": "LORA",
-        "task_type": "FEATURE_EXTRACTION",
+        "task_type": task,
         "base_model_name_or_path": base,
         "ragzip_base": base,
         "r": rank,
@@ -101,6 +151,7 @@ def save_adapter(
         "use_rslora": False,
         "inference_mode": True,
     }
+    out.mkdir(parents=True, exist_ok=True)
     parts = [out / f"{name}.part" for name in ("adapter_model.safetensors", ADAPTER_CONFIG)]
     parts[0].write_bytes(save(half, metadata={"format": "pt"}))
     parts[1].write_text(json.dumps(config, indent=1) + "\n", "utf-8")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from ragzip.training.baselines import of_summaries, summary_scores
 from ragzip.training.encoders import check_trainer, hold_out, numbers
 from ragzip.training.examples import fingerprint, read_examples
 from ragzip.training.loop import LoopSettings, train
-from ragzip.training.low_rank import LowRank
+from ragzip.training.low_rank import LowRank, check_base, save_adapter
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.pairs import plan
 
@@ -99,6 +98,7 @@ class RecompAbstractiveTraining:
         """Trains, and leaves ``adapter_config.json``, ``adapter_model.safetensors`` and a model card in ``out``."""
         from ragzip.training.cards import write_result
 
+        check_base(self.base)
         found = read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
         held_examples, kept_examples = hold_out(found, self.held_out, self.seed)
         make = partial(make_pairs, seed=self.seed, passages=self.passages, empty=self.empty)
@@ -131,7 +131,7 @@ class RecompAbstractiveTraining:
                 out,
                 config={**trainer_config(self), "data": fingerprint(kept_examples)},
                 best="likelihood",
-                save=partial(self._save, out),
+                save=partial(save_adapter, out, self.base, TARGETS, self.rank, self.alpha, task="CAUSAL_LM"),
                 resume=resume,
                 on_event=on_event,
             )
@@ -162,30 +162,6 @@ class RecompAbstractiveTraining:
             if len(ids) <= self.max_tokens:
                 found.append((Prompt(ids, len(head)), pair))
         return found
-
-    def _save(self, out: Path, tensors: Mapping[str, Tensor]) -> None:
-        import torch
-        from safetensors.torch import save_file
-
-        out.mkdir(parents=True, exist_ok=True)
-        half = {key: value.to("cpu", torch.float16).contiguous() for key, value in tensors.items()}
-        part = out / "adapter_model.safetensors.part"
-        save_file(half, str(part), metadata={"format": "pt"})
-        part.replace(out / "adapter_model.safetensors")
-        config = {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": self.base,
-            "ragzip_base": self.base,
-            "r": self.rank,
-            "lora_alpha": self.alpha,
-            "lora_dropout": 0.0,
-            "target_modules": list(TARGETS),
-            "bias": "none",
-            "use_rslora": False,
-            "inference_mode": True,
-        }
-        (out / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", "utf-8")
 
 
 def loss(lm: CausalLM, prompts: Sequence[Prompt]) -> Tensor:

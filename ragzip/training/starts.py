@@ -9,8 +9,10 @@ from typing import Any, Protocol, TypeVar
 
 from ragzip.errors import ConfigError, ModelError, UsageError
 from ragzip.models.locate import canonical, resolve
+from ragzip.models.lora import read_adapter
 from ragzip.models.soft_folder import SOFT_ARCHITECTURES, read_soft_config
 from ragzip.models.tuned import read_tuned_config
+from ragzip.models.weights import is_adapter
 from ragzip.training.card import hashes, read_card
 
 _SPLIT = ("sets", "texts", "most", "held_out", "seed")  # what decides which examples are held out
@@ -87,15 +89,35 @@ def start_digest(start: str, *, method: str, base: str, out: Path) -> str:
     folder = resolve(start)
     if folder.resolve() == out.resolve():
         raise UsageError(f"{out} holds the weights to go on from", hint="Give another --out.")
-    soft = method in SOFT_ARCHITECTURES
-    config = read_soft_config(folder) if soft else read_tuned_config(folder)
+    config = _config(folder, method)
     if config is None or config["architecture"] != method or canonical(config["base"]) != canonical(base):
-        what = "no weights of ragzip" if config is None else f"a {config['architecture']} from {config['base']}"
-        raise ModelError(f"{folder} holds {what}, not a {method} from {base}", hint="Start from the same base.")
-    found = hashes(folder)
-    if "model.safetensors" not in found:
-        raise ModelError(f"{folder} has no model.safetensors", hint="Give the folder with the trained weights.")
-    return found["model.safetensors"]
+        what = "of another program" if config is None else f"those of {config['architecture']} from {config['base']}"
+        other = config is None or config["architecture"] != method
+        raise ModelError(
+            f"the weights in {folder} are {what}, not of {method} from {base}",
+            hint=f"Start from weights that ragzip train {method} made." if other else "Start from the same base.",
+        )
+    found = _digest(hashes(folder))
+    if found is None:
+        raise ModelError(f"{folder} has no weights", hint="Give the folder with the trained weights.")
+    return found
+
+
+def _digest(files: Mapping[str, str]) -> str | None:
+    """The checksum of the weights among the files of a folder."""
+    return next((files[name] for name in ("model.safetensors", "adapter_model.safetensors") if name in files), None)
+
+
+def _config(folder: Path, method: str) -> Mapping[str, Any] | None:
+    """What a folder of weights says of itself: ``architecture`` and ``base``; None where ragzip did not make it.
+
+    An adapter in the format of ``peft`` does not say what it is for; its card does.
+    """
+    if method in SOFT_ARCHITECTURES:
+        return read_soft_config(folder)
+    if not is_adapter(folder):
+        return read_tuned_config(folder)
+    return {"architecture": read_card(folder).method, "base": read_adapter(folder).base}
 
 
 def went_on(start: str, digest: str, config: Mapping[str, Any]) -> str:
@@ -111,7 +133,7 @@ def went_on(start: str, digest: str, config: Mapping[str, Any]) -> str:
         card = read_card(resolve(start))
     except ModelError:
         card = None
-    if card is None or card.sha256.get("model.safetensors") != digest:
+    if card is None or _digest(card.sha256) != digest:
         return f"{said}. Without their card it is not known whether they were trained on what is held out here."
     said += f"; they had {card.steps:,} steps behind them"
     earlier = card.config.get("start") is None or _CLEAN in card.about  # what they went on from themselves

@@ -135,7 +135,7 @@ def test_the_model_is_left_as_it_was(lm):
 
 
 def test_the_twin_shares_the_weights(lm):
-    twin = prefix._twin(lm, (5, 9))
+    twin = prefix.twin(lm, (5, 9))
     own = {id(parameter) for parameter in lm.model.parameters()}
     assert [name for name, p in twin.named_parameters() if id(p) not in own] == ["lm_head.weight"]
 

@@ -191,7 +191,7 @@ def test_what_training_cannot_go_on_from(trained, small_data, tmp_path, soft_fol
     refused = {
         "nothing/there": {"start": "nothing/there"},
         "not those with the checksum": {"start": str(trained.out), "start_sha256": "0" * 64},
-        f"not a {trained.method} from": {"start": str(soft_folders["icae" if trained.method != "icae" else "xrag"])},
+        f"not of {trained.method} from": {"start": str(soft_folders["icae" if trained.method != "icae" else "xrag"])},
         next(iter(other)) if trained.method != "xrag" else "shape": {"start": str(trained.out), **other},
     }
     lm = load_causal_lm(tiny_lm_path, dtype="fp32", device="cpu")
