@@ -92,6 +92,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "llmlingua2": "ragzip.training.llmlingua2:LLMLingua2Training",
         "recomp_extractive": "ragzip.training.recomp_extractive:RecompExtractiveTraining",
         "recomp_abstractive": "ragzip.training.recomp_abstractive:RecompAbstractiveTraining",
+        "exit": "ragzip.training.exit:EXITTraining",
         "late_interaction": "ragzip.training.late_interaction:LateInteractionTraining",
         "retriever": "ragzip.training.retriever:RetrieverTraining",
         "lexsem": "ragzip.training.lexsem:LexSemTraining",

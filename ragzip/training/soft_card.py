@@ -111,7 +111,8 @@ def write_soft_card(
     for key, said in controls.items():
         if key in outcome.result.metrics:
             rows.insert(2, (said, "baseline", {**nothing, "answer": outcome.result.metrics[key]}))
-    held = f"{len(data.held_askings):,} questions and {len(data.held_tellings):,} texts that were held out of training"
+    told = f" and {len(data.held_tellings):,} texts" if "right" in metrics else ""
+    held = f"{len(data.held_askings):,} questions{told} that were held out of training"
     table = Results(
         held, metrics, tuple(Row(name, role, tuple(values.get(m) for m in metrics)) for name, role, values in rows)
     )

@@ -1,20 +1,29 @@
-"""Training of ``recomp_extractive``, ``llmlingua2`` and ``recomp_abstractive`` from a made-up data folder."""
+"""Training of ``recomp_extractive``, ``llmlingua2``, ``recomp_abstractive`` and ``exit`` from a made-up data folder."""
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from ragzip.compressors._writer import Block
+from ragzip.compressors.exit import EXIT
 from ragzip.compressors.llmlingua2 import LLMLingua2
 from ragzip.compressors.recomp_abstractive import RecompAbstractive
 from ragzip.compressors.recomp_extractive import RecompExtractive
-from ragzip.errors import UsageError
+from ragzip.errors import ModelError, UsageError
+from ragzip.models import load_causal_lm
+from ragzip.models.prefix import twin
 from ragzip.training.baselines import of_summaries, summary_scores
 from ragzip.training.card import check_card
+from ragzip.training.exit import EXITTraining
 from ragzip.training.llmlingua2 import LLMLingua2Training
+from ragzip.training.low_rank import Adaptable, LowRank
 from ragzip.training.options import make_trainer
 from ragzip.training.recomp_abstractive import RecompAbstractiveTraining
 from ragzip.training.recomp_extractive import RecompExtractiveTraining
@@ -30,11 +39,14 @@ def toy(method, encoder, lm):
     if method == "llmlingua2":
         more = {"teacher": lm, "layers": 1, "batch": 4, "steps": 40, "lr": 1e-2, "eval_every": 20}
         return LLMLingua2Training(base=encoder, **SHARED, **more, max_tokens=96)
+    if method == "exit":
+        more = {"rank": 4, "alpha": 8, "max_tokens": 2000, "batch": 2, "steps": 16, "lr": 2e-2, "eval_every": 8}
+        return EXITTraining(base=lm, **SHARED, **more, repeat=("hotpotqa=2",), sentences=2)
     more = {"passages": 2, "rank": 4, "alpha": 8, "max_tokens": 900, "batch": 2, "steps": 12, "lr": 2e-2}
     return RecompAbstractiveTraining(base=lm, **SHARED, **more, eval_every=6, written=2, empty=0.3)
 
 
-METHODS = ("recomp_extractive", "llmlingua2", "recomp_abstractive")
+METHODS = ("recomp_extractive", "llmlingua2", "recomp_abstractive", "exit")
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -118,6 +130,7 @@ def test_the_folder_serves_as_a_model(trained):
     made = {
         "recomp_extractive": lambda: RecompExtractive(**options, budget=12),
         "llmlingua2": lambda: LLMLingua2(**options, budget=12),
+        "exit": lambda: EXIT(**options, budget=12),
         "recomp_abstractive": lambda: RecompAbstractive(**options, budget=12, max_new_tokens=8, window=512),
     }[trained.method]()
     (after,) = made.compress([context_of(Query("Who founded Alba?"), (passage,))])
@@ -134,3 +147,93 @@ def test_what_is_written_is_scored_beside_sentences_and_silence(tiny_encoder_pat
     assert found["nothing"] == {"overlap": 0.5, "gate": 0.5}
     assert found["bm25_sentences, 40 words"]["gate"] == 0.5
     assert 0 < found["bm25_sentences, 40 words"]["overlap"] < 0.5
+
+
+@pytest.fixture(scope="module")
+def judge_folder(tmp_path_factory, tiny_encoder_path, tiny_lm_path, small_data):
+    """A trained ``exit``: its trainer, its folder, its report, and what was told."""
+    trainer, told, out = toy("exit", tiny_encoder_path, tiny_lm_path), [], tmp_path_factory.mktemp("judge")
+    return SimpleNamespace(
+        trainer=trainer, out=out, report=trainer.run(out, data=small_data, on_event=told.append), events=told
+    )
+
+
+def test_the_adapter_of_exit_is_what_judges(judge_folder, tiny_lm_path):
+    (before, *_) = (event.metrics for event in judge_folder.events if event.kind == "eval")
+    assert judge_folder.report.metrics["f1"] > before["f1"]
+    assert json.loads((judge_folder.out / "adapter_config.json").read_text())["task_type"] == "CAUSAL_LM"
+    text = "Alba is a town by the sea. It was founded by Count Albason. Many like it."
+    asked = ("Who founded Alba?", text, [text[:26], text[27:59]])
+    base, after = (EXIT(model=str(m), dtype="fp32").load().yes(*asked) for m in (tiny_lm_path, judge_folder.out))
+    assert max(abs(a - b) for a, b in zip(base, after, strict=True)) > 0.05
+
+
+def test_the_card_counts_what_was_read(judge_folder, small_data, tmp_path):
+    few = replace(judge_folder.trainer, steps=1, batch=1, eval_every=1)
+    few.run(tmp_path, data=small_data)
+    assert sum(source.rows for source in check_card(tmp_path).data) == 1
+    assert sum(source.rows for source in check_card(judge_folder.out).data) > 1
+
+
+@pytest.mark.parametrize("method", ["exit", "recomp_abstractive"])
+def test_an_adapter_is_no_base(method, judge_folder, small_data, tmp_path):
+    with pytest.raises(ModelError, match="adapter itself"):
+        toy(method, "", str(judge_folder.out)).run(tmp_path, data=small_data)
+
+
+def test_exit_goes_on_from_an_adapter(judge_folder, small_data, tmp_path):
+    told, once = [], []
+    more = replace(judge_folder.trainer, start=str(judge_folder.out), steps=2, lr=1e-9)
+
+    def interrupt(event):
+        once.append(event)
+        if event.kind == "step":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        more.run(tmp_path, data=small_data, on_event=interrupt)
+    more.run(tmp_path, data=small_data, on_event=told.append)
+    first = next(event.metrics for event in once if event.kind == "eval")
+    before = next(event.metrics for event in judge_folder.events if event.kind == "eval")
+    after = judge_folder.report.metrics
+    assert first == pytest.approx(after, abs=0.05)  # written in half precision: a close call may go the other way
+    assert before != pytest.approx(after, abs=0.05)
+    assert [event.step for event in told if event.kind == "step"] == [2]
+    card = check_card(tmp_path)
+    (digest,) = check_card(judge_folder.out).sha256.values()
+    assert (card.config["start"], card.config["start_sha256"]) == (str(judge_folder.out), digest)
+    assert "steps behind them, without the examples" in card.about
+    assert "the weights it went on from" in [row.name for row in card.results[0].rows]
+
+
+def test_what_exit_cannot_go_on_from(judge_folder, small_data, tmp_path, tiny_encoder_path):
+    more = replace(judge_folder.trainer, start=str(judge_folder.out))
+    bare = tmp_path / "bare"
+    shutil.copytree(judge_folder.out, bare)
+    (bare / "README.md").unlink()
+    for changed, said in (
+        ({"rank": 2}, "another rank"),
+        ({"alpha": 3}, "another rank"),
+        ({"start_sha256": "0" * 64}, "checksum"),
+        ({"start": tiny_encoder_path}, "of another program"),
+        ({"start": str(bare)}, "no model card"),
+        ({"base": tiny_encoder_path}, "not of exit from"),
+        ({"start": "recomp-abstractive-smollm2"}, "those of recomp_abstractive"),
+    ):
+        with pytest.raises(ModelError, match=said):
+            replace(more, **changed).run(tmp_path / "refused", data=small_data)
+    with pytest.raises(UsageError, match="to go on from"):
+        more.run(judge_folder.out, data=small_data)
+
+
+def test_an_adapter_that_is_not_finite_is_not_taken_up(judge_folder, tmp_path, tiny_lm_path):
+    folder = shutil.copytree(judge_folder.out, tmp_path / "odd")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    next(iter(tensors.values()))[0, 0] = float("nan")
+    save_file(tensors, folder / "adapter_model.safetensors")
+    lm = load_causal_lm(tiny_lm_path, dtype="fp32")
+    adapter = LowRank(Adaptable("tiny", twin(lm, (5, 9))), 4, 8, 0)
+    with pytest.raises(ModelError, match="not finite"):
+        adapter.go_on(folder)
+    with pytest.raises(ModelError, match="other layers"):
+        LowRank(Adaptable("tiny", twin(lm, (5, 9))), 4, 8, 0, ("q_proj",)).go_on(folder)
