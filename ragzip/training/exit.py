@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragzip.compressors._judge import Judge, load_judge
 from ragzip.errors import ModelError, UsageError
-from ragzip.models import EMBEDDER, GENERATOR, load_encoder
+from ragzip.models import EMBEDDER, GENERATOR, Dtype, load_encoder
 from ragzip.models.locate import resolve
 from ragzip.models.lora import TARGETS
 from ragzip.models.prefix import next_logits, twin
@@ -98,7 +98,7 @@ class EXITTraining:
     patience: int = 0
     held_out: int = 100
     seed: int = 0
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     device: str = "auto"
     start: str | None = None
     start_sha256: str | None = None
