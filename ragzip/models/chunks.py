@@ -16,7 +16,7 @@ from ragzip.models.picking import WordTable, best, read_words
 from ragzip.models.pooling import read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
 from ragzip.models.soft_folder import open_soft, option
-from ragzip.models.token_windows import batches, special_ids
+from ragzip.models.token_windows import batches, firsts, special_ids
 from ragzip.models.tokenizer import TextTokenizer, encode_batch, read_tokenizer, text_tokenizer, tokenizer_file
 from ragzip.models.weights import weight_files
 from ragzip.text import Stretch
@@ -76,15 +76,17 @@ class ChunkEncoder:
         return cut(self._text, text, self.chunk)
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
-        """``[n, encoder dimensions]``, float32: means of the encoder's last hidden states."""
+        """``[n, encoder dimensions]``, float32: means of its last hidden states. Equal texts are read once."""
         import torch
 
-        ids = [encoding.ids for encoding in encode_batch(self._tokenizer, list(texts), special=True)]
+        places, distinct = firsts(texts)
+        some = [texts[place] for place in distinct]
+        ids = [encoding.ids for encoding in encode_batch(self._tokenizer, some, special=True)]
         out = torch.zeros(len(ids), self.width)
         with torch.inference_mode():
             for batch in batches([len(row) for row in ids], self.device.partition(":")[0]):
                 out[batch] = pooled(self._backbone, [ids[i] for i in batch], self.device).float().cpu()
-        return out
+        return out[torch.from_numpy(places)]
 
     def project(self, texts: Sequence[str], vectors: Tensor) -> Tensor:
         """Rows of chunks, from their texts and vectors: ``[n, encoder dimensions]`` -> ``[n, dimensions]``, float32.

@@ -17,7 +17,7 @@ from ragzip.models.loading import open_model
 from ragzip.models.locate import canonical, resolve
 from ragzip.models.pooling import read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
-from ragzip.models.token_windows import batches, special_ids, split
+from ragzip.models.token_windows import batches, firsts, special_ids, split
 from ragzip.models.tokenizer import TextTokenizer, read_tokenizer, tokenizer_file
 from ragzip.models.tuned import open_tuned, read_tuned_config
 from ragzip.models.weights import weight_files
@@ -68,8 +68,8 @@ class DualEncoder:
         """Vectors of texts: the mean of the last hidden states of all tokens, special ones included.
 
         A text that is longer than the window is read in windows of similar length, and the mean is over the tokens of
-        all of them. Windows of similar length share a forward pass: give what is compared with each other in one
-        call, and nothing else.
+        all of them. Windows of similar length share a forward pass, and equal ones are read once: give what is
+        compared with each other in one call, and nothing else.
 
         Args:
             texts: Any strings, the empty one included.
@@ -86,10 +86,14 @@ class DualEncoder:
             rows += [(number, [*before, *ids[a:b], *after] or [0]) for a, b in split((0, len(ids)), room, [])]
         sums: npt.NDArray[np.float32] = np.zeros((len(texts), int(self._backbone.config.hidden_size)), dtype=np.float32)
         counts = np.zeros(len(texts), dtype=np.float32)
-        for batch in batches([len(ids) for _, ids in rows], self.device):
-            owners = [rows[row][0] for row in batch]
-            np.add.at(sums, owners, self._sums([rows[row][1] for row in batch]))
-            np.add.at(counts, owners, [len(rows[row][1]) for row in batch])
+        places, distinct = firsts([tuple(ids) for _, ids in rows])
+        windows = [rows[row][1] for row in distinct]
+        read = np.zeros((len(windows), sums.shape[1]), dtype=np.float32)
+        for batch in batches([len(ids) for ids in windows], self.device):
+            read[batch] = self._sums([windows[i] for i in batch])
+        owners = [number for number, _ in rows]
+        np.add.at(sums, owners, read[places])
+        np.add.at(counts, owners, [len(ids) for _, ids in rows])
         means = sums / counts[:, None]
         if self.normalize:
             means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)

@@ -22,7 +22,7 @@ from ragzip.models.locate import canonical, resolve
 from ragzip.models.lora import base_folder, merge
 from ragzip.models.pooling import read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
-from ragzip.models.token_windows import batches, special_ids
+from ragzip.models.token_windows import batches, firsts, special_ids
 from ragzip.models.tokenizer import TextTokenizer, encode_batch, read_tokenizer, tokenizer_file, well_formed
 from ragzip.models.weights import ADAPTER_CONFIG, is_adapter, weight_files
 
@@ -84,23 +84,26 @@ class Encoder:
 
         Returns:
             ``[n, dimensions]``, float32, of length 1, in the order of the texts. The same texts in the same order
-            with the same batch size give the same bits.
+            with the same batch size give the same bits. Equal texts are read once.
         """
         import numpy as np
 
-        out = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        places, distinct = firsts(texts)
+        counts = np.bincount(places, minlength=len(distinct))
+        out = np.empty((len(distinct), self.dimensions), dtype=np.float32)
         done = 0
-        for first in range(0, len(texts), _BLOCK):
-            ids = [e.ids for e in encode_batch(self._cutting, texts[first : first + _BLOCK], special=True)]
+        for first in range(0, len(distinct), _BLOCK):
+            some = [texts[place] for place in distinct[first : first + _BLOCK]]
+            ids = [e.ids for e in encode_batch(self._cutting, some, special=True)]
             lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
             order = np.argsort(-lengths, kind="stable")  # longest first: what does not fit in memory fails at once
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
                 out[first + rows] = self._forward([ids[row] for row in rows], lengths[rows])
-                done += len(rows)
+                done += int(counts[first + rows].sum())
                 if on_progress:
                     on_progress(done, len(texts))
-        return out
+        return out if len(distinct) == len(texts) else out[places]
 
     def encode_each(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Vectors of texts with one forward pass each, so that none depends on its neighbours: ``[n, dimensions]``."""
@@ -120,11 +123,13 @@ class Encoder:
         """As ``encode``, of texts given as the ids of ``tokens``, or some of them: ``[n, dimensions]``."""
         import numpy as np
 
-        out = np.empty((len(rows), self.dimensions), dtype=np.float32)
         ids, lengths, *_ = self._with_specials(rows)
-        for batch in batches(lengths.tolist(), self.device):
-            out[batch] = self._forward([ids[row] for row in batch], lengths[batch])
-        return out
+        places, distinct = firsts([tuple(row) for row in ids])
+        out = np.empty((len(distinct), self.dimensions), dtype=np.float32)
+        for batch in batches(lengths[distinct].tolist(), self.device):
+            some = [distinct[row] for row in batch]
+            out[batch] = self._forward([ids[row] for row in some], lengths[some])
+        return out if len(distinct) == len(rows) else out[places]
 
     def token_vectors(
         self, rows: Sequence[npt.NDArray[np.int64]]

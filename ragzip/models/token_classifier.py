@@ -20,7 +20,7 @@ from ragzip.models.loading import open_model
 from ragzip.models.locate import canonical, resolve
 from ragzip.models.pooling import read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
-from ragzip.models.token_windows import batches, special_ids, windows
+from ragzip.models.token_windows import batches, firsts, special_ids, windows
 from ragzip.models.tokenizer import TextTokenizer, read_tokenizer, tokenizer_file, well_formed
 from ragzip.models.tuned import open_tuned, read_tuned_config
 from ragzip.models.weights import weight_files
@@ -74,8 +74,9 @@ class TokenClassifier:
     def scores(self, texts: Sequence[str]) -> list[TokenScores]:
         """The probabilities of all tokens of each text.
 
-        Windows of similar length share a forward pass. In bf16 a probability depends on its batch by about 1e-3,
-        so give the texts of one context in one call, and those of another context in another.
+        Windows of similar length share a forward pass, and equal ones are read once. In bf16 a probability depends
+        on its batch by about 1e-3, so give the texts of one context in one call, and those of another context in
+        another.
         """
         import numpy as np
 
@@ -87,11 +88,15 @@ class TokenClassifier:
             for start, end in windows(text, offsets[number], room)
         ]
         found = [TokenScores(part, np.zeros(len(part), dtype=np.float32)) for part in offsets]
-        for batch in batches([end - start for _, start, end in places], self.device):
-            rows = [places[i] for i in batch]
-            values = self._forward([ids[number][start:end] for number, start, end in rows])
-            for (number, start, end), row in zip(rows, values, strict=True):
-                found[number].keep[start:end] = row[: end - start]
+        like, distinct = firsts([ids[number][start:end].tobytes() for number, start, end in places])
+        values: list[npt.NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * len(distinct)
+        for batch in batches([places[i][2] - places[i][1] for i in distinct], self.device):
+            rows = [places[distinct[i]] for i in batch]
+            read = self._forward([ids[number][start:end] for number, start, end in rows])
+            for i, (_, start, end), row in zip(batch, rows, read, strict=True):
+                values[i] = row[: end - start]
+        for (number, start, end), which in zip(places, like, strict=True):
+            found[number].keep[start:end] = values[which]
         return found
 
     def _encode(self, texts: Sequence[str]) -> tuple[list[npt.NDArray[np.int64]], list[npt.NDArray[np.int64]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from ragzip.text import Stretch, sentences, words
@@ -81,6 +81,20 @@ def batches(lengths: Sequence[int], device: str) -> list[list[int]]:
         else:
             found[-1].append(row)
     return found
+
+
+def firsts(items: Sequence[Hashable]) -> tuple[Ints, list[int]]:
+    """What is to be read where equal items need reading only once.
+
+    Returns:
+        For each item its place among the distinct ones, ``[n]``, and for each of these where it stands first.
+    """
+    import numpy as np
+
+    known: dict[Hashable, int] = {}
+    places = np.fromiter((known.setdefault(item, len(known)) for item in items), dtype=np.int64, count=len(items))
+    order = np.unique(places, return_index=True)[1]
+    return places, [int(first) for first in order]
 
 
 def special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:

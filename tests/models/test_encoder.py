@@ -92,8 +92,11 @@ def test_lone_surrogates_are_read_as_question_marks(encoder):
 
 def test_progress_reaches_the_end(encoder):
     seen = []
-    encoder.encode(["a"] * 70, batch_size=32, on_progress=lambda *a: seen.append(a))
+    encoder.encode([f"a {i}" for i in range(70)], batch_size=32, on_progress=lambda *a: seen.append(a))
     assert seen == [(32, 70), (64, 70), (70, 70)]
+    seen.clear()
+    encoder.encode([*["a"] * 40, *["b"] * 2], batch_size=1, on_progress=lambda *a: seen.append(a))
+    assert seen == [(40, 42), (42, 42)]  # texts, not what is read of them
 
 
 def test_count_is_without_special_tokens(encoder):
