@@ -128,14 +128,7 @@ class EXITTraining:
         if self.start is not None:
             adapter.go_on(resolve(self.start))
         order = plan([group.tokens for group in kept], self.batch, self.steps, self.seed)
-        settings = LoopSettings(
-            steps=len(order),
-            lr=self.lr,
-            weight_decay=0.0,
-            eval_every=self.eval_every,
-            patience=self.patience,
-            checkpoint_every=50,
-        )
+        settings = LoopSettings.of(self, len(order), weight_decay=0.0, checkpoint_every=50)
         untrained = evaluate(model, held)
         if on_event:
             on_event(TrainingEvent("eval", 0, len(order), None, untrained, "before training"))

@@ -156,10 +156,7 @@ class JPQTraining:
                 model.named(),
                 lambda step: model.loss(items, order[step]),
                 model.evaluate,
-                LoopSettings(
-                    steps=len(order), lr=self.lr, weight_decay=0.0, eval_every=self.eval_every,
-                    patience=self.patience, checkpoint_every=50,
-                ),
+                LoopSettings.of(self, len(order), weight_decay=0.0, checkpoint_every=50),
                 out,
                 config={
                     **trainer_config(self),

@@ -134,9 +134,7 @@ class LateInteractionTraining:
         kept = confused(kept, model.pooled, self.seed)
         order = plan([0] * len(kept), self.batch, self.steps, self.seed)
         judge = judged_by(self.judge, self.max_tokens, device=self.device) if self.judge and self.judge_weight else None
-        settings = LoopSettings(
-            steps=len(order), lr=self.lr, eval_every=self.eval_every, patience=self.patience, checkpoint_every=50
-        )
+        settings = LoopSettings.of(self, len(order), checkpoint_every=50)
         pool = Pool.of(held)
         untrained = pool.metrics(model.rank)
         if on_event:

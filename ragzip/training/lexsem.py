@@ -90,9 +90,7 @@ class LexSemTraining:
         items = [(row, place) for row, places in enumerate(helping) for place in places]
         model = Modulation(self, encoder, pool)
         order = plan([0] * len(items), self.batch, self.steps, self.seed)
-        settings = LoopSettings(
-            steps=len(order), lr=self.lr, eval_every=self.eval_every, patience=self.patience, checkpoint_every=200
-        )
+        settings = LoopSettings.of(self, len(order), checkpoint_every=200)
         again = _asked(encoder, held)
         wanted = [pool.rows(example) for example in held]
         untrained = model.evaluate(again, wanted)

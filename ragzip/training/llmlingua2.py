@@ -107,9 +107,7 @@ class LLMLingua2Training:
         texts = self._texts(kept, word_labels.labels(kept, reader, common, tell))
         model = Classifier(self)
         order = plan([len(text.ids) for text in texts], self.batch, self.steps, self.seed)
-        settings = LoopSettings(
-            steps=len(order), lr=self.lr, eval_every=self.eval_every, patience=self.patience, checkpoint_every=175
-        )
+        settings = LoopSettings.of(self, len(order), checkpoint_every=175)
         judged = self._texts(held, [_nothing(p) for p in held])
         untrained = model.evaluate(held, judged, self.keep)
         counts = word_labels.word_counts([p.text for p in kept])

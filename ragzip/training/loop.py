@@ -45,6 +45,17 @@ class LoopSettings:
     patience: int = 0
     checkpoint_every: int = 250
 
+    @classmethod
+    def of(cls, trainer: Any, steps: int, **more: Any) -> LoopSettings:
+        """Those of a trainer, from its options ``lr``, ``eval_every`` and ``patience``.
+
+        Args:
+            trainer: Whose options count.
+            steps: As many as its data give.
+            more: Others than the defaults here.
+        """
+        return cls(steps=steps, lr=trainer.lr, eval_every=trainer.eval_every, patience=trainer.patience, **more)
+
 
 @dataclass(frozen=True)
 class LoopResult:

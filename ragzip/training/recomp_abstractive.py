@@ -111,14 +111,7 @@ class RecompAbstractiveTraining:
         held, judged = [prompt for prompt, _ in pairs], [pair for _, pair in pairs[: self.written]]
         adapter = LowRank(lm, self.rank, self.alpha, self.seed)
         order = plan([len(prompt.ids) for prompt in kept], self.batch, self.steps, self.seed)
-        settings = LoopSettings(
-            steps=len(order),
-            lr=self.lr,
-            weight_decay=0.0,
-            eval_every=self.eval_every,
-            patience=self.patience,
-            checkpoint_every=50,
-        )
+        settings = LoopSettings.of(self, len(order), weight_decay=0.0, checkpoint_every=50)
         try:
             untrained = evaluate(lm, held, judged)
             if on_event:

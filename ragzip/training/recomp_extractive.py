@@ -93,9 +93,7 @@ class RecompExtractiveTraining:
         kept, held = (items(e, self.negatives, self.seed) for e in (kept_examples, held_examples))
         model = Dual(self)
         order = plan([0] * len(kept), self.batch, self.steps, self.seed)
-        settings = LoopSettings(
-            steps=len(order), lr=self.lr, eval_every=self.eval_every, patience=self.patience, checkpoint_every=200
-        )
+        settings = LoopSettings.of(self, len(order), checkpoint_every=200)
         untrained = model.evaluate(held)
         if on_event:
             on_event(TrainingEvent("eval", 0, len(order), None, untrained, "before training"))

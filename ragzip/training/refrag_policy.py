@@ -105,9 +105,7 @@ class REFRAGPolicyTraining:
         lm = load_causal_lm(str(old.config["base"]), dtype=self.dtype, device=self.device)
         before = checksum(lm.model)
         policy = _Policy(self, lm, encoder)
-        settings = LoopSettings(
-            steps=self.steps, lr=self.lr, weight_decay=0.0, eval_every=self.eval_every, patience=self.patience
-        )
+        settings = LoopSettings.of(self, self.steps, weight_decay=0.0)
         untrained = policy.evaluate(found.held_askings, "similarity")
         if on_event:
             note = "chunks closest to the question expanded"

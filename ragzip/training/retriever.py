@@ -137,14 +137,7 @@ class RetrieverTraining:
         negatives = self._negatives(items, order, index, encoder, {passage.id for passage in held})
         others = random.Random(f"{self.seed} others").sample(kept, min(self.others, len(kept)))  # noqa: S311 - no secret
         task = Search(asked, [searched_text(passage) for passage in others])
-        settings = LoopSettings(
-            steps=len(order),
-            lr=self.lr,
-            weight_decay=0.0,
-            eval_every=self.eval_every,
-            patience=self.patience,
-            checkpoint_every=50,
-        )
+        settings = LoopSettings.of(self, len(order), weight_decay=0.0, checkpoint_every=50)
         model = Adapted(self, base)
         try:
             untrained = model.evaluate(task)

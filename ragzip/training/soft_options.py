@@ -224,14 +224,7 @@ class SoftTraining:
             eval_rates=self.eval_rates,
             curriculum=self.curriculum,
         )
-        settings = LoopSettings(
-            steps=self.steps,
-            lr=self.lr,
-            weight_decay=0.0,
-            eval_every=self.eval_every,
-            patience=self.patience,
-            checkpoint_every=self.checkpoint_every,
-        )
+        settings = LoopSettings.of(self, self.steps, weight_decay=0.0, checkpoint_every=self.checkpoint_every)
         writer = self.writer(lm, found if self.start is None else None)
         try:
             self.take_up(writer)
