@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -87,8 +88,11 @@ def test_looking_without_any_model(tmp_path: Path) -> None:
 @pytest.mark.models
 def test_the_readme_as_a_new_user(tmp_path: Path) -> None:
     """Index, query, YAML, ten lines of Python and a pipe, with the real models."""
-    docs = str(ROOT / "docs")
-    run(tmp_path, "index", docs, "--index", "kb/")
+    pages = [page for page in (ROOT / "docs").glob("*.md") if page.name != "numbers.md"]  # tables, longer than all else
+    (tmp_path / "docs").mkdir()
+    for page in pages:
+        shutil.copy(page, tmp_path / "docs")
+    run(tmp_path, "index", "docs", "--index", "kb/")
     question = "What happens when a compression step fails?"
     found = json.loads(run(tmp_path, "query", question, "--index", "kb/", "--budget", "300", "--json"))
     assert found["answer"]
@@ -104,7 +108,7 @@ def test_the_readme_as_a_new_user(tmp_path: Path) -> None:
     assert found["tokens_out"] <= 100
     assert [step["name"] for step in found["steps"]] == ["dedupe", "sentence_filter"]
 
-    script = [sys.executable, str(ROOT / "examples" / "quickstart.py"), docs, question]
+    script = [sys.executable, str(ROOT / "examples" / "quickstart.py"), "docs", question]
     done = subprocess.run(script, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "tokens (" in done.stdout
 
