@@ -34,6 +34,7 @@ LICENCES: Mapping[str, str] = {
     "musique": "CC-BY-4.0",
     "fairytaleqa": "Apache-2.0",
     "medquad": "CC-BY-4.0",
+    "composed": "CC-BY-SA-4.0",
 }
 _LICENCE = "CC-BY-SA-4.0"
 

@@ -24,6 +24,7 @@ _TELLING = 20  # characters of a sentence, from which on it is the same one wher
 _ALIKE = 80  # characters by which the beginning of a passage is known
 _LEAST = {"negatives": 1, "max_tokens": 32, "window": 32, "batch": 1, "steps": 1, "eval_every": 1, "patience": 0}
 _LEAST |= {"held_out": 1, "layers": 1, "passages": 1, "paragraphs": 1, "rank": 1, "written": 1, "sentences": 1}
+_LEAST |= {"composed": 0}
 _FROZEN = ("embeddings.word_embeddings", "embeddings.position_embeddings", "pooler")
 
 
@@ -136,16 +137,21 @@ def numbers(name: str, options: Sequence[str]) -> dict[str, int]:
 
 
 def hold_out(found: Sequence[Example], count: int, seed: int) -> tuple[list[Example], list[Example]]:
-    """Examples drawn with the seed from all sets alike, and the others without any passage that helps one of these.
+    """Examples drawn with the seed from all sets alike, and of the others what is ``apart`` from them."""
+    order = list(range(len(found)))
+    random.Random(f"{seed} held out").shuffle(order)  # noqa: S311 - no secret
+    chosen = set(order[:count])
+    held = [found[i] for i in sorted(chosen)]
+    return held, apart([example for i, example in enumerate(found) if i not in chosen], held)
+
+
+def apart(found: Sequence[Example], held: Sequence[Example]) -> list[Example]:
+    """Examples without any passage that helps one of those that are held out.
 
     Another cut of the same passage counts as the same. Examples that such a passage helps are left out; where it was
     to be one that does not help, only it is. Left out, too, are examples that ask the same or that the same sentence
     helps: sets repeat each other's questions, some with other ids and without the passage.
     """
-    order = list(range(len(found)))
-    random.Random(f"{seed} held out").shuffle(order)  # noqa: S311 - no secret
-    chosen = set(order[:count])
-    held = [found[i] for i in sorted(chosen)]
     asked = {_plain(example.question) for example in held}
     told = {text for example in held for text in _helping(example)}
     texts: set[str] = set()
@@ -160,12 +166,12 @@ def hold_out(found: Sequence[Example], count: int, seed: int) -> tuple[list[Exam
         return marked.text in texts or any(overlap(marked.text, other) for other in others)
 
     kept = []
-    for i, example in enumerate(found):
+    for example in found:
         name = example.set_name
         same = _plain(example.question) in asked or not told.isdisjoint(_helping(example))
-        if i not in chosen and not same and not any(seen(name, marked) for marked in example.positives):
+        if not same and not any(seen(name, marked) for marked in example.positives):
             kept.append(replace(example, negatives=tuple(m for m in example.negatives if not seen(name, m))))
-    return held, kept
+    return kept
 
 
 def _plain(text: str) -> str:

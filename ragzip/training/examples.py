@@ -39,6 +39,7 @@ RANKED = ("musique", "fairytaleqa", "medquad")
 EXTRA = ("squad_sentences", "squad_paragraphs")
 """Two more files of SQuAD's training set: sentences that answer, and paragraphs with questions."""
 
+_SURE = 40  # characters of a sentence that two sets share only where they share the passage
 _FORM = "See the README of the data folder."
 
 
@@ -250,6 +251,26 @@ def _paragraphs_of_dev(data: Path | None) -> frozenset[str]:
     """Paragraphs of SQuAD's development set: some stand in MuSiQue's training set, and must not be trained on."""
     read = open_set("squad", data=data, split="dev")
     return frozenset(_key(passage.text) for record in read.records for passage in record.passages)
+
+
+def steps_of_dev(data: Path | None) -> tuple[frozenset[str], frozenset[str]]:
+    """What must not be put together again: the steps that MuSiQue's development set asks, and the sentences it reads.
+
+    Both in lower case with single spaces. Some of its questions are made from those of SQuAD's training set. None
+    where the set is not there.
+    """
+    path = _folder(data) / "musique" / "dev.jsonl.gz"
+    if not path.is_file():
+        return frozenset(), frozenset()
+    asked, told = set(), set()
+    for row in _lines(path):
+        asked |= {
+            " ".join(str(step.get("question")).casefold().split()) for step in row.get("question_decomposition", ())
+        }
+        for paragraph in row.get("paragraphs", ()):
+            text = str(paragraph.get("paragraph_text"))
+            told |= {" ".join(text[a:b].casefold().split()) for a, b in sentences(text) if b - a >= _SURE}
+    return frozenset(asked), frozenset(told)
 
 
 def _steps(folder: Path) -> dict[str, dict[int, list[str]]]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragzip.compressors._options import check_number
-from ragzip.errors import UsageError
+from ragzip.errors import ConfigError, UsageError
 from ragzip.models import EMBEDDER, load_encoder
 from ragzip.models.tuned import save_tuned
 from ragzip.training.baselines import of_groups
+from ragzip.training.composed import SOURCES, read_composed
 from ragzip.training.encoders import check_trainer, hold_out, longest, named, numbers
 from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, fingerprint, read_examples
 from ragzip.training.joint import Joint, evaluate
@@ -68,6 +69,8 @@ class ProvenceTraining:
         again: Share of the questions with one passage that helps that are asked again, together with a sentence of
             it, when nothing else helps. Questions with several such passages are always asked again, after a
             sentence of each. 0 asks none again.
+        composed: Questions of two and three steps that are put together from questions of one, at most; see
+            ``ragzip.training.composed``. Held-out examples are no part of them; questions beyond ``most`` may be.
         start: Weights of an earlier training from the same base, to go on from: a folder, or the name of shipped ones,
             such as ``provence-minilm-l6``. None starts with fresh heads. Held-out examples are new to them only
             where they were trained with the same sets, ``most``, ``held_out`` and ``seed``.
@@ -92,12 +95,15 @@ class ProvenceTraining:
     dtype: str = "auto"
     device: str = "auto"
     again: float = 0.1
+    composed: int = 0
     start: str | None = None
     start_sha256: str | None = None
 
     def __post_init__(self) -> None:
         check_trainer(self)
         check_number("again", self.again, low=0.0, high=1.0)
+        if self.composed and not set(SOURCES) & set(self.sets):
+            raise ConfigError("composed", f"needs one of the sets {', '.join(SOURCES)}", hint="Name one in 'sets'.")
         check_start(self.start, self.start_sha256)
 
     def run(
@@ -111,9 +117,7 @@ class ProvenceTraining:
         kept, held, later = self.groups(*examples)
         model = Joint.start(self)
         order = plan([sum(len(pair.ids) for pair in group) for group in kept], self.batch, self.steps, self.seed)
-        settings = LoopSettings(
-            steps=len(order), lr=self.lr, eval_every=self.eval_every, patience=self.patience, checkpoint_every=250
-        )
+        settings = LoopSettings.of(self, len(order), checkpoint_every=250)
         untrained = self._metrics(model, held, later)
         if on_event:
             on_event(TrainingEvent("eval", 0, len(order), None, untrained, "before training"))
@@ -152,6 +156,8 @@ class ProvenceTraining:
         encoder = load_encoder(self.base)
         found = mine(found, encoder, wanted=2 * self.negatives, seed=self.seed, on_progress=tell)
         held, kept = hold_out(found, self.held_out, self.seed)
+        several = read_composed(self.sets, held, most=self.composed, data=data, seed=self.seed)
+        kept += mine(several, encoder, wanted=2 * self.negatives, seed=self.seed, on_progress=tell)
         if not kept:
             raise UsageError(
                 f"all {len(found):,} examples are held out, and none is left to train on",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from ragzip.training.card import Card, Results, write_card
 from ragzip.training.cards import card_of, results_of
+from ragzip.training.composed import NAME as COMPOSED
+from ragzip.training.composed import read_composed
 from ragzip.training.loop import LoopResult
 
 if TYPE_CHECKING:
@@ -25,6 +27,12 @@ _TWICE = (
 _ASKED = (
     "For the second look, questions are asked again together with a sentence that helps, or at times one that does "
     "not: what helps then are the other passages that help, or none where there was only one."
+)
+_COMPOSED = (
+    "The examples of `composed` are put together by rules from questions of the other sets (also from such as `most` "
+    "leaves out there), in a rough wording: where one names the answer of another, a description made of that one "
+    "takes its place. MuSiQue's questions are made of some of the same ones; what its development set here has as a "
+    "step or reads in a passage was left out."
 )
 _MUSIQUE = "Sentences of MuSiQue are marked where they answer one of the question's steps."
 
@@ -71,7 +79,9 @@ def write(
 
         most = numbers("most", settings.most)
         found = read_examples(settings.sets, data=data, seed=settings.seed, most=most)
-        _, examples = hold_out(found, settings.held_out, settings.seed)
+        held_out, kept = hold_out(found, settings.held_out, settings.seed)
+        more_steps = read_composed(settings.sets, held_out, most=settings.composed, data=data, seed=settings.seed)
+        examples = [*kept, *more_steps]
     held, later = groups
     first, *second = baselines or ({},)
     metrics = {name: value for name, value in result.metrics.items() if name != AGAIN}
@@ -87,6 +97,7 @@ def write(
     twice, tables = bool(settings.again) and steps_of(examples), list(card.results)
     limits = f"{card.limits} {_TWICE if twice else _ALONE}"
     more_labels = [_MUSIQUE] * ("musique" in settings.sets) + [_ASKED] * bool(settings.again)
+    more_labels += [_COMPOSED] * any(example.set_name == COMPOSED for example in examples)
     if later:
         names = [row.name for row in card.results[0].rows[:2]]
         rows = dict(zip(names, (result.metrics, untrained), strict=True)) | dict(*second)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from ragzip.training.pairs import IGNORED
 from ragzip.training.provence import ProvenceTraining
 from ragzip.training.provence_card import write
 from ragzip.training.starts import went_on
+from tests.training.data import TOWNS, squad, town
 
 SETS = ("squad", "hotpotqa", "squad_sentences")
 
@@ -177,6 +179,33 @@ def test_questions_are_asked_again(trained, small_data):
     assert all(group[0].relevant for group in later)
     assert 0 <= report.metrics["again"] <= 1
     assert load_pruner(str(out), dtype="fp32", device="cpu").hops == 2
+
+
+def test_questions_of_several_steps_are_put_together(trained, small_data, tmp_path):
+    trainer, *_ = trained
+    folder = tmp_path / "data"
+    shutil.copytree(small_data, folder)
+    counts = [(name, f"Count {name}son sailed far. He died in Port {name}.", f"Count {name}son") for name in TOWNS]
+    founded = [(name, town(name), [(f"Who founded {name}?", f"Count {name}son")]) for name in TOWNS]
+    died = [(title, text, [(f"Where did {who} die?", f"Port {who[6:-3]}")]) for title, text, who in counts]
+    squad(folder / "squad" / "train-v1.1-part.json.gz", *founded, *died)
+    more = dataclasses.replace(trainer, composed=6, steps=2, eval_every=2)
+    kept, held = more.examples(folder)
+    several = [example for example in kept if example.set_name == "composed"]
+    assert len(several) == 4
+    assert all(re.fullmatch(r"Where did the person who founded \w+ die\?", example.question) for example in several)
+    texts = {marked.text for example in held for marked in example.positives}
+    assert not texts & {m.text for example in several for m in (*example.positives, *example.negatives)}
+    assert all(len(example.negatives) == 4 for example in several)
+    more.run(tmp_path / "out", data=folder)
+    card = check_card(tmp_path / "out")
+    (source,) = [source for source in card.data if source.name == "composed"]
+    assert (source.rows, source.licence) == (4, "CC-BY-SA-4.0")
+    assert "put together by rules" in card.labels
+    again = write(tmp_path / "out", more, LoopResult(2, 1.0, {"score": 0.5}, ""), {"score": 0.1}, (6, 0), data=folder)
+    assert again.data == card.data
+    with pytest.raises(ConfigError, match="composed"):
+        dataclasses.replace(trainer, composed=-1)
 
 
 def test_groups_without_a_passage_that_helps_have_a_loss(trained, small_data):
