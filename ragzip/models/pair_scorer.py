@@ -20,7 +20,7 @@ from ragzip.models.locate import canonical, resolve
 from ragzip.models.pooling import window as token_window
 from ragzip.models.published_pruners import pair_specials
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
-from ragzip.models.token_windows import batches, windows
+from ragzip.models.token_windows import batches, firsts, windows
 from ragzip.models.tokenizer import TextTokenizer, read_tokenizer, tokenizer_file, well_formed
 from ragzip.models.weights import weight_files
 
@@ -62,8 +62,8 @@ class PairScorer:
     def score(self, question: str, texts: Sequence[str], titles: Sequence[str] = ()) -> npt.NDArray[np.float32]:
         """Scores passages for a question.
 
-        Pairs of like length share a forward pass. In bf16 a score depends on what else is in its batch by about 1e-3,
-        so give the passages of one question in one call, and those of another in another.
+        Pairs of like length share a forward pass, and equal ones are read once. In bf16 a score depends on what else is
+        in its batch by about 1e-3, so give the passages of one question in one call, and those of another in another.
 
         Args:
             question: Any string; what is longer than a third of the window is read in parts, of which the best counts.
@@ -80,12 +80,14 @@ class PairScorer:
 
         rows = [row for part in self._parts(question) for row in self._rows(part, texts, titles or [""] * len(texts))]
         logits = np.full(len(texts), -np.inf, dtype=np.float32)
-        for batch in batches([len(ids) for _, ids, _ in rows], self.device):
-            found = self._run([rows[i] for i in batch])
-            if np.isnan(found).any():
-                what = f"{self.name}: gave a score that is no number"
-                raise ModelError(what, hint="Check the model, or use dtype fp32.")
-            np.maximum.at(logits, [rows[i][0] for i in batch], found)
+        places, distinct = firsts([(tuple(ids), start) for _, ids, start in rows])
+        read = np.zeros(len(distinct), dtype=np.float32)
+        for batch in batches([len(rows[i][1]) for i in distinct], self.device):
+            read[batch] = self._run([rows[distinct[i]] for i in batch])
+        if np.isnan(read).any():
+            what = f"{self.name}: gave a score that is no number"
+            raise ModelError(what, hint="Check the model, or use dtype fp32.")
+        np.maximum.at(logits, [number for number, *_ in rows], read[places])
         return np.exp(-np.logaddexp(0, -logits)) if self.sigmoid else logits  # the sigmoid, also of large logits
 
     def _parts(self, question: str) -> list[list[int]]:

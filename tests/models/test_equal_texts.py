@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragzip.models import chunks, load_encoder
+from ragzip.models import chunks, load_encoder, load_pair_scorer
 from ragzip.models.chunks import load_chunks
 from ragzip.models.dual_encoder import DualEncoder, load_dual_encoder
 from ragzip.models.encoder import Encoder
+from ragzip.models.pair_scorer import PairScorer
 from ragzip.models.token_classifier import TokenClassifier, load_token_classifier
 from ragzip.models.token_windows import firsts
+from ragzip.testing.pair_scorers import tiny_pair_scorer
 from ragzip.testing.soft import tiny_soft
 from ragzip.testing.token_classifiers import tiny_token_classifier
 
@@ -36,9 +38,9 @@ def readers(tmp_path_factory, tiny_encoder_path, tiny_lm_path):
     options = {"dtype": "fp32", "device": "cpu"}
     encoder, dual = load_encoder(tiny_encoder_path, **options), load_dual_encoder(tiny_encoder_path, **options)
     classifier = load_token_classifier(str(tiny_token_classifier(made / "bert", family="bert")), **options)
-    soft = load_chunks(
-        str(tiny_soft(made / "refrag", "refrag", base=tiny_lm_path, encoder=tiny_encoder_path)), **options
-    )
+    scorer = load_pair_scorer(str(tiny_pair_scorer(made / "pairs", tiny_encoder_path)), **options)
+    folder = tiny_soft(made / "refrag", "refrag", base=tiny_lm_path, encoder=tiny_encoder_path)
+    soft = load_chunks(str(folder), **options)
 
     def keep(texts):
         return [found.keep for found in classifier.scores(texts)]
@@ -47,24 +49,25 @@ def readers(tmp_path_factory, tiny_encoder_path, tiny_lm_path):
         "encoder": (encoder.encode, Encoder, "_forward", 1),
         "ids": (lambda texts: encoder.encode_tokens([i for i, _ in encoder.tokens(texts)]), Encoder, "_forward", 1),
         "dual": (dual.encode, DualEncoder, "_sums", 1),
-        "classifier": (
-            lambda texts: [found.keep for found in classifier.scores(texts)],
-            TokenClassifier,
-            "_forward",
-            1,
-        ),
+        "classifier": (keep, TokenClassifier, "_forward", 1),
+        "pairs": (lambda texts: scorer.score("Which fact?", texts), PairScorer, "_run", 1),
         "chunks": (soft.vectors, chunks, "pooled", 1),
     }
 
 
-@pytest.fixture(params=["encoder", "ids", "dual", "classifier", "chunks"])
+def key(row):
+    """The ids of a row; pairs have a number of their own before them."""
+    return tuple(row[1]) if isinstance(row, tuple) and isinstance(row[1], list) else tuple(row)
+
+
+@pytest.fixture(params=["encoder", "ids", "dual", "classifier", "pairs", "chunks"])
 def reader(request, readers, monkeypatch):
     """What reads texts, and the rows that it read."""
     read, owner, name, place = readers[request.param]
     rows, whole = [], getattr(owner, name)
 
     def count(*given, **more):
-        rows.extend(tuple(row) for row in given[place])
+        rows.extend(key(row) for row in given[place])
         return whole(*given, **more)
 
     monkeypatch.setattr(owner, name, count)
@@ -82,11 +85,11 @@ def test_equal_texts_are_read_once(reader):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(found[TEXTS.index(text)]))
 
 
-@pytest.mark.parametrize("name", ["dual", "classifier"])
+@pytest.mark.parametrize("name", ["dual", "classifier", "pairs"])
 def test_equal_windows_of_a_long_text_are_read_once(name, readers, monkeypatch):
     read, owner, method, place = readers[name]
     rows, whole = [], getattr(owner, method)
-    monkeypatch.setattr(owner, method, lambda *given: rows.extend(map(tuple, given[place])) or whole(*given))
+    monkeypatch.setattr(owner, method, lambda *given: rows.extend(map(key, given[place])) or whole(*given))
     (found,) = read([LONG])
     assert np.isfinite(found).all()
     assert len(rows) == len(set(rows)) <= 16  # of some 200: they differ in length, and in where a word is cut
