@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ragzip.text import sentences
-from ragzip.training.encoders import apart
+from ragzip.training.encoders import apart, helping
 from ragzip.training.examples import Example, read_examples, steps_of_dev
 from ragzip.training.negatives import holds
 
@@ -82,7 +82,7 @@ def read_composed(
     if not names or not most:
         return []
     asked, told = steps_of_dev(data)
-    told = told | {_plain(m.text[a:b]) for example in held for m in example.positives for a, b in m.support}
+    told = told.union(*(helping(example) for example in held))
     found = [
         example
         for example in apart(read_examples(names, data=data, seed=seed, most={}), held)

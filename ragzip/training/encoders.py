@@ -153,7 +153,7 @@ def apart(found: Sequence[Example], held: Sequence[Example]) -> list[Example]:
     helps: sets repeat each other's questions, some with other ids and without the passage.
     """
     asked = {_plain(example.question) for example in held}
-    told = {text for example in held for text in _helping(example)}
+    told = {text for example in held for text in helping(example)}
     texts: set[str] = set()
     near: dict[tuple[str, str], list[str]] = {}
     for example in held:
@@ -168,7 +168,7 @@ def apart(found: Sequence[Example], held: Sequence[Example]) -> list[Example]:
     kept = []
     for example in found:
         name = example.set_name
-        same = _plain(example.question) in asked or not told.isdisjoint(_helping(example))
+        same = _plain(example.question) in asked or not told.isdisjoint(helping(example))
         if not same and not any(seen(name, marked) for marked in example.positives):
             kept.append(replace(example, negatives=tuple(m for m in example.negatives if not seen(name, m))))
     return kept
@@ -178,7 +178,7 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _helping(example: Example) -> set[str]:
+def helping(example: Example) -> set[str]:
     """The sentences that help, as far as they are known and say enough to be told from others."""
     found = set()
     for marked in example.positives:
