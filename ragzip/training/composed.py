@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ragzip.text import sentences
 from ragzip.training.encoders import apart, helping
-from ragzip.training.examples import Example, read_examples, steps_of_dev
+from ragzip.training.examples import Example, plain, read_examples, steps_of_dev
 from ragzip.training.negatives import holds
 
 NAME = "composed"
@@ -86,7 +86,7 @@ def read_composed(
     found = [
         example
         for example in apart(read_examples(names, data=data, seed=seed, most={}), held)
-        if _plain(example.question) not in asked and not any(_said(m.text) & told for m in example.positives)
+        if plain(example.question) not in asked and not any(_said(m.text) & told for m in example.positives)
     ]
     return composed(found, most=most, seed=seed)
 
@@ -211,8 +211,8 @@ def _round(
             first, answer = draw.choice(fit)
             tried.add((first.id, second.id))
             made = _together(first, second, answer)
-            if made and _plain(made.question) not in asked:
-                asked.add(_plain(made.question))
+            if made and plain(made.question) not in asked:
+                asked.add(plain(made.question))
                 used[first.id] += 1
                 found.append(made)
     return found
@@ -246,10 +246,6 @@ def _together(first: Example, second: Example, answer: str) -> Example | None:
     return Example(id_, NAME, question, (*first.positives, *second.positives), (), answers)
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
-
-
 def _said(text: str) -> set[str]:
     """The sentences of a text that say enough to be told from others."""
-    return {_plain(text[start:end]) for start, end in sentences(text) if end - start >= _TELLING}
+    return {plain(text[start:end]) for start, end in sentences(text) if end - start >= _TELLING}

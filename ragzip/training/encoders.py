@@ -18,7 +18,7 @@ from ragzip.models.runtime import check_options, choose_device, choose_dtype, se
 from ragzip.models.tuned import open_base
 from ragzip.registry import suggest
 from ragzip.text import intersect, sentences
-from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, Marked
+from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, Marked, plain
 
 _TELLING = 20  # characters of a sentence, from which on it is the same one wherever it stands
 _ALIKE = 80  # characters by which the beginning of a passage is known
@@ -152,7 +152,7 @@ def apart(found: Sequence[Example], held: Sequence[Example]) -> list[Example]:
     to be one that does not help, only it is. Left out, too, are examples that ask the same or that the same sentence
     helps: sets repeat each other's questions, some with other ids and without the passage.
     """
-    asked = {_plain(example.question) for example in held}
+    asked = {plain(example.question) for example in held}
     told = {text for example in held for text in helping(example)}
     texts: set[str] = set()
     near: dict[tuple[str, str], list[str]] = {}
@@ -168,14 +168,10 @@ def apart(found: Sequence[Example], held: Sequence[Example]) -> list[Example]:
     kept = []
     for example in found:
         name = example.set_name
-        same = _plain(example.question) in asked or not told.isdisjoint(helping(example))
+        same = plain(example.question) in asked or not told.isdisjoint(helping(example))
         if not same and not any(seen(name, marked) for marked in example.positives):
             kept.append(replace(example, negatives=tuple(m for m in example.negatives if not seen(name, m))))
     return kept
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def helping(example: Example) -> set[str]:
@@ -183,7 +179,7 @@ def helping(example: Example) -> set[str]:
     found = set()
     for marked in example.positives:
         for place in sentences(marked.text) if marked.known else ():
-            text = _plain(marked.text[place[0] : place[1]])
+            text = plain(marked.text[place[0] : place[1]])
             if len(text) >= _TELLING and intersect(marked.support, [place]):
                 found.add(text)
     return found

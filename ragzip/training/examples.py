@@ -243,6 +243,11 @@ def _folder(data: Path | None) -> Path:
     return folder
 
 
+def plain(text: str) -> str:
+    """A text as what it says: in lower case, with single spaces."""
+    return " ".join(text.casefold().split())
+
+
 def _key(text: str) -> str:
     return " ".join(text.lower().split())[:200]
 
@@ -256,7 +261,7 @@ def _paragraphs_of_dev(data: Path | None) -> frozenset[str]:
 def steps_of_dev(data: Path | None) -> tuple[frozenset[str], frozenset[str]]:
     """What must not be put together again: the steps that MuSiQue's development set asks, and the sentences it reads.
 
-    Both in lower case with single spaces. Some of its questions are made from those of SQuAD's training set. None
+    Both as ``plain`` text. Some of its questions are made from those of SQuAD's training set. None
     where the set is not there.
     """
     path = _folder(data) / "musique" / "dev.jsonl.gz"
@@ -269,7 +274,7 @@ def steps_of_dev(data: Path | None) -> tuple[frozenset[str], frozenset[str]]:
         }
         for paragraph in row.get("paragraphs", ()):
             text = str(paragraph.get("paragraph_text"))
-            told |= {" ".join(text[a:b].casefold().split()) for a, b in sentences(text) if b - a >= _SURE}
+            told |= {plain(text[a:b]) for a, b in sentences(text) if b - a >= _SURE}
     return frozenset(asked), frozenset(told)
 
 
