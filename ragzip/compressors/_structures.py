@@ -16,7 +16,7 @@ from ragzip.text import Stretch, complement, merge, sentences
 
 _FENCE = re.compile(r"[^\S\n]*(`{3,}|~{3,})[^\S\n]*([^\n]*)")
 _ITEM = re.compile(r"[^\S\n]*(?:[-*+•‣◦▪]|\d{1,3}[.)]|[A-Za-z]\)|\((?:\d{1,3}|[a-z]|[ivx]{1,4})\))[^\S\n]+\S")
-_RULE_ROW = re.compile(r"[^\S\n]*\|?[^\S\n]*:?-+:?[^\S\n]*(?:\|[^\S\n]*:?-+:?[^\S\n]*)*\|?[^\S\n]*\Z")
+_RULE_CELL = re.compile(r":?-+:?")
 _HEADING = re.compile(r"#{1,6}\s")
 _JSON = re.compile(r"\{\s*\"|\[\s*[\[{\"]")
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -82,6 +82,7 @@ class _Line:
     start: int
     end: int
     text: str  # without what follows the last visible character; "" for a blank line
+    tail: str  # what follows, up to its last tab: cells with nothing in them
 
     @property
     def indented(self) -> bool:
@@ -110,11 +111,12 @@ def structures(text: str) -> list[Stretch]:
         taken[first : last + 1] = [True] * (last + 1 - first)
     blocks = [(lines[first].start, lines[last].end) for first, last in fenced]
     code = list(_unfenced(lines, taken))
-    found = [*code, *_tables(lines, taken), *_delimited(lines, taken), *_code(lines, taken)]
+    found = [*code, *_tables(lines, taken), *_code(lines, taken)]
     for first, last in code:  # remarks in it are no items of a list
         taken[first : last + 1] = [True] * (last + 1 - first)
     found += _lists(lines, taken)
     stretches = [(lines[first].start, lines[last].end) for first, last in found]
+    stretches += _delimited(lines, taken)
     return merge([*blocks, *stretches, *_html(text, blocks), *_json(text)])
 
 
@@ -159,7 +161,8 @@ def _lines(text: str) -> list[_Line]:
     lines, start = [], 0
     for line in text.split("\n"):
         visible = line.rstrip()
-        lines.append(_Line(start, start + len(visible), visible))
+        rest = line[len(visible) :]
+        lines.append(_Line(start, start + len(visible), visible, rest[: rest.rfind("\t") + 1]))
         start += len(line) + 1
     return lines
 
@@ -200,22 +203,24 @@ def _tables(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[tuple[int
 
 
 def _is_rule(line: str) -> bool:
-    return "|" in line and "-" in line and _RULE_ROW.match(line) is not None
+    cells = line.strip().removeprefix("|").removesuffix("|").split("|")
+    return "|" in line and all(_RULE_CELL.fullmatch(cell.strip()) for cell in cells)
 
 
-def _delimited(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[tuple[int, int]]:
+def _delimited(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[Stretch]:
     """Runs of lines with equally many fields."""
     for mark, fields, rows in (("\t", 2, 2), (";", 3, 3), (",", 3, 3)):
         first, count = 0, 0
         for number in range(len(lines) + 1):
             here = 0
-            if number < len(lines) and not taken[number] and mark in lines[number].text:
-                here = len(_fields(lines[number].text, mark))
+            if number < len(lines) and not taken[number] and lines[number].text:
+                row = lines[number].text + (lines[number].tail if mark == "\t" else "")
+                here = len(_fields(row, mark)) if mark in row else 0
             if here == count:
                 continue
             run = lines[first:number]
-            if count >= fields and len(run) >= rows and (mark == "\t" or _is_data(run, mark)):
-                yield first, number - 1
+            if count >= fields and len(run) >= rows and _is_data(run, mark):
+                yield run[0].start, run[-1].end + (len(run[-1].tail) if mark == "\t" else 0)
             first, count = number, here
 
 
@@ -231,7 +236,12 @@ def _fields(line: str, mark: str) -> list[str]:
 
 
 def _is_data(run: Sequence[_Line], mark: str) -> bool:
-    """Whether lines with separators are data: prose has a space after its commas, and ends its sentences."""
+    """Whether lines with separators are data: prose has a space after its commas, and ends its sentences.
+
+    It has no tabs within, though some may be left at the ends of its lines.
+    """
+    if mark == "\t":
+        return 2 * sum(mark in line.text for line in run) >= len(run)
     rows = [_fields(line.text, mark) for line in run]
     if not any(field[:1].isspace() for row in rows for field in row[1:]):
         return True

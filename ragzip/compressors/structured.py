@@ -18,6 +18,9 @@ from ragzip.protocols import Compressor, Counter, runtime_field
 from ragzip.text import Stretch
 from ragzip.types import Context, Segment, TextSegment
 
+_ROUNDS = 4  # of asking for the prose, until it fits beside the structures
+_SLACK = 0.05  # share of the room that may be left over
+
 
 @dataclass(frozen=True)
 class Structured(Compressor[TextSegment, TextSegment]):
@@ -90,13 +93,26 @@ class Structured(Compressor[TextSegment, TextSegment]):
             return _cut(self._ask(context, limit), [], limit, counter)
         shells = tuple(part.shell() for part in parts if part.kind != "prose")
         base = counter.context(Context(context.query, shells, context.passages))
-        room = limit - base - sum(part.kind == "prose" for part in parts)  # each begins with a blank line
         if base > limit:
             return self._smaller(context, self._crowded(context, parts, limit))
-        asked = Asked(context, parts)
-        answer = asked.read(self._ask(asked.context, max(room, 0)))
-        left, kept = _left(context, parts, answer)
-        if list(left.segments) == [part.segment for part in parts] and counter.context(_segments(context)) <= limit:
+        asked, all_of_it = Asked(context, parts), counter.context(_segments(context))
+        # titles that are counted with the structures, too, and what it takes to write prose within JSON
+        twice = counter.context(_segments(asked.context)) + base - all_of_it
+        room, best, most_left = limit - base + twice, None, -1
+        for _ in range(_ROUNDS):
+            given = self._ask(asked.context, max(room, 0))
+            left, kept = _left(context, parts, asked.read(given))
+            count = counter.context(left)
+            if count <= limit and count > most_left:
+                best, most_left = (left, kept), count
+            filled = room - counter.context(given) <= _SLACK * room
+            if room <= 0 or (count <= limit and (not filled or limit - count <= _SLACK * limit)):
+                break
+            room += limit - count
+        if best is None and any(part.kind == "json" for part in parts):  # it cannot be cut, but it can be empty
+            best = _left(context, parts, asked.read(Context(context.query, (), context.passages)))
+        left, kept = best or (left, kept)
+        if list(left.segments) == [part.segment for part in parts] and all_of_it <= limit:
             return _segments(context)
         whole = [place for place, index in enumerate(kept) if index >= 0 and parts[index].kind != "prose"]
         return self._smaller(context, _cut(left, whole, limit, counter))

@@ -193,3 +193,19 @@ def test_looking_for_structures_takes_about_linear_time(unit):
         return min(timeit.repeat(lambda: structures(text), timer=time.process_time, number=1, repeat=3))
 
     assert seconds(640_000) < 100 * seconds(40_000)  # sixteen times the text; the square would be 256
+
+
+@pytest.mark.parametrize("rule", ["{}x|-", "-{}x|", "|{}-{}x"])
+def test_blanks_in_what_may_be_a_rule_take_about_linear_time(rule):
+    def seconds(size: int) -> float:
+        text = "a|b\n" + rule.replace("{}", " " * size)
+        return min(timeit.repeat(lambda: structures(text), timer=time.process_time, number=1, repeat=3))
+
+    assert seconds(320_000) < 100 * max(seconds(20_000), 1e-4)
+
+
+def test_rows_whose_last_cells_are_empty_are_rows():
+    table = "name\tage\tnote\nAnn\t3\tok\nBob\t4\t\nCid\t\t\nDan\t6\t"
+    for text in (table, f"{table}\n\nThat is all.", f"{table} \r\n"):
+        assert [text[a:b] for a, b in structures(text)] == [table]
+    assert structures("It rained.\t\nIt snowed.\t\nIt stopped.\t") == []

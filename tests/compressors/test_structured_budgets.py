@@ -1,0 +1,72 @@
+"""What structures leave of a budget goes to the prose, however its tokens add up."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ragzip.compressors._parts import take_apart
+from ragzip.compressors.bm25_sentences import BM25Sentences
+from ragzip.compressors.random_sentences import RandomSentences
+from ragzip.compressors.structured import Structured
+from ragzip.types import Context, Passage, Query, context_of
+from tests.matrix import bpe_counter
+
+COUNTER = bpe_counter()
+QUERY = Query("Who lit the oil lamp?")
+SAYS = 'He said "yes"\nto "all". The café\u2028closed. The oil lamp was lit by "Ann" at dusk. Nobody\nput it out.'
+
+
+def documents(count: int, ascii_only: bool) -> Context:
+    """One passage: JSON whose prose takes more tokens as a literal than as a text."""
+    items = [{"id": i, "body": SAYS.replace("Ann", f"Ann{i}")} for i in range(count)]
+    return context_of(QUERY, (Passage("a", json.dumps({"items": items}, ensure_ascii=ascii_only)),))
+
+
+def titled(count: int) -> Context:
+    """Passages of prose and a list, with long titles."""
+    text = "The keeper lit it. The oil was cold. Ships came.\n\n- oil {0}\n- wick {0}\n\nThe tower {0} fell at last."
+    title = "A very long title about lamps and the towers they stand in, number {0} of the series"
+    return context_of(QUERY, tuple(Passage(f"p{i}", text.format(i), title.format(i)) for i in range(count)))
+
+
+def shells(context: Context) -> int:
+    """Tokens of the structures with nothing in them that is prose."""
+    kept = tuple(part.shell() for part in take_apart(context) if part.kind != "prose")
+    return COUNTER.context(Context(context.query, kept, context.passages))
+
+
+def within(context: Context, budget: int, inner=None) -> Context:
+    (after,) = Structured(inner or BM25Sentences(), budget).bind(COUNTER).compress([context])
+    assert COUNTER.context(after) <= budget
+    return after
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 6), st.booleans(), st.floats(0, 1), st.sampled_from([BM25Sentences(), RandomSentences()]))
+def test_json_stays_where_its_keys_and_numbers_fit(count, ascii_only, share, inner):
+    context = documents(count, ascii_only)
+    least, whole = shells(context), COUNTER.context(context)
+    after = within(context, least + round(share * (whole - least)), inner)
+    assert [item["id"] for item in json.loads(after.segments[0].text)["items"]] == list(range(count))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.65, 0.8, 0.95])
+@pytest.mark.parametrize("context", [titled(10), documents(12, True), documents(12, False)], ids=["titles", "", "ascii"])
+def test_a_budget_is_used(context, share):
+    least, whole = shells(context), COUNTER.context(context)
+    budget = least + round(share * (whole - least))
+    assert COUNTER.context(within(context, budget)) >= 0.9 * budget
+
+
+@settings(max_examples=40)
+@given(st.integers(2, 6), st.integers(0, 10))
+def test_what_must_be_kept_is_kept_where_it_fits(count, more):
+    forced = RandomSentences(keep=0.01, force_pattern=r"tower \d")
+    context = titled(count)
+    (wanted,) = Structured(forced).bind(COUNTER).compress([context])
+    after = within(context, COUNTER.context(wanted) + more, RandomSentences(force_pattern=r"tower \d"))
+    assert "".join(s.text for s in after.segments).count("tower") == count
