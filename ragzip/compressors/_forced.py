@@ -60,6 +60,12 @@ _NEGATIONS = (
     "tidak bukan belum jangan tanpa không chưa chẳng đừng 안 못 아니 아니다 없다 없는 없이"
 )
 _NOT = frozenset(_NEGATIONS.split())
+# Scripts that put no spaces between words; after a Korean word particles follow without one.
+_JOINED = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff"
+    r"\U00020000-\U0003ffff"
+)
+_HANGUL = r"\u1100-\u11ff\uac00-\ud7a3"
 _CONTRACTED = re.compile(r"\w*n['’ʼ]t\Z|n['’ʼ]\w", re.IGNORECASE)  # doesn't; il n'a pas
 # Scripts without spaces between words, or whose vowel signs are no letters to Python.
 _UNSPACED = re.compile(
@@ -162,16 +168,19 @@ def _titles(text: str, title: str) -> Iterator[Stretch]:
     words = title.split()
     if words and len(title) <= _LONGEST_TITLE:
         named = r"\s+".join(map(re.escape, words))
-        yield from (match.span() for match in re.finditer(rf"(?<!\w){named}(?!\w)", text, re.IGNORECASE))
+        before = "" if re.match(rf"[{_JOINED}]", title.lstrip()) else rf"(?<![^\W_{_JOINED}])"
+        after = "" if re.match(rf"[{_JOINED}{_HANGUL}]", words[-1][-1]) else rf"(?![^\W_{_JOINED}{_HANGUL}])"
+        yield from (match.span() for match in re.finditer(rf"{before}{named}{after}", text, re.IGNORECASE))
 
 
 def _negations(text: str) -> Iterator[Stretch]:
     for match in _WORD.finditer(text):
-        word = match[0].casefold()
+        found = match[0].rstrip("_")  # _not_ is a word that is stressed, is_not_null a name
+        word = found.casefold()
         if not word.isascii():
             word = unicodedata.normalize("NFC", word)
         if word in _NOT or _CONTRACTED.match(word):
-            yield match.span()
+            yield match.start(), match.start() + len(found)
     if not text.isascii():
         yield from (match.span() for match in _UNSPACED.finditer(text))
 

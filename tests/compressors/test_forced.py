@@ -74,6 +74,8 @@ def test_numbers_have_their_signs(text, expected):
         ("これはペンではない。", ["ない"]),
         ("यह नहीं है।", ["नहीं"]),
         ("ไม่มี", ["ไม่"]),
+        ("Do _not_ open. It is __never__ safe, *not* so.", ["not", "never", "not"]),
+        ("is_not_null, no_compression", []),
     ],
 )
 def test_negations_of_many_languages(text, expected):
@@ -84,6 +86,21 @@ def test_titles_are_headings_and_where_the_passage_is_named():
     text = "# One\nRomeo went to  new\nrome today.\nTwo\n===\n#hash New Romeo"
     assert found(text, "New Rome", "titles") == ["# One", "new\nrome", "Two"]
     assert found("a.*b axxb", "a.*b", "titles") == ["a.*b"]
+    assert found("_New Rome_ is no New Romeo, nor Anew Rome.", "New Rome", "titles") == ["New Rome"]
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "expected"),
+    [
+        ("中国长城是古代工程。我们参观了长城。", "长城", ["长城", "长城"]),
+        ("東京都は日本の首都である。", "東京都", ["東京都"]),
+        ("ตอนนี้กรุงเทพเป็นเมืองหลวง", "กรุงเทพ", ["กรุงเทพ"]),
+        ("서울은 한국의 수도이다. 서울 시. 새서울", "서울", ["서울", "서울"]),
+        ("東京Xは", "東京X", ["東京X"]),
+    ],
+)
+def test_titles_are_found_where_words_have_no_spaces(text, title, expected):
+    assert found(text, title, "titles") == expected
 
 
 @given(
