@@ -105,7 +105,7 @@ class Stack(Compressor[In_contra, Out_co]):
     counter: Counter | None = runtime_field()
 
     def compress(self, contexts: Sequence[Context[In_contra]]) -> Sequence[Context[Out_co]]:
-        """The contexts of ``run``. Without a bound counter, growth is judged in words."""
+        """The contexts of ``run``. Without a bound counter growth is judged in words; budgets are each part's own."""
         return [result.context for result in self.run(contexts)]
 
     def run(
@@ -115,7 +115,8 @@ class Stack(Compressor[In_contra, Out_co]):
 
         Args:
             contexts: A batch.
-            counter: Whose tokens are counted: the generator's. None takes the bound one, else words.
+            counter: Whose tokens are counted: the generator's. None takes the bound one, else counts words and leaves
+                to each part the counter that it has by itself.
 
         Returns:
             One result per context, in order.
@@ -124,9 +125,10 @@ class Stack(Compressor[In_contra, Out_co]):
             ConfigError, ModelError, StoreError: A step that could never work (a missing model, say) is not passed
                 over in silence; every other failure of a step falls open to its input with status ``error``.
         """
-        used = Remembering(counter or self.counter or WordCounter())
-        bound = tuple(part.bind(used) for part in self.compressors)
-        return run_stack(bound, contexts, used, timeout=self.timeout, min_tokens=self.min_tokens)
+        given = counter or self.counter
+        used = Remembering(given or WordCounter())
+        parts = tuple(part.bind(used) for part in self.compressors) if given else self.compressors
+        return run_stack(parts, contexts, used, timeout=self.timeout, min_tokens=self.min_tokens)
 
 
 class SelectorStack(Selector, Stack[Segment, Segment]):

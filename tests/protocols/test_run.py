@@ -4,10 +4,12 @@ import time
 
 import pytest
 
+from ragzip.compressors.bm25_sentences import BM25Sentences
+from ragzip.compressors.top_k import TopK
 from ragzip.errors import ConfigError, ModelError, UsageError
 from ragzip.protocols import Stack
 from ragzip.tokens import TokenCounter
-from ragzip.types import Status
+from ragzip.types import Passage, Query, Status, context_of
 from tests.protocols.parts import CONTEXT, Backwards, Fails, First, Gives, Slow, Soft, Upper, context, words
 
 
@@ -166,3 +168,14 @@ def test_an_unbound_stack_judges_growth_in_words():
     result = Stack((Upper(suffix=" and so on"),)).run([CONTEXT])[0]
     assert statuses(result) == [Status.NO_GAIN]
     assert result.tokens_in == 19  # words and full stops, without titles
+
+
+def test_parts_of_an_unbound_stack_count_as_they_do_alone():
+    part = BM25Sentences(budget=9).bind(COUNTER)
+    passages = tuple(Passage(f"p{i}", "Rain fell on the town. The mill stood still.", "A long title") for i in range(4))
+    given = context_of(Query("Where did rain fall?"), passages)
+    alone = part.compress([given])
+    assert COUNTER.context(alone[0]) <= 9
+    assert (TopK(9) >> part).compress([given]) == alone
+    twice = TokenCounter(lambda texts: [2 * n for n in by_words(texts)])
+    assert (TopK(9) >> part).bind(twice).compress([given]) != alone
