@@ -38,6 +38,11 @@ BY_VECTORS = frozenset({"similarity", "trained"})
 """The policies that need vectors of the chunks; the others read the text."""
 
 
+def most_as_text(share: float, count: int) -> int:
+    """How many of so many chunks may stay text."""
+    return math.floor(share * count + 1e-9)
+
+
 def scores(
     method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequence[int], vectors: Tensor
 ) -> list[tuple[float, float]]:

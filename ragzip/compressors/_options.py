@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Integral
+from numbers import Integral, Real
 
 from ragzip.errors import ConfigError
 from ragzip.protocols import Counter
@@ -12,7 +12,7 @@ from ragzip.protocols import Counter
 
 def check_share(name: str, value: float | None) -> None:
     """``keep``-like: above 0, up to 1, or None."""
-    if value is not None and not 0 < value <= 1:
+    if value is not None and not 0 < _real(name, value) <= 1:
         raise ConfigError(name, f"must be above 0 and at most 1, not {value!r}")
 
 
@@ -28,10 +28,21 @@ def check_number(name: str, value: float | None, *, low: float = -math.inf, high
     """A finite number within bounds, or None."""
     if value is None:
         return
-    if not math.isfinite(value):
+    try:
+        finite = math.isfinite(_real(name, value))
+    except OverflowError:  # a whole number beyond all of them
+        finite = False
+    if not finite:
         raise ConfigError(name, f"must be a finite number, not {value!r}")
     if not low <= value <= high:
         raise ConfigError(name, f"must be between {low:g} and {high:g}, not {value!r}")
+
+
+def _real(name: str, value: float) -> float:
+    """A number, for comparing; True is none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ConfigError(name, f"must be a number, not {value!r}")
+    return value
 
 
 def counter_of(bound: Counter | None) -> Counter:

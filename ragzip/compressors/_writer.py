@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ragzip import models
-from ragzip.errors import PromptTooLong
+from ragzip.errors import ConfigError, PromptTooLong
 from ragzip.models.causal_lm import CausalLM
 from ragzip.models.chat import EncodedPrompt, encode_prompt
 from ragzip.models.seq2seq import Seq2SeqLM, is_seq2seq, load_seq2seq
@@ -62,8 +62,16 @@ class Writer:
     lm: CausalLM | Seq2SeqLM
 
     def room(self, max_new_tokens: int, window: int | None = None) -> int:
-        """Most tokens of a prompt; a causal model's window holds what it writes, too."""
+        """Most tokens of a prompt; a causal model's window holds what it writes, too.
+
+        Raises:
+            ConfigError: That leaves none.
+        """
         most = self.lm.window - (max_new_tokens if isinstance(self.lm, CausalLM) else 0)
+        if most < 1:
+            raise ConfigError(
+                "max_new_tokens", f"must be less than the model's window of {self.lm.window}, not {max_new_tokens}"
+            )
         return most if window is None else min(most, window)
 
     def encode(self, request: Request) -> EncodedPrompt:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from ragzip.compressors._expansion import BY_VECTORS, SCALES, load_policy, scores
+from ragzip.compressors._expansion import BY_VECTORS, SCALES, load_policy, most_as_text, scores
 from ragzip.compressors._groups import lead
 from ragzip.compressors._layout import Layout, take
 from ragzip.compressors._options import check_count, check_number, counter_of, most
@@ -78,8 +78,9 @@ class REFRAG(Compressor[TextSegment, Segment]):
 
     def __post_init__(self) -> None:
         check_soft(self.model, self.dtype, self.device, ARCHITECTURE)
-        if isinstance(self.expand, bool) or not 0 <= self.expand <= 1:
-            raise ConfigError("expand", f"must be from 0 to 1, not {self.expand!r}")
+        if self.expand is None:
+            raise ConfigError("expand", "must be a number, not None")
+        check_number("expand", self.expand, low=0, high=1)
         if self.policy not in get_args(Policy):
             raise ConfigError("policy", f"must be one of {', '.join(get_args(Policy))}, not {self.policy!r}")
         low, high = SCALES.get(self.policy, (-math.inf, math.inf))
@@ -176,7 +177,7 @@ class REFRAG(Compressor[TextSegment, Segment]):
         """The chunks that are not left out, best first, and how many of them may be text."""
         order = sorted(range(len(found)), key=lambda i: (-found[i][0], -found[i][1], i))
         ranked = [units[i] for i in order]
-        expanded = math.floor(self.expand * len(units) + 1e-9)
+        expanded = most_as_text(self.expand, len(units))
         least = self._least([score for score, _ in found]) if layout.context.query.text.strip() else None
         if least is None:
             return ranked, expanded

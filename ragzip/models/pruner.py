@@ -269,6 +269,18 @@ def load_pruner(name: str, *, dtype: str = "auto", device: str = "auto") -> Prun
     return pruner
 
 
+def pair_tokens(what: str, tokenizer: Any, config: Any) -> tuple[int, int]:
+    """What stands before a pair and behind each of its parts, in an encoder that tells the parts apart.
+
+    Raises:
+        ModelError: It has nothing of the kind; ``what`` names it.
+    """
+    cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    if cls is None or sep is None or int(getattr(config, "type_vocab_size", 0) or 0) < 2:
+        raise ModelError(f"{what} has no [CLS], [SEP] and two token types", hint="Take an encoder made as BERT is.")
+    return cls, sep
+
+
 def _own(name: str, dtype: str, device: str) -> tuple[Forward, Any, Layout, int, int]:
     """Of ragzip's own weights: what runs them, their tokenizer, layout and window, and how often they read."""
     from torch.nn.functional import linear
@@ -289,9 +301,7 @@ def _own(name: str, dtype: str, device: str) -> tuple[Forward, Any, Layout, int,
         hidden = tuned.backbone(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state.float()
         return linear(hidden, *keep).squeeze(-1).sigmoid(), linear(hidden[:, 0], *rank).squeeze(-1).sigmoid()
 
-    cls, sep = tuned.tokenizer.token_to_id("[CLS]"), tuned.tokenizer.token_to_id("[SEP]")
-    if cls is None or sep is None or int(getattr(tuned.backbone.config, "type_vocab_size", 0) or 0) < 2:
-        raise ModelError(f"the base of {tuned.folder} has no [CLS], [SEP] and two token types", hint=_HINT)
+    cls, sep = pair_tokens(f"the base of {tuned.folder}", tuned.tokenizer, tuned.backbone.config)
     padding = int(tuned.backbone.config.pad_token_id or 0)
     hops = tuned.config.get("hops", 1)
     if not isinstance(hops, int) or isinstance(hops, bool) or hops < 1:

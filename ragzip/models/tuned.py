@@ -158,7 +158,10 @@ def _fill(folder: Path, backbone: Any, dtype: Any, device: str) -> dict[str, Any
     strange = sorted({*tensors} - {BACKBONE + key for key in changed} - {HEADS + key for key in heads})
     strange += [BACKBONE + key for key in sorted(changed) if key not in own or own[key].shape != changed[key].shape]
     declared = read_tuned_config(folder) or {}
-    lacking = sorted({*declared.get("tensors", ())} - {*tensors})
+    named = declared.get("tensors")
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise ModelError(f"{folder / 'config.json'} names no tensors", hint=_HINT)
+    lacking = sorted({*named} - {*tensors})
     if strange or lacking:
         what = f"lack {', '.join(lacking[:3])}" if lacking else f"hold {', '.join(strange[:3])}, unknown to the base"
         raise ModelError(f"the weights in {folder} {what}", hint="Config, weights and base do not belong together.")
@@ -171,6 +174,8 @@ def _fill(folder: Path, backbone: Any, dtype: Any, device: str) -> dict[str, Any
         if weight.dim() != 2 or weight.shape[1] != backbone.config.hidden_size:
             raise ModelError(f"head {head!r} in {folder} has shape {tuple(weight.shape)}", hint=_HINT)
         bias = heads.get(f"{head}.bias")
+        if bias is not None and bias.shape != weight.shape[:1]:
+            raise ModelError(f"the bias of head {head!r} in {folder} has shape {tuple(bias.shape)}", hint=_HINT)
         with torch.device("meta"):  # not drawn at random first: that would move the process's generator
             linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
         linear = linear.to_empty(device="cpu")

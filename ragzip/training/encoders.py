@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ragzip.compressors._options import check_number, check_share
-from ragzip.errors import ConfigError
+from ragzip.errors import ConfigError, UsageError
 from ragzip.models.locate import resolve
 from ragzip.models.pooling import read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, settle_threads
@@ -143,6 +143,21 @@ def hold_out(found: Sequence[Example], count: int, seed: int) -> tuple[list[Exam
     chosen = set(order[:count])
     held = [found[i] for i in sorted(chosen)]
     return held, apart([example for i, example in enumerate(found) if i not in chosen], held)
+
+
+def divide(found: Sequence[Example], count: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """``hold_out``, where something must be left to train on.
+
+    Raises:
+        UsageError: Nothing is.
+    """
+    held, kept = hold_out(found, count, seed)
+    if not kept:
+        raise UsageError(
+            f"all {len(found):,} examples are held out, and none is left to train on",
+            hint="Give more sets, or a smaller held_out.",
+        )
+    return held, kept
 
 
 def apart(found: Sequence[Example], held: Sequence[Example]) -> list[Example]:

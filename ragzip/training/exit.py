@@ -17,7 +17,7 @@ from ragzip.models.lora import TARGETS
 from ragzip.models.prefix import next_logits, twin
 from ragzip.training._judged_data import Group, Judged, make_groups
 from ragzip.training.baselines import of_groups
-from ragzip.training.encoders import check_trainer, hold_out, numbers
+from ragzip.training.encoders import check_trainer, divide, numbers
 from ragzip.training.examples import EXTRA, LABELLED, Example, fingerprint, read_examples
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.low_rank import Adaptable, LowRank, check_base, check_same, save_adapter
@@ -168,12 +168,7 @@ class EXITTraining:
                 on_event(TrainingEvent("data", 0, self.steps, None, {}, message))
 
         found = read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
-        held, kept = hold_out(found, self.held_out, self.seed)
-        if not kept:
-            raise UsageError(
-                f"all {len(found):,} examples are held out, and none is left to train on",
-                hint="Give more sets, or a smaller held_out.",
-            )
+        held, kept = divide(found, self.held_out, self.seed)
         random.Random(f"{self.seed} order").shuffle(kept)  # noqa: S311 - no secret
         kept = kept[: 2 * self.steps * self.batch]
         dig = partial(mine, encoder=load_encoder(EMBEDDER, device=self.device), seed=self.seed, on_progress=tell)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import ModelError
+from ragzip.models import load_tokenizer
+from ragzip.models.pruner import pair_tokens
 from ragzip.models.tuned import resume_from
 from ragzip.training.encoders import new_head, trainable
 from ragzip.training.pairs import IGNORED, Group, Pair, by_length, stack
@@ -26,8 +28,13 @@ class Joint:
 
     @classmethod
     def start(cls, settings: ProvenceTraining) -> Joint:
-        """The base with fresh heads, or the weights that training goes on from."""
+        """The base with fresh heads, or the weights that training goes on from.
+
+        Raises:
+            ModelError: The base cannot tell a question from a passage, or the weights are others.
+        """
         backbone, device = trainable(settings.base, dtype=settings.dtype, device=settings.device)
+        pair_tokens(settings.base, load_tokenizer(settings.base), backbone.config)
         width, like = backbone.config.hidden_size, backbone.dtype
         if settings.start is not None:
             heads = resume_from(settings.start, backbone)

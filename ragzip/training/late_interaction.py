@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragzip.compressors._options import check_number
-from ragzip.errors import ConfigError, UsageError
+from ragzip.errors import ConfigError
 from ragzip.models import EMBEDDER
 from ragzip.models.late_recipe import ARCHITECTURE, PUNCTUATION
 from ragzip.models.shipped import PROVENCE
 from ragzip.models.tuned import save_tuned
-from ragzip.training.encoders import check_trainer, hold_out, longest, numbers
+from ragzip.training.encoders import check_trainer, divide, longest, numbers
 from ragzip.training.examples import Example, fingerprint, read_examples
 from ragzip.training.late_data import Pool, by_encoder, confused, items
 from ragzip.training.late_model import Late, judged_by
@@ -163,12 +163,7 @@ class LateInteractionTraining:
         """Examples to train on, and examples that are held out, with their hard negatives."""
         found = read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
         found = mine(found, None, wanted=max(self.negatives, _MINED), seed=self.seed, near=_NEAR)
-        held, kept = hold_out(found, self.held_out, self.seed)
-        if not kept:
-            raise UsageError(
-                f"all {len(found):,} examples are held out, and none is left to train on",
-                hint="Give more sets, or a smaller held_out.",
-            )
+        held, kept = divide(found, self.held_out, self.seed)
         return kept, held
 
     def _tell(self, on_event: OnEvent | None) -> Callable[[int, int], None]:

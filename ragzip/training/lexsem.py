@@ -14,7 +14,7 @@ from ragzip.models import EMBEDDER, load_encoder
 from ragzip.models.lexsem import ARCHITECTURE, KINDS, UNTRAINED, Bridge, spread, word_matrix
 from ragzip.models.tuned import HEADS, save_tuned
 from ragzip.training import examples as sets
-from ragzip.training.encoders import check_trainer, hold_out, numbers
+from ragzip.training.encoders import check_trainer, divide, numbers
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.pairs import plan
@@ -83,7 +83,7 @@ class LexSemTraining:
         from ragzip.training.cards import write_result
 
         found = sets.read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
-        held, kept = hold_out(found, self.held_out, self.seed)
+        held, kept = divide(found, self.held_out, self.seed)
         encoder = load_encoder(self.base, dtype=self.dtype, device=self.device)
         pool = Pool(encoder, (*kept, *held), self.negatives, on_event)
         asked, helping = _asked(encoder, kept), [pool.rows(example) for example in kept]

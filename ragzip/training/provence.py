@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ragzip.compressors._options import check_number
-from ragzip.errors import ConfigError, UsageError
+from ragzip.errors import ConfigError
 from ragzip.models import EMBEDDER, load_encoder
 from ragzip.models.tuned import save_tuned
 from ragzip.training.baselines import of_groups
 from ragzip.training.composed import SOURCES, read_composed
-from ragzip.training.encoders import check_trainer, hold_out, longest, named, numbers
+from ragzip.training.encoders import check_trainer, divide, longest, named, numbers
 from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, fingerprint, read_examples
 from ragzip.training.joint import Joint, evaluate
 from ragzip.training.loop import LoopSettings, train
@@ -113,9 +113,9 @@ class ProvenceTraining:
         begun = settled(self, out, method="provence")
         if begun is not self:
             return begun.run(out, data=data, resume=resume, on_event=on_event)
+        model = Joint.start(self)  # before hours of reading: it may not do
         examples = self.examples(data, on_event)
         kept, held, later = self.groups(*examples)
-        model = Joint.start(self)
         order = plan([sum(len(pair.ids) for pair in group) for group in kept], self.batch, self.steps, self.seed)
         settings = LoopSettings.of(self, len(order), checkpoint_every=250)
         untrained = self._metrics(model, held, later)
@@ -155,14 +155,9 @@ class ProvenceTraining:
         found = read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
         encoder = load_encoder(self.base)
         found = mine(found, encoder, wanted=2 * self.negatives, seed=self.seed, on_progress=tell)
-        held, kept = hold_out(found, self.held_out, self.seed)
+        held, kept = divide(found, self.held_out, self.seed)
         several = read_composed(self.sets, held, most=self.composed, data=data, seed=self.seed)
         kept += mine(several, encoder, wanted=2 * self.negatives, seed=self.seed, on_progress=tell)
-        if not kept:
-            raise UsageError(
-                f"all {len(found):,} examples are held out, and none is left to train on",
-                hint="Give more sets, or a smaller held_out.",
-            )
         return kept, held
 
     def groups(self, kept: Sequence[Example], held: Sequence[Example]) -> tuple[list[Group], list[Group], list[Group]]:

@@ -17,7 +17,7 @@ from ragzip.models import EMBEDDER, GENERATOR, load_causal_lm, unload
 from ragzip.models.lora import TARGETS
 from ragzip.training._summary_data import SETS, Pair, make_pairs
 from ragzip.training.baselines import of_summaries, summary_scores
-from ragzip.training.encoders import check_trainer, hold_out, numbers
+from ragzip.training.encoders import check_trainer, divide, numbers
 from ragzip.training.examples import fingerprint, read_examples
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.low_rank import LowRank, check_base, save_adapter
@@ -100,7 +100,7 @@ class RecompAbstractiveTraining:
 
         check_base(self.base)
         found = read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
-        held_examples, kept_examples = hold_out(found, self.held_out, self.seed)
+        held_examples, kept_examples = divide(found, self.held_out, self.seed)
         make = partial(make_pairs, seed=self.seed, passages=self.passages, empty=self.empty)
         random.Random(f"{self.seed} order").shuffle(kept_examples)  # noqa: S311 - no secret
         wanted = 2 * self.steps * self.batch

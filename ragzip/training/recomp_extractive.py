@@ -14,7 +14,7 @@ from ragzip.models.tuned import save_tuned
 from ragzip.text import sentences
 from ragzip.training import examples as sets
 from ragzip.training.baselines import of_items
-from ragzip.training.encoders import check_trainer, hold_out, longest, named, numbers, trainable
+from ragzip.training.encoders import check_trainer, divide, longest, named, numbers, trainable
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.pairs import plan
@@ -89,7 +89,7 @@ class RecompExtractiveTraining:
         from ragzip.training.cards import write_result
 
         found = sets.read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
-        held_examples, kept_examples = hold_out(found, self.held_out, self.seed)
+        held_examples, kept_examples = divide(found, self.held_out, self.seed)
         kept, held = (items(e, self.negatives, self.seed) for e in (kept_examples, held_examples))
         model = Dual(self)
         order = plan([0] * len(kept), self.batch, self.steps, self.seed)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ragzip.compressors._expansion import most_as_text
 from ragzip.compressors._options import check_count
 from ragzip.compressors.refrag import mixed
-from ragzip.errors import ConfigError
+from ragzip.errors import ConfigError, UsageError
 from ragzip.models import check_options, load_causal_lm
 from ragzip.models.chunks import FEATURES, ChunkEncoder, load_chunks, preferences
 from ragzip.models.soft_folder import open_soft, save_soft
@@ -100,6 +101,12 @@ class REFRAGPolicyTraining:
         if not self.model:
             raise ConfigError("model", "is missing", hint="Give the folder of weights made by: ragzip train refrag")
         found = read_soft(self.sets, (), most=self.most, held_out=self.held_out, data=data, seed=self.seed)
+        if not found.askings or not found.held_askings:
+            raise UsageError(
+                f"of {len(found.askings) + len(found.held_askings):,} questions none is left to train on, or none is "
+                "held out",
+                hint="Give more sets, or another held_out.",
+            )
         old = open_soft(self.model, "refrag")
         encoder = load_chunks(self.model, dtype=self.dtype, device=self.device)
         lm = load_causal_lm(str(old.config["base"]), dtype=self.dtype, device=self.device)
@@ -177,7 +184,7 @@ class _Policy:
             draw = random.Random(f"{self._options.seed} policy {step} {number}")  # noqa: S311 - no secret
             read = self._read(asking, draw)
             logits = preferences(self._tensors, read.question, read.vectors)
-            count = self._count(len(logits))
+            count = min(max(most_as_text(self._options.expand, len(logits)), 1), len(logits))  # none teaches nothing
             noise = torch.Generator().manual_seed(draw.getrandbits(48))
             choices = []
             for _ in range(self._options.draws):
@@ -202,7 +209,7 @@ class _Policy:
                     scores = preferences(self._tensors, read.question, read.vectors)
                 else:
                     scores = torch.nn.functional.cosine_similarity(read.question[None], read.vectors)
-                best = scores.argsort(descending=True, stable=True)[: self._count(len(scores))]
+                best = scores.argsort(descending=True, stable=True)[: most_as_text(self._options.expand, len(scores))]
                 total += self._loss(asking, read, best.tolist())
         return {"answer": math.exp(-total / max(len(held), 1))}
 
@@ -228,9 +235,6 @@ class _Policy:
         context = context_of(Query(asking.question), passages)
         chunks = mixed(context, self._encoder)
         return _Read(context, chunks, self._encoder.vectors([asking.question])[0], chunks.vectors)
-
-    def _count(self, chunks: int) -> int:
-        return min(max(math.floor(self._options.expand * chunks), 1), chunks)
 
     def _loss(self, asking: Asking, read: _Read, choice: Sequence[int]) -> float:
         units = read.chunks.units

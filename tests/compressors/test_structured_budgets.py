@@ -55,7 +55,9 @@ def test_json_stays_where_its_keys_and_numbers_fit(count, ascii_only, share, inn
 
 
 @pytest.mark.parametrize("share", [0.5, 0.65, 0.8, 0.95])
-@pytest.mark.parametrize("context", [titled(10), documents(12, True), documents(12, False)], ids=["titles", "", "ascii"])
+@pytest.mark.parametrize(
+    "context", [titled(10), documents(12, True), documents(12, False)], ids=["titles", "", "ascii"]
+)
 def test_a_budget_is_used(context, share):
     least, whole = shells(context), COUNTER.context(context)
     budget = least + round(share * (whole - least))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragzip.compressors._writer import Block, Request, load_writer, pack, render, tidy
-from ragzip.errors import PromptTooLong
+from ragzip.errors import ConfigError, PromptTooLong
 from ragzip.testing import texts
 from ragzip.types import Generation
 
@@ -111,6 +111,14 @@ class TestWithTinyModels:
         causal = writer.lm.name == tiny_lm_path
         assert writer.room(48) == (2000 if causal else 1024)
         assert writer.room(48, 100) == 100
+
+    def test_an_answer_that_leaves_no_room_is_refused(self, writer):
+        if writer.lm.window > 1024:
+            with pytest.raises(ConfigError, match="max_new_tokens: must be less than the model's window of 2048"):
+                writer.room(2048)
+            assert writer.room(2047) == 1
+        else:
+            assert writer.room(2048) == 1024  # an encoder-decoder writes into a window of its own
 
     def test_encoder_decoders_read_their_own_prompt(self, writer, tiny_lm_path):
         ids = writer.encode(Request("user", "system", "plain")).ids

@@ -81,6 +81,7 @@ def test_a_base_is_a_module_of_the_callers_own(tiny_encoder_path):
         (lambda t: {k: v for k, v in t.items() if k != "heads.a.bias"}, r"lack heads\.a\.bias"),
         (lambda t: {**t, "heads.a.weight": torch.ones(3, 5)}, r"head 'a' .* \(3, 5\)"),
         (lambda t: {**t, "heads.a.weight": torch.ones(32)}, r"head 'a' .* \(32,\)"),
+        (lambda t: {**t, "heads.a.bias": torch.ones(7)}, r"bias of head 'a' .* \(7,\)"),
     ],
 )
 def test_tensors_that_do_not_belong_there_are_named(tmp_path, tiny_encoder_path, change, said):
@@ -99,6 +100,9 @@ def test_tensors_that_do_not_belong_there_are_named(tmp_path, tiny_encoder_path,
         ({"base": None}, "lacks 'base'"),
         ({"max_tokens": "many"}, "lacks 'max_tokens'"),
         ({"ragzip_format": 2}, "has format 2"),
+        ({"tensors": 3}, "names no tensors"),
+        ({"tensors": [3]}, "names no tensors"),
+        ({"tensors": None}, "names no tensors"),
     ],
 )
 def test_configs_that_cannot_be(tmp_path, tiny_encoder_path, values, said):

@@ -49,6 +49,13 @@ def toy(method, encoder, lm):
 METHODS = ("recomp_extractive", "llmlingua2", "recomp_abstractive", "exit")
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_holding_everything_out_is_refused(method, tmp_path, tiny_encoder_path, tiny_lm_path, small_data):
+    with pytest.raises(UsageError, match="is left to train on"):
+        replace(toy(method, tiny_encoder_path, tiny_lm_path), held_out=10_000).run(tmp_path, data=small_data)
+    assert not list(tmp_path.glob("*.md"))
+
+
 @pytest.fixture(scope="module", params=METHODS)
 def trained(request, tmp_path_factory, tiny_encoder_path, tiny_lm_path, small_data):
     """The method, its trainer, the folder, the report and what was told."""

@@ -41,6 +41,15 @@ def toy(base, **options):
     return ProvenceTraining(base=base, **{**plain, **more, **options})
 
 
+def test_a_base_that_cannot_tell_question_and_passage_apart_is_refused_at_once(tmp_path, tiny_encoder_path):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_encoder_path, base)
+    for path in base.glob("tokenizer*.json"):
+        path.write_text(path.read_text("utf-8").replace("[CLS]", "<s>"), "utf-8")
+    with pytest.raises(ModelError, match=r"base has no \[CLS\], \[SEP\] and two token types"):
+        toy(str(base)).run(tmp_path / "out", data=tmp_path / "no data, which would be the next problem")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, tiny_encoder_path, small_data):
     """The trainer, its folder, its report, its events, and the model in memory as it was when it was last saved."""

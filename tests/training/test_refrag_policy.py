@@ -7,8 +7,9 @@ import itertools
 import pytest
 import torch
 
+from ragzip.compressors._expansion import most_as_text
 from ragzip.compressors.refrag import REFRAG
-from ragzip.errors import ConfigError
+from ragzip.errors import ConfigError, UsageError
 from ragzip.models import load_causal_lm
 from ragzip.models.chunks import load_chunks, preferences
 from ragzip.training import refrag_policy
@@ -31,6 +32,17 @@ def test_choices_have_the_likelihood_of_being_drawn():
 def toy(**changes):
     options = {"sets": ("squad",), "held_out": 3, "passages": 2, "batch": 2, "steps": 6, "eval_every": 3, "width": 8}
     return REFRAGPolicyTraining(model=soft_model("refrag"), dtype="fp32", device="cpu", **{**options, **changes})
+
+
+def test_holding_everything_out_is_refused(small_data, tmp_path):
+    with pytest.raises(UsageError, match="is left to train on"):
+        toy(held_out=10_000).run(tmp_path, data=small_data)
+
+
+def test_the_share_that_is_text_is_that_of_the_compressor():
+    assert [most_as_text(0.25, count) for count in (0, 3, 4, 7, 8)] == [0, 0, 1, 1, 2]
+    assert most_as_text(0.07, 100) == 7  # 0.07 * 100 is a little more than 7, 0.29 * 100 a little less than 29
+    assert most_as_text(0.29, 100) == 29
 
 
 def test_it_trains_resumes_and_serves(small_data, tmp_path):
