@@ -20,22 +20,25 @@ if TYPE_CHECKING:
 class Eviction(KVCompression):
     """Keeps the positions of a prompt that score best, for each key head of each layer by itself.
 
+    A method that says ``rotates`` takes the positions out of queries, and gets models that allow it only.
+
     Attributes:
-        keep: Share of the positions that stay, above 0 and at most 1.
+        keep: Share of the positions that stay, above 0 and at most 1; None is a half where there is no budget.
         budget: Most positions that stay, or None. Both hold where both are given.
         sinks: The first so many positions always stay.
         window: The last so many positions always stay; where even these and the sinks are too many, the last ones do.
     """
 
     least_window: ClassVar[int] = 0
+    rotates: ClassVar[bool] = False
 
-    keep: float = 0.5
+    keep: float | None = None
     budget: int | None = None
     sinks: int = 4
     window: int = 32
 
     def __post_init__(self) -> None:
-        if isinstance(self.keep, bool) or not 0 < self.keep <= 1:
+        if self.keep is not None and (isinstance(self.keep, bool) or not 0 < self.keep <= 1):
             raise ConfigError("keep", f"must be above 0 and at most 1, not {self.keep!r}")
         for name, value, least in (
             ("budget", self.budget, 1),
@@ -51,7 +54,8 @@ class Eviction(KVCompression):
 
     def count(self, length: int) -> int:
         """How many of so many positions stay."""
-        most = math.floor(self.keep * length + 1e-9)
+        share = self.keep if self.keep is not None else 0.5 if self.budget is None else 1.0
+        most = math.floor(share * length + 1e-9)
         return max(min(most, length if self.budget is None else self.budget), 1)
 
     def kept(self, seen: Seen) -> Tensor | None:

@@ -24,8 +24,8 @@ class Seen:
         scaling: Of the products of queries and keys.
         sentences: Gives ``[n]``: for each position the number of the sentence it belongs to, never falling.
         unrotated: Gives queries as they were before their positions were put in, ``[heads, n, width]``, and for later
-            positions the cosines and sines by which they would be, ``[m, width]`` each; None where the model has no
-            rotary embedding.
+            positions the cosines and sines by which they would be, ``[m, width]`` each. Only methods that say
+            ``rotates`` may ask.
     """
 
     layer: int
@@ -34,7 +34,7 @@ class Seen:
     values: Tensor
     scaling: float
     sentences: Callable[[], Tensor]
-    unrotated: Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]] | None = None
+    unrotated: Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]
 
     @property
     def length(self) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from ragzip.errors import ConfigError, ModelError
+from ragzip.errors import ConfigError
 from ragzip.kv._eviction import Eviction
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class ExpectedAttention(Eviction):
     in closed form. It needs no question at the end of the prompt, unlike ``snapkv``.
 
     Attributes:
-        keep: Share of the positions that stay, above 0 and at most 1.
+        keep: Share of the positions that stay, above 0 and at most 1; None is a half where there is no budget.
         budget: Most positions that stay, or None. Both hold where both are given.
         sinks: The first so many positions always stay, and do not count for the statistics.
         window: The last so many positions always stay; none in the paper.
@@ -31,6 +31,8 @@ class ExpectedAttention(Eviction):
         covariance: Whether the spread of the queries counts beside their mean.
         by_values: Whether the length of each value counts.
     """
+
+    rotates: ClassVar[bool] = True
 
     window: int = 8
     future: int = 512
@@ -43,15 +45,9 @@ class ExpectedAttention(Eviction):
             raise ConfigError("future", f"must be a whole number from 1, not {self.future!r}")
 
     def scores(self, seen: Seen) -> Tensor:
-        """Expected weights times lengths of values.
-
-        Raises:
-            ModelError: The model has no rotary embedding whose effect could be taken back.
-        """
+        """Expected weights times lengths of values."""
         import torch
 
-        if seen.unrotated is None:
-            raise ModelError("expected_attention needs a model with rotary embeddings", hint="Use snapkv.")
         queries, cosines, sines = seen.unrotated(seen.queries, self.future)
         some = queries[:, min(self.sinks, seen.length - 1) :].float()
         mean = some.mean(1)

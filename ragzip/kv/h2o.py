@@ -22,7 +22,7 @@ class H2O(Eviction):
     matrix of weights is computed once more, some rows at a time.
 
     Attributes:
-        keep: Share of the positions that stay, above 0 and at most 1.
+        keep: Share of the positions that stay, above 0 and at most 1; None is a half where there is no budget.
         budget: Most positions that stay, or None. Both hold where both are given.
         sinks: The first so many positions always stay; none in the paper.
         window: The last so many positions always stay.

@@ -9,12 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from ragzip.errors import ConfigError, GenerationError, ModelError, StoreDamaged
 from ragzip.indexes.files import guarded, new_file
+from ragzip.kv.rotary import angles, check_rotary, half_turned
 from ragzip.models.chat import EncodedPrompt, encode_prompt
 from ragzip.models.identity import folder_fingerprint
+from ragzip.models.runtime import remembers
 from ragzip.protocols import KVCompression
+from ragzip.tokens import SEPARATOR
 from ragzip.types import Message, Segment, SoftSegment, TextSegment
 
 if TYPE_CHECKING:
@@ -64,6 +68,7 @@ class PrecomputedKV(KVCompression):
         import torch
         from transformers.cache_utils import DynamicCache
 
+        check_rotary(lm, "precomputed_kv")
         parts = blocks_of(lm, messages, number)
         ids = [token for part in parts for token in part]
         first, *passages, _ = parts
@@ -116,18 +121,32 @@ class PrecomputedKV(KVCompression):
         from safetensors.torch import save
 
         path = self._path(key)
-        with guarded(Path(self.store)), new_file(path) as file:
-            file.write(save({"kv": found.contiguous()}))
+        # by a name of its own: whoever reads the same passage meanwhile writes the same file
+        own = path.with_name(f"{path.name}.{uuid4().hex}")
+        with guarded(Path(self.store)):
+            try:
+                with new_file(own) as file:
+                    file.write(save({"kv": found.contiguous()}))
+                own.replace(path)
+            finally:
+                own.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return Path(self.store) / key[:2] / f"{key}.safetensors"
 
 
-def blocks_of(lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -> list[list[int]]:
-    """A prompt's token ids in parts: what stands before the first passage, each passage, what stands behind the last.
+@remembers
+def forget_caches() -> None:
+    """Makes the process forget the caches that are held in memory: for tests and measurements."""
+    with _lock:
+        _held.clear()
 
-    A passage is a text segment with what the layout put before it: separator and title. The parts are tokenised one by
-    one.
+
+def blocks_of(lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -> list[list[int]]:
+    """A prompt's token ids in parts: what stands before the first passage, passages, what stands behind the last.
+
+    A passage is a text segment with its title. The separator between two is a part as they are, so that a passage is
+    the same part wherever it stands. The parts are tokenised one by one.
     """
     import torch
 
@@ -144,7 +163,12 @@ def blocks_of(lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -
             if not isinstance(piece, TextSegment):
                 pieces.append(piece)
                 continue
+            # the first piece of a turn is the template's, also where it is empty; the others are the layout's
             lead = pieces.pop() if len(pieces) > 1 and isinstance(pieces[-1], str) else ""
+            if isinstance(lead, str) and lead.startswith(SEPARATOR):
+                texts.append(SEPARATOR)
+                pieces.append(TextSegment(f"\0{len(texts) - 1}"))
+                lead = lead.removeprefix(SEPARATOR)
             texts.append(f"{lead}{piece.text}")
             pieces.append(TextSegment(f"\0{len(texts) - 1}"))
         turns.append(replace(message, pieces=tuple(pieces)))
@@ -185,18 +209,12 @@ def turned(lm: CausalLM, kv: Tensor, by: int) -> Tensor:
 
     if by == 0:
         return kv
-    rotary = getattr(lm.model.base_model, "rotary_emb", None)
     keys = kv[:, 0].float()
-    place = torch.tensor([[by]], device=lm.device)
-    if rotary is None:
-        raise ModelError(f"{lm.name!r} has no rotary embedding", hint="precomputed_kv needs one.")
-    cosines, sines = (part[0].float().to(kv.device) for part in rotary(keys[0].to(lm.device), place))
-    width = keys.shape[-1]
+    cosines, sines = angles(lm, keys[0], torch.tensor([by]))
     scale = float((cosines**2 + sines**2).mean())
-    if cosines.shape[-1] != width or abs(scale - 1) > 1e-3:
-        raise ModelError(f"the rotary embedding of {lm.name!r} is of another kind", hint="Leave precomputed_kv out.")
-    half = torch.cat([-keys[..., width // 2 :], keys[..., : width // 2]], dim=-1)
-    return torch.stack([keys * cosines + half * sines, kv[:, 1].float()], dim=1).to(kv.dtype)
+    if abs(scale - 1) > 1e-3:
+        raise ModelError(f"the rotary embedding of {lm.name!r} is scaled", hint="Leave precomputed_kv out.")
+    return torch.stack([keys * cosines + half_turned(keys) * sines, kv[:, 1].float()], dim=1).to(kv.dtype)
 
 
 def _compute(lm: CausalLM, before: list[int], ids: list[int]) -> Tensor:

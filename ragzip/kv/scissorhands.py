@@ -23,7 +23,7 @@ class Scissorhands(Eviction):
     up attention, so that a single query's peak weighs no more than one.
 
     Attributes:
-        keep: Share of the positions that stay, above 0 and at most 1.
+        keep: Share of the positions that stay, above 0 and at most 1; None is a half where there is no budget.
         budget: Most positions that stay, or None. Both hold where both are given.
         sinks: The first so many positions always stay; none in the paper.
         window: The last so many positions always stay.

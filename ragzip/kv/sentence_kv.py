@@ -22,7 +22,7 @@ class SentenceKV(Eviction):
     used up, where the last one that comes in is cut at its end. A row of soft compression is a sentence by itself.
 
     Attributes:
-        keep: Share of the positions that stay, above 0 and at most 1.
+        keep: Share of the positions that stay, above 0 and at most 1; None is a half where there is no budget.
         budget: Most positions that stay, or None. Both hold where both are given.
         sinks: The first so many positions always stay.
         window: The last so many positions, which are asked and always stay.

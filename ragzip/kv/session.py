@@ -12,7 +12,9 @@ from ragzip.errors import ModelError
 from ragzip.kv._eviction import Eviction
 from ragzip.kv._seen import Seen
 from ragzip.kv.quantized import QuantizedKV, packed_layer
+from ragzip.kv.rotary import angles, check_rotary, taken_back
 from ragzip.protocols import KVCompression
+from ragzip.registry import name_of
 from ragzip.text import sentences
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ class KVSession:
 
         Raises:
             ModelError: Layers that do not see the whole prompt, or that attend in a way that shows nothing: their
-                caches cannot be made smaller.
+                caches cannot be made smaller; or a rotary embedding of another kind than the method can take back.
         """
         config = self._lm.model.config
         text = config.get_text_config(decoder=True)
@@ -70,6 +72,8 @@ class KVSession:
                 f"{self._lm.name!r} attends to {min(reach)} positions only; the prompt has {self._length}",
                 hint="Use it without kv, or with a shorter context.",
             )
+        if self._eviction is not None and self._eviction.rotates:
+            check_rotary(self._lm, name_of(self._eviction))
         usual = (config._attn_implementation, text._attn_implementation)
         name = _register(usual[1])
         keys = {id(config), id(text)}
@@ -99,7 +103,7 @@ class KVSession:
         self._seen += 1
         self.full_bytes += sum(t.numel() * t.element_size() for t in (key, value))
         queries, keys, values = query[0], key[0], value[0]
-        seen = Seen(layer, queries, keys, values, scaling, lambda: self._sentences.to(keys.device), self._unrotated())
+        seen = Seen(layer, queries, keys, values, scaling, lambda: self._sentences.to(keys.device), self._unrotated)
         places = None if self._eviction is None else self._eviction.kept(seen)
         if places is not None:
             at = places[..., None].expand(-1, -1, keys.shape[-1])
@@ -114,26 +118,12 @@ class KVSession:
         """Found once for all layers, and only where a method asks."""
         return sentence_numbers(self._lm, self._prompt)
 
-    def _unrotated(self) -> Any:
-        rotary = getattr(self._lm.model.base_model, "rotary_emb", None)
-        if rotary is None:
-            return None
+    def _unrotated(self, queries: Tensor, future: int) -> tuple[Tensor, Tensor, Tensor]:
+        import torch
 
-        def take_back(queries: Tensor, future: int) -> tuple[Tensor, Tensor, Tensor]:
-            import torch
-
-            places = torch.arange(self._length + future, device=queries.device)[None]
-            cosines, sines = (part[0].float() for part in rotary(queries[None], places))
-            width = cosines.shape[-1]
-            if width != queries.shape[-1]:
-                raise ModelError("part of each head is rotated; expected_attention cannot tell", hint="Use snapkv.")
-            turned = torch.cat([-queries[..., width // 2 :], queries[..., : width // 2]], dim=-1).float()
-            # the cosines may carry a scale of their own: it cancels in cos^2 + sin^2
-            scale = (cosines[: self._length] ** 2 + sines[: self._length] ** 2).clamp_min(1e-12)
-            plain = (queries.float() * cosines[: self._length] - turned * sines[: self._length]) / scale
-            return plain, cosines[self._length :], sines[self._length :]
-
-        return take_back
+        cosines, sines = angles(self._lm, queries, torch.arange(self._length + future))
+        plain = taken_back(queries, cosines[: self._length], sines[: self._length])
+        return plain, cosines[self._length :], sines[self._length :]
 
 
 def bytes_of(layer: Any) -> int:

@@ -23,7 +23,7 @@ class SnapKV(Eviction):
     queries, it costs a window's worth of attention.
 
     Attributes:
-        keep: Share of the positions that stay, above 0 and at most 1.
+        keep: Share of the positions that stay, above 0 and at most 1; None is a half where there is no budget.
         budget: Most positions that stay, or None. Both hold where both are given.
         sinks: The first so many positions always stay; none in the paper.
         window: The last so many positions, which are asked and always stay.

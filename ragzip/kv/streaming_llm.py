@@ -21,7 +21,7 @@ class StreamingLLM(Eviction):
     a prompt with its question at the end, the passages go, the oldest first.
 
     Attributes:
-        keep: Share of the positions that stay, above 0 and at most 1.
+        keep: Share of the positions that stay, above 0 and at most 1; None is a half where there is no budget.
         budget: Most positions that stay, or None. Both hold where both are given.
         sinks: The first so many positions always stay.
         window: The last so many positions always stay, and as many more before them as there is room for.

@@ -22,6 +22,7 @@ Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
 _lock = threading.RLock()
 _loaded: dict[tuple[Any, ...], Any] = {}
+_memories: list[Callable[[], None]] = []
 _threads_settled = False
 
 
@@ -46,6 +47,18 @@ def unload() -> None:
     """Forgets all loaded weights and tokenizers; memory is freed once nobody holds them any more."""
     with _lock:
         _loaded.clear()
+
+
+def remembers(forget: Callable[[], None]) -> Callable[[], None]:
+    """Marks what empties a memory of results that hang on texts alone."""
+    _memories.append(forget)
+    return forget
+
+
+def forget() -> None:
+    """Empties all memories of results: what is measured next pays for all of its work. Weights stay loaded."""
+    for memory in _memories:
+        memory()
 
 
 def state(*paths: Path) -> tuple[tuple[str, int, int], ...]:

@@ -171,7 +171,8 @@ class Plain:
         before, after = self.template.split("{context}")
         query = context.query.text.strip()
         lead, tail = before.replace("{query}", query), after.replace("{query}", query)
-        pieces = tuple(p for p in (lead, *lay_out(context, titles=self.titles), tail) if p != "")
+        # what stands before the context is a piece of its own, though it be empty: the next one may be a title
+        pieces = (lead, *lay_out(context, titles=self.titles), *([tail] if tail else []))
         return (*_system(self.system), Message("user", pieces))
 
 

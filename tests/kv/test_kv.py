@@ -192,3 +192,11 @@ def test_packed_sizes_are_those_of_their_bits():
     values = torch.randn(1, 3, 640, 64)
     for bits in (8, 4):
         assert pack(values, bits).bytes == values.numel() * bits // 8 + values.numel() // 64 * 4
+
+
+@pytest.mark.parametrize("cls", EVICTIONS)
+def test_a_budget_alone_is_the_only_limit(cls):
+    assert cls(budget=1000).count(1200) == 1000
+    assert cls(budget=1000).count(900) == 900
+    assert cls().count(1200) == 600
+    assert cls(keep=0.5, budget=1000).count(1200) == 600
