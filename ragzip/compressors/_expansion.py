@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ragzip import models
+from ragzip.compressors._groups import owner
 from ragzip.compressors._layout import Layout
 from ragzip.errors import ModelError
 from ragzip.indexes import looks
@@ -44,7 +45,7 @@ def most_as_text(share: float, count: int) -> int:
 
 
 def scores(
-    method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequence[int], vectors: Tensor
+    method: REFRAG, encoder: ChunkEncoder, layout: Layout, units: Sequence[int], vectors: Tensor | None
 ) -> list[tuple[float, float]]:
     """What each chunk of ``units`` is worth by the method's policy, and what parts equal ones; greater is better.
 
@@ -55,7 +56,7 @@ def scores(
         encoder: Of the chunks.
         layout: The context in chunks.
         units: Those that are not blank.
-        vectors: Theirs, ``[n, encoder dimensions]``; only the policies ``BY_VECTORS`` look at them.
+        vectors: Theirs, ``[n, encoder dimensions]``; only the policies ``BY_VECTORS`` need them.
 
     Raises:
         ModelError: A score is not a finite number.
@@ -68,7 +69,8 @@ def scores(
     elif method.policy == "perplexity":
         found = [(score, 0.0) for score in _by_perplexity(method, encoder, question, layout, units)]
     else:
-        found = [(float(score), 0.0) for score in _by_vectors(method, encoder, question, vectors)]
+        read = encoder.vectors([layout.text(unit) for unit in units]) if vectors is None else vectors
+        found = [(float(score), 0.0) for score in _by_vectors(method, encoder, question, read)]
     if not all(math.isfinite(score) for both in found for score in both):
         raise ModelError(
             f"the policy {method.policy!r} gave a score that is not a number", hint="Read with dtype: fp32."
@@ -91,13 +93,16 @@ def load_policy(method: REFRAG, encoder: ChunkEncoder) -> None:
 
 
 def _by_vectors(method: REFRAG, encoder: ChunkEncoder, question: str, vectors: Tensor) -> list[float]:
-    """By what was learned about vectors, or by their cosines to the question's."""
-    asked = encoder.vectors([question])[0]
-    if method.policy == "trained":
-        return list(encoder.wish(asked, vectors).tolist())
+    """By what was learned about vectors, or by their cosines to the question's.
+
+    A question that is longer than the encoder's window is read in parts: the closest one counts, or their mean.
+    """
     import torch
 
-    return list(torch.nn.functional.cosine_similarity(asked[None], vectors).tolist())
+    asked = encoder.vectors(encoder.parts(question))
+    if method.policy == "trained":
+        return list(encoder.wish(asked.mean(0), vectors).tolist())
+    return list(torch.nn.functional.cosine_similarity(asked[:, None], vectors[None], dim=-1).amax(0).tolist())
 
 
 def _by_provence(method: REFRAG, question: str, layout: Layout, units: Sequence[int]) -> list[tuple[float, float]]:
@@ -110,10 +115,9 @@ def _by_provence(method: REFRAG, question: str, layout: Layout, units: Sequence[
     segments = sorted({layout.units[unit].segment for unit in units})
     given = []
     for index in segments:
-        segment, passage = layout.context.segments[index], layout.passage(index)
+        segment = layout.context.segments[index]
         text = segment.text if isinstance(segment, TextSegment) else ""
-        owner = passage.id if passage else f"\0{index}"
-        given.append(looks.Read(text, layout.title(index), tuple(sentences.places(index)), owner))
+        given.append(looks.Read(text, layout.title(index), tuple(sentences.places(index)), owner(segment, index)))
     best: dict[int, tuple[float, float]] = {}
     for index, one, judged in zip(segments, given, looks.judge(pruner, question, given), strict=True):
         said = [bool(_WORD.search(one.text, a, b)) for a, b in one.places]
@@ -132,8 +136,8 @@ def _by_perplexity(
 ) -> list[float]:
     """How little the question surprises the generator behind each chunk, in nats a token, as its negative."""
     reader = load_perplexity(encoder.space, dtype=method.dtype, device=method.device)
-    asked = question.strip()[: 4 * reader.longest]
+    asked = question.strip()[-4 * reader.longest :]  # of a very long one the end: that is where it asks
     while asked and reader.count([f" {asked}"])[0] > reader.longest:
-        asked = asked[: len(asked) * 3 // 4]
+        asked = asked[-(len(asked) * 3 // 4) :] if len(asked) > 1 else ""
     texts = reader.encode([f"{layout.text(unit)}{_ASKS}" for unit in units])
     return [-reading.after for reading in reader.read(texts, suffix=f" {asked}")]

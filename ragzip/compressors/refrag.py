@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from ragzip.compressors._expansion import BY_VECTORS, SCALES, load_policy, most_as_text, scores
-from ragzip.compressors._groups import lead
+from ragzip.compressors._groups import owner
 from ragzip.compressors._layout import Layout, take
 from ragzip.compressors._options import check_count, check_number, counter_of, most
 from ragzip.compressors._soft import check_rows, check_soft, setting_of
@@ -134,38 +135,52 @@ class REFRAG(Compressor[TextSegment, Segment]):
 
     def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[Segment]]:
         """Each context as rows and text."""
-        known: dict[str, Tensor] = {}
-        changed = [context for context in contexts if not self._stays(context)]
-        if self.store and changed:
-            texts = [segment.text for context in changed for segment in context.segments]
-            units = [unit for some in self.units(texts, [""] * len(texts)) for unit in some]
-            known = {str(unit): rows for unit, rows in encode(units, self.compute, self.store, self.setting()).items()}
-        return [self._compress(context, known) for context in contexts]
+        stays = [self._stays(context) for context in contexts]
+        if all(stays):
+            return [_same(context) for context in contexts]
+        encoder = self._encoder()
+        parts = [_cut(context, encoder) for context, same in zip(contexts, stays, strict=True) if not same]
+        # policies that read the text choose first: what they leave out needs no vectors
+        first = self._picks and self.policy not in BY_VECTORS
+        picked = [self._pick(encoder, layout, units, None) if first else (units, 0) for layout, units in parts]
+        left = zip(parts, picked, strict=True)
+        texts = [[layout.text(unit) for unit in sorted(ranked)] for (layout, _), (ranked, _) in left]
+        read = self._vectors(encoder, texts)
+        made = iter(map(partial(self._build, encoder), parts, picked, read))
+        return [_same(context) if same else next(made) for context, same in zip(contexts, stays, strict=True)]
 
-    def _compress(self, context: Context[TextSegment], known: Mapping[str, Tensor]) -> Context[Segment]:
+    def _vectors(self, encoder: ChunkEncoder, texts: Sequence[Sequence[str]]) -> list[Tensor]:
+        """The vectors of each context's chunks, ``[n, width]``; those that are stored are not computed."""
         import torch
 
-        def vectors(some: Sequence[int]) -> Tensor:
-            texts = [layout.text(unit) for unit in some]
-            return torch.cat([known[text] for text in texts]) if known and texts else encoder.vectors(texts)
+        if not self.store:
+            return [encoder.vectors(some) for some in texts]
+        known = encode([text for some in texts for text in some], self.compute, self.store, self.setting())
+        return [torch.cat([torch.zeros(0, encoder.width), *(known[text] for text in some)]) for some in texts]
+
+    def _pick(
+        self, encoder: ChunkEncoder, layout: Layout, units: list[int], vectors: Tensor | None
+    ) -> tuple[list[int], int]:
+        """The chunks that are not left out, best first, and how many of them may be text."""
+        if not units or not self._picks:
+            return units, 0
+        return self._ranked(layout, units, scores(self, encoder, layout, units, vectors))
+
+    def _build(
+        self, encoder: ChunkEncoder, part: tuple[Layout, list[int]], picked: tuple[list[int], int], read: Tensor
+    ) -> Context[Segment]:
+        """A context of the chunks that were picked, whose vectors these are; or of all, and they are picked by them."""
+        layout, units = part
+        ranked, expanded = picked
+        if self.policy in BY_VECTORS:
+            ranked, expanded = self._pick(encoder, layout, units, read)
+            read = read[[bisect_left(units, unit) for unit in sorted(ranked)]]
+        chunks = Chunks.of(layout, sorted(ranked), encoder, read)
+        check_rows([chunks.projected], self.model)
 
         def small(kept: Sequence[int], text: Sequence[int]) -> bool:
             return self.budget is None or self._met(chunks.build(kept, set(text)))
 
-        if self._stays(context):
-            return Context(context.query, context.segments, context.passages)
-        encoder = self._encoder()
-        layout, units = _cut(context, encoder)
-        # policies that read the text choose first: what they leave out needs no vectors
-        first = not self._picks or self.policy in BY_VECTORS
-        read = vectors(units if first else [])
-        ranked, expanded = units, 0
-        if units and self._picks:
-            ranked, expanded = self._ranked(layout, units, scores(self, encoder, layout, units, read))
-        left = sorted(ranked)
-        rows = read[[bisect_left(units, unit) for unit in left]] if first else vectors(left)
-        chunks = Chunks.of(layout, left, encoder, rows)
-        check_rows([chunks.projected], self.model)
         kept = ranked[: most(len(ranked), lambda n: small(ranked[:n], ()))]
         if len(kept) < len(ranked):
             return chunks.build(kept, set())
@@ -199,6 +214,10 @@ class REFRAG(Compressor[TextSegment, Segment]):
         return self.threshold
 
 
+def _same(context: Context[TextSegment]) -> Context[Segment]:
+    return Context(context.query, context.segments, context.passages)
+
+
 def mixed(context: Context[TextSegment], encoder: ChunkEncoder) -> Chunks:
     """A context in chunks, each of which can be text or a row."""
     layout, units = _cut(context, encoder)
@@ -214,13 +233,12 @@ def _cut(context: Context[TextSegment], encoder: ChunkEncoder) -> tuple[Layout, 
 def _beside(layout: Layout, units: Sequence[int], others: Sequence[int]) -> list[int]:
     """Those of ``others`` that are of a passage with one of ``units``, in their order."""
 
-    def owner(unit: int) -> str | int:
+    def name(unit: int) -> str:
         index = layout.units[unit].segment
-        name = lead(layout.context.segments[index])
-        return index if name is None else name
+        return owner(layout.context.segments[index], index)
 
-    owners = {owner(unit) for unit in units}
-    return [unit for unit in others if owner(unit) in owners]
+    names = {name(unit) for unit in units}
+    return [unit for unit in others if name(unit) in names]
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from ragzip.models.picking import WordTable, best, read_words
 from ragzip.models.pooling import read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
 from ragzip.models.soft_folder import open_soft, option
-from ragzip.models.token_windows import batches, firsts, special_ids
+from ragzip.models.token_windows import batches, firsts, special_ids, windows
 from ragzip.models.tokenizer import TextTokenizer, encode_batch, read_tokenizer, text_tokenizer, tokenizer_file
 from ragzip.models.weights import weight_files
 from ragzip.text import Stretch
@@ -87,6 +87,18 @@ class ChunkEncoder:
             for batch in batches([len(row) for row in ids], self.device.partition(":")[0]):
                 out[batch] = pooled(self._backbone, [ids[i] for i in batch], self.device).float().cpu()
         return out[torch.from_numpy(places)]
+
+    def parts(self, text: str) -> list[str]:
+        """A text as parts that are read whole, between sentences if possible: itself where it fits the window."""
+        import numpy as np
+
+        (encoding,) = encode_batch(self._tokenizer, [text], special=True)
+        if not encoding.overflowing:
+            return [text]
+        read = [encoding, *encoding.overflowing]
+        places = [p for one in read for p, own in zip(one.offsets, one.special_tokens_mask, strict=True) if not own]
+        room = len(encoding.ids) - sum(encoding.special_tokens_mask)
+        return [text[places[start][0] : places[end - 1][1]] for start, end in windows(text, np.array(places), room)]
 
     def project(self, texts: Sequence[str], vectors: Tensor) -> Tensor:
         """Rows of chunks, from their texts and vectors: ``[n, encoder dimensions]`` -> ``[n, dimensions]``, float32.

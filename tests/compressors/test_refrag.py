@@ -9,9 +9,11 @@ import pytest
 
 from ragzip.compressors._expansion import scores
 from ragzip.compressors._layout import take
+from ragzip.compressors._stored import fill
 from ragzip.compressors.refrag import REFRAG, mixed
 from ragzip.compressors.text_then_soft import TextThenSoft
 from ragzip.errors import ConfigError, ModelError
+from ragzip.indexes.soft_store import SoftStore
 from ragzip.models.chunks import ChunkEncoder
 from ragzip.types import Context, Passage, Query, SoftSegment, TextSegment, context_of
 from tests.compressors.knowing import Knowing
@@ -215,6 +217,48 @@ def test_passages_that_are_left_out_are_not_encoded(knowing, monkeypatch):
     assert any(text.strip() in HILL.text for text in read)
 
 
+def test_with_a_store_what_is_left_out_is_not_looked_up(knowing, monkeypatch, tmp_path):
+    fill(made(REFRAG), [HILL], tmp_path)
+    asked, get, read, vectors = [], SoftStore.get, [], ChunkEncoder.vectors
+    monkeypatch.setattr(SoftStore, "get", lambda self, units: asked.extend(map(str, units)) or get(self, units))
+    monkeypatch.setattr(ChunkEncoder, "vectors", lambda self, texts: read.extend(texts) or vectors(self, texts))
+    method = made(REFRAG, policy="provence", store=str(tmp_path))
+    contexts = [context_of(QUERY, (HILL, TOWN)), context_of(QUERY, (HILL,)), context_of(QUERY, ())]
+    after = method.compress(contexts)
+    assert all(text.strip() in TOWN.text for text in read)  # HILL, whose rows the second context is made of, is there
+    assert len(asked) == len(set(asked)) > len(set(read)) > 0
+    plain = made(REFRAG, policy="provence").compress(contexts)
+    for one, other in zip(after, plain, strict=True):
+        assert [s.sources for s in one.segments] == [s.sources for s in other.segments]
+    asked.clear()
+    compress(method, HILL, TOWN)
+    assert asked
+    assert all(text.strip() in TOWN.text for text in asked)
+
+
+@pytest.mark.parametrize("policy", ["similarity", "trained", "perplexity"])
+def test_the_end_of_a_long_question_counts(policy):
+    method = made(REFRAG, policy=policy)
+    encoder = method.load()
+    before = "All of this was told by somebody who had heard it from a friend of the family. " * 60
+    found = []
+    for asks in ("Who founded Alba?", "What do the goats eat?"):
+        chunks = mixed(context_of(Query(before + asks), (ALBA, BORGO)), encoder)
+        found.append(scores(method, encoder, chunks.layout, chunks.units, chunks.vectors))
+    assert found[0] != found[1]
+
+
+def test_a_question_is_read_in_parts_that_fit():
+    encoder = made(REFRAG).load()
+    text = "Alba lies by the sea. " * 200
+    parts = encoder.parts(text)
+    assert len(parts) > 1
+    assert "".join("".join(parts).split()) == "".join(text.split())
+    assert all(encoder.parts(part) == [part] for part in parts)
+    assert encoder.parts("Who?") == ["Who?"]
+    assert encoder.parts("") == [""]
+
+
 def test_without_a_question_no_threshold_counts(knowing):
     method = made(REFRAG, policy="provence", threshold=0.9, expand=0.5)
     (a, *_), count = method.load().cut(ALBA.text), len(method.load().cut(ALBA.text))
@@ -230,7 +274,7 @@ def test_without_a_question_no_threshold_counts(knowing):
 def test_scores_that_are_no_numbers_are_an_error(policy, knowing, monkeypatch):
     knowing.table = {"founded": math.nan}
     if policy == "similarity":
-        monkeypatch.setattr("torch.nn.functional.cosine_similarity", lambda a, b: b[:, 0] * math.nan)
+        monkeypatch.setattr("torch.nn.functional.cosine_similarity", lambda a, b, dim: b[..., 0] * math.nan)
     with pytest.raises(ModelError, match=f"{policy}.*not a number"):
         compress(made(REFRAG, policy=policy), TOWN)
 
