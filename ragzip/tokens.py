@@ -44,9 +44,13 @@ def lay_out(context: Context[S_co], *, titles: bool = True) -> tuple[str | S_co,
 
 
 def _reads_on(first: Segment, second: Segment) -> bool:
-    """Whether one of two segments of a passage is soft, and the second one goes on where the first one ends."""
-    soft = isinstance(first, SoftSegment) or isinstance(second, SoftSegment)
-    return soft and bool(first.sources) and second.sources[0].start >= first.sources[-1].end
+    """Whether one of two segments of a passage is soft, and the second one goes on where the first one ends.
+
+    Parts of what was rewritten name all that it was read from, the same each.
+    """
+    if not first.sources or not (isinstance(first, SoftSegment) or isinstance(second, SoftSegment)):
+        return False
+    return second.sources[0].start >= first.sources[-1].end or first.sources == second.sources
 
 
 def text_of(context: Context[Segment], *, titles: bool = True) -> str:

@@ -69,3 +69,14 @@ def test_what_is_counted_is_what_is_laid_out(context):
     assert "".join(p if isinstance(p, str) else p.text for p in pieces) == text_of(context)
     assert [p for p in pieces if not isinstance(p, str)] == [s for s in context.segments if s.text.strip()]
     assert COUNTER.context(context) == len(text_of(context))
+
+
+def test_rows_and_text_of_what_was_rewritten_are_read_on():
+    """Parts of a text that no span says letter by letter name all that it was read from."""
+    said = (Span("a", 0, 4), Span("a", 5, 9))
+    rows = SoftSegment(torch.zeros(2, 4), "m", said)
+    parts = (TextSegment("Two, then ", said), rows, TextSegment(" one.", said))
+    assert lay_out(made(*parts)) == ("First\n", *parts)
+    assert lay_out(made(parts[0], parts[2])) == ("First\n", parts[0], SEPARATOR, parts[2])
+    other = SoftSegment(torch.zeros(2, 4), "m", said[:1])
+    assert SEPARATOR in lay_out(made(parts[0], other))

@@ -20,6 +20,11 @@ def lead(segment: Segment) -> str | None:
     return segment.sources[0].passage_id if segment.sources else None
 
 
+def owner(segment: Segment, index: int) -> str:
+    """Whose segment it is: a passage's id, whether it is known or not; what has no source is its own."""
+    return lead(segment) or f"\0{index}"
+
+
 def segment_scores(context: Context[Segment]) -> list[float | None]:
     """For each segment the retriever's score of its passage; the first passage counts where ids repeat."""
     by_id = {passage.id: passage.score for passage in reversed(context.passages)}

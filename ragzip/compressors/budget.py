@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ragzip.compressors._allocate import fit, fits, unless_grown
-from ragzip.compressors._groups import lead, ranks, segment_scores
+from ragzip.compressors._groups import owner, ranks, segment_scores
 from ragzip.compressors._layout import Layout
 from ragzip.compressors._options import check_count, counter_of
 from ragzip.protocols import Counter, Selector, runtime_field
@@ -57,8 +57,8 @@ def _deal(layout: Layout) -> list[int]:
     worth = []
     for number, unit in enumerate(layout.units):
         index = unit.segment
-        owner = lead(context.segments[index]) or f"\0{index}"
+        name = owner(context.segments[index], index)
         first = number == layout.of_segment[index][0]
-        taken[owner] = taken.get(owner, 0) + layout.size(number) + (len(layout.title(index)) if first else 0)
-        worth.append(weights[index] / max(taken[owner], 1))
+        taken[name] = taken.get(name, 0) + layout.size(number) + (len(layout.title(index)) if first else 0)
+        worth.append(weights[index] / max(taken[name], 1))
     return sorted(range(len(worth)), key=lambda number: (-worth[number], number))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ragzip.compressors._groups import best_first, lead, segment_scores, select
+from ragzip.compressors._groups import best_first, owner, segment_scores, select
 from ragzip.compressors._options import check_count
 from ragzip.protocols import Selector
 from ragzip.types import Context, Segment
@@ -31,10 +31,10 @@ class TopK(Selector):
         return [self._compress(context) for context in contexts]
 
     def _compress(self, context: Context[Segment]) -> Context[Segment]:
-        owners = [lead(segment) or f"\0{index}" for index, segment in enumerate(context.segments)]
+        owners = [owner(segment, index) for index, segment in enumerate(context.segments)]
         chosen: set[str] = set()
         for index in best_first(segment_scores(context)):
             if len(chosen) == self.k:
                 break
             chosen.add(owners[index])
-        return select(context, [index for index, owner in enumerate(owners) if owner in chosen])
+        return select(context, [index for index, name in enumerate(owners) if name in chosen])

@@ -252,7 +252,7 @@ def budget_of(run: RunView, name: str) -> int | None:
         part = todo.pop()
         if isinstance(part, Mapping):
             found += [v for k, v in part.items() if k in _BUDGETS and isinstance(v, int) and not isinstance(v, bool)]
-            todo += part.values()
+            todo += [value for key, value in part.items() if key != "soft"]  # that is a budget for each passage
         elif isinstance(part, list | tuple):
             todo += part
     return min((value for value in found if value > 0), default=None)

@@ -14,7 +14,7 @@ from ragzip.errors import ConfigError
 from ragzip.evaluation.baselines import BUDGETED, ClosedBook, budgeted
 from ragzip.pipelines import Pipeline
 from ragzip.pipelines.check import flatten
-from ragzip.protocols import Stack
+from ragzip.protocols import Stack, walk
 
 Baselines = Literal["all", "reference"]
 """``reference`` is closed book and no compression alone; ``all`` adds the same budget spent in other ways."""
@@ -149,7 +149,7 @@ def budget_of(pipeline: Pipeline[Any]) -> int | None:
         names = {field.name for field in config.options(type(part))}
         if not names & {"budget", "tokens", "keep"}:
             continue  # it does not set sizes: dedupe, top_k, reorder
-        if any(getattr(part, name) is not None for name in names & {"keep", "threshold"}):
+        if any(getattr(one, name, None) is not None for one in walk(part) for name in ("keep", "threshold")):
             return None
         found += [value for name in names & {"budget", "tokens"} if (value := getattr(part, name)) is not None]
     return min(found, default=None)

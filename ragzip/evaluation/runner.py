@@ -22,6 +22,7 @@ from ragzip.evaluation.rows import Row
 from ragzip.evaluation.stages import Answered, Stages, generator_key, require_passages, shapes
 from ragzip.evaluation.summary import Prices, summarise
 from ragzip.indexes.weight import Weight, weight
+from ragzip.models.runtime import forget
 from ragzip.protocols import Stack
 from ragzip.tokens import text_of
 from ragzip.types import SoftSegment, TextSegment
@@ -244,6 +245,7 @@ def _order(rows: Sequence[Row], turn: str) -> list[Row]:
 
 
 def _answer(row: Row, stages: Stages, made: Mapping[str, list[Answered]], shape: Any, seed: int) -> list[Answered]:
+    forget()  # what another row, or another question, has read is read again: every row pays for its own work
     if not row.like:
         return stages.run(row.pipeline, shape=shape)
     kind = row.name.partition("=")[0]

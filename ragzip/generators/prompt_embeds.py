@@ -34,14 +34,15 @@ def completion_requests(
     """Bodies for ``POST /v1/completions``, one a prompt, as plain values.
 
     Args:
-        generator: Its model makes the embeddings; its options say how to decode.
+        generator: Its model makes the embeddings; its options say how to decode. Its ``kv`` is of this process: a
+            server has a cache of its own.
         prompts: Chat turns each, with soft segments or without.
         served_model: What the server calls the model; "" is the generator's name of it.
         number: Format of the numbers that are sent; the server converts them to its own.
 
     Returns:
-        Dictionaries that ``json.dumps`` takes. With the client of ``openai``, ``prompt_embeds`` goes into
-        ``extra_body``.
+        Dictionaries that ``json.dumps`` takes. With the client of ``openai``, ``prompt_embeds``,
+        ``repetition_penalty``, ``top_k`` and ``min_p`` go into ``extra_body``.
 
     Raises:
         ConfigError: No such number format.
@@ -67,9 +68,11 @@ def completion_requests(
             "prompt_embeds": encoded(rows.to("cpu", getattr(torch, number))),
             "max_tokens": generator.max_new_tokens,
             "temperature": generator.temperature,
+            # named, since servers take what is not from the model's own defaults
+            "repetition_penalty": 1.0,
         }
         if generator.temperature > 0:
-            body |= {"top_p": generator.top_p, "seed": generator.seed}
+            body |= {"top_p": generator.top_p, "top_k": -1, "min_p": 0.0, "seed": generator.seed}
         stop = list(generator.stops(messages))
         bodies.append({**body, "stop": stop} if stop else body)
     return bodies

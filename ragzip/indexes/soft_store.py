@@ -245,12 +245,11 @@ def find_store(place: str | Path, setting: Setting) -> Path:
     if damaged is not None:
         raise damaged
     same = [(path, there) for path, there in others if there.method == setting.method]
+    rate = f" --set rate={setting.rate}" if setting.rate else ""
+    fill = f"ragzip index compress {root} --with {setting.method} --model {setting.model}{rate}"
     if same:
-        check_setting(same[-1][1], setting, same[-1][0])
-    raise StoreError(
-        f"no store of {setting.method} at {root}",
-        hint=f"Fill one: ragzip index compress {root} --with {setting.method} --model {setting.model}",
-    )
+        check_setting(same[-1][1], setting, same[-1][0], hint=f"Fill one beside it: {fill}")
+    raise StoreError(f"no store of {setting.method} at {root}", hint=f"Fill one: {fill}")
 
 
 def store_folder(index: str | Path, setting: Setting, precision: Precision) -> Path:
@@ -275,8 +274,14 @@ def _same(there: Setting, here: Setting) -> bool:
     return all(getattr(there, name) == getattr(here, name) for name in _DECIDING)
 
 
-def check_setting(there: Setting, here: Setting, root: Path) -> None:
+def check_setting(there: Setting, here: Setting, root: Path, *, hint: str = "") -> None:
     """Whether a store was made with what it is to be used with; the name of the weights does not matter.
+
+    Args:
+        there: What it was made with.
+        here: What it is to be used with.
+        root: Its folder.
+        hint: What to do where they differ; "" is to make it anew.
 
     Raises:
         StoreMismatch: It was not; names both sides.
@@ -286,7 +291,7 @@ def check_setting(there: Setting, here: Setting, root: Path) -> None:
         if old != new:
             what = f"{name} {str(old)[:16]!r}, not {str(new)[:16]!r}"
             raise StoreMismatch(
-                f"{root}: was made by {there.method!r} with weights {there.model!r} ({what})", hint=_anew(root)
+                f"{root}: was made by {there.method!r} with weights {there.model!r} ({what})", hint=hint or _anew(root)
             )
 
 

@@ -22,7 +22,7 @@ from ragzip.models.layers import first_layers, keep
 from ragzip.models.locate import canonical, resolve
 from ragzip.models.lora import Adapter, merge_tensors
 from ragzip.models.picking import WordTable, group, pick, read_words
-from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, loaded, state
+from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, loaded, remembers, state
 from ragzip.models.soft_folder import open_soft, option
 from ragzip.models.token_windows import batches
 from ragzip.models.tokenizer import TextTokenizer, text_tokenizer
@@ -224,6 +224,7 @@ class ConceptEncoder:
         return found
 
 
+@remembers
 def forget_segments() -> None:
     """Makes all loaded encoders forget what they read: for tests and measurements."""
     for encoder in loaded(ConceptEncoder):

@@ -11,11 +11,21 @@ from typing import Any, Generic
 
 from ragzip import config, yaml_io
 from ragzip.errors import ConfigError, UsageError
-from ragzip.pipelines.check import check_stack, flatten
+from ragzip.pipelines.check import check_stack
 from ragzip.pipelines.prompt import QA
 from ragzip.pipelines.provenance import cite
 from ragzip.pipelines.stream import AnswerStream
-from ragzip.protocols import Compressor, Generator, OnText, Prompt, Retriever, Stack, SupportsCounting, SupportsFuse
+from ragzip.protocols import (
+    Compressor,
+    Generator,
+    OnText,
+    Prompt,
+    Retriever,
+    Stack,
+    SupportsCounting,
+    SupportsFuse,
+    walk,
+)
 from ragzip.registry import suggest
 from ragzip.tokens import TokenCounter
 from ragzip.types import Answer, CompressionResult, Generation, Passage, Query, S, TextSegment, Timings, context_of
@@ -91,7 +101,7 @@ class Pipeline(Generic[S]):
         """
         self.check()
         start = time.perf_counter()
-        for part in (self.generator, self.retriever, *flatten(self.stack)):
+        for part in (self.generator, self.retriever, *walk(self.stack)):
             load = getattr(part, "load", None)
             if callable(load):
                 load()

@@ -1,6 +1,6 @@
 """The roles: what a retriever, compressor, generator, prompt and metric must be, and how compressors stack."""
 
-from ragzip.protocols._compressor import Compressor, Selector, Stack, runtime_field
+from ragzip.protocols._compressor import Compressor, Selector, Stack, runtime_field, walk
 from ragzip.protocols._roles import (
     Counter,
     Generator,
@@ -36,4 +36,5 @@ __all__ = [
     "note",
     "run_step",
     "runtime_field",
+    "walk",
 ]

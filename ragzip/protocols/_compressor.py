@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar, overload
 
@@ -78,6 +78,19 @@ class Selector(Compressor[Segment, Segment]):
 def members(compressor: Compressor[Any, Any]) -> tuple[Compressor[Any, Any], ...]:
     """The compressors of a stack, or the compressor itself."""
     return compressor.compressors if isinstance(compressor, Stack) else (compressor,)
+
+
+def walk(compressor: Compressor[Any, Any]) -> Iterator[Compressor[Any, Any]]:
+    """The compressor and all that it is made of, whether in a stack or within one another; the outer ones first."""
+    yield compressor
+    fields: tuple[dataclasses.Field[Any], ...] = (
+        dataclasses.fields(compressor) if dataclasses.is_dataclass(compressor) else ()
+    )
+    for field in fields:
+        value = getattr(compressor, field.name)
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, Compressor):
+                yield from walk(one)
 
 
 def _join(first: Compressor[Any, Any], second: Compressor[Any, Any]) -> Stack[Any, Any]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
+
 import pytest
 import torch
 
@@ -10,7 +14,7 @@ from ragzip.compressors.comp_llm import CompLLM
 from ragzip.compressors.icae import ICAE
 from ragzip.compressors.refrag import REFRAG
 from ragzip.compressors.sentence_filter import SentenceFilter
-from ragzip.errors import StoreError, StoreMismatch
+from ragzip.errors import ModelError, StoreError, StoreMismatch
 from ragzip.indexes.soft_store import SoftStore
 from ragzip.protocols import Stack
 from ragzip.types import TextSegment, context_of
@@ -136,9 +140,22 @@ def test_a_damaged_store_of_another_setting_does_not_matter(tmp_path):
 
 def test_a_store_of_another_rate_or_method_is_refused(tmp_path):
     report = fill(made(CompLLM), [ALBA], tmp_path)
-    with pytest.raises(StoreMismatch, match="rate"):
+    with pytest.raises(StoreMismatch, match="rate") as caught:
         compress(made(CompLLM, rate=4, store=str(tmp_path)), ALBA)
+    assert caught.value.hint.startswith(f"Fill one beside it: ragzip index compress {tmp_path} --with comp_llm")
+    assert caught.value.hint.endswith("--set rate=4")
     with pytest.raises(StoreMismatch, match="method"):
         compress(made(ICAE, store=str(report.folder)), ALBA)
     with pytest.raises(StoreError, match="ragzip index compress"):
         compress(made(ICAE, store=str(tmp_path)), ALBA)
+
+
+@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
+def test_a_full_store_does_not_hide_that_the_generator_is_another(cls, tmp_path, monkeypatch):
+    weights = tmp_path / "weights"
+    shutil.copytree(made(cls).model, weights)
+    fill(dataclasses.replace(made(cls), model=str(weights)), [ALBA], tmp_path)
+    config = json.loads((weights / "config.json").read_text())
+    (weights / "config.json").write_text(json.dumps({**config, "base_sha256": "0" * 64}))
+    with pytest.raises(ModelError, match="was trained with"):
+        compress(dataclasses.replace(made(cls), model=str(weights), store=str(tmp_path)), ALBA)

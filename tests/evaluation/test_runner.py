@@ -217,6 +217,35 @@ def test_a_smaller_key_value_cache_is_counted(tmp_path, tiny_lm_path) -> None:
     assert quarter > 0
 
 
+def test_every_row_and_question_pays_for_what_it_reads(tmp_path, monkeypatch) -> None:
+    """Segments that another row has compressed, or an earlier question, are compressed again."""
+    from ragzip.compressors.comp_llm import CompLLM
+    from ragzip.compressors.top_k import TopK
+    from ragzip.generators.huggingface import HuggingFace
+    from ragzip.models.concepts import ConceptEncoder
+    from tests.compressors.soft_parts import base_of, made
+
+    tiny = made(CompLLM)
+    read: list[int] = []
+    real = ConceptEncoder._encode
+
+    def counted(self, segments, rate):
+        read.append(sum(1 for segment in set(segments) if (rate, segment) not in self._known))
+        return real(self, segments, rate)
+
+    monkeypatch.setattr(ConceptEncoder, "_encode", counted)
+    reader = HuggingFace(base_of(CompLLM), max_new_tokens=2)
+    stacks = {"a": (tiny,), "b": (TopK(3), tiny)}
+    rows = [(name, Pipeline(reader, prompt=PROMPT, compressors=stack)) for name, stack in stacks.items()]
+    data = small_set(1)
+    (record,) = data.records
+    twice = dataclasses.replace(data, records=(record, dataclasses.replace(record, id="again")))
+    evaluate(plan(rows, baselines="reference"), twice, tmp_path / "run")
+    assert len(read) == 6  # a rehearsal, and each question, for both rows
+    assert len(set(read[2:])) == 1
+    assert read[-1] > 0
+
+
 def test_a_real_model_has_its_operations_and_times_counted(tmp_path, tiny_lm_path) -> None:
     from ragzip.generators.huggingface import HuggingFace
 

@@ -48,10 +48,11 @@ def test_the_body_is_plain_json_with_the_documented_keys(generator, tiny_lm_path
     lm = load_causal_lm(tiny_lm_path, dtype="fp32", device="cpu")
     (body,) = completion_requests(generator, [prompt_of(lm)], served_model="served")
     assert json.loads(json.dumps(body)) == body
-    assert set(body) == {"model", "prompt", "prompt_embeds", "max_tokens", "temperature", "stop"}
+    assert set(body) == {"model", "prompt", "prompt_embeds", "max_tokens", "temperature", "stop", "repetition_penalty"}
     assert body["model"] == "served"
     assert body["max_tokens"] == 7
     assert body["temperature"] == 0.0
+    assert body["repetition_penalty"] == 1.0  # servers would take the one of generation_config.json
     assert body["stop"] == ["\n", '"']
 
 
@@ -84,6 +85,7 @@ def test_sampling_is_asked_for_as_it_is_set(generator):
     warm = HuggingFace(model=generator.model, dtype="fp32", device="cpu", temperature=0.7, top_p=0.9, seed=5)
     (body,) = completion_requests(warm, [[Message("user", ("Why?",))]])
     assert (body["temperature"], body["top_p"], body["seed"]) == (0.7, 0.9, 5)
+    assert (body["top_k"], body["min_p"]) == (-1, 0.0)
     assert "stop" not in body
 
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 
 from ragzip import Pipeline, Query, Stack, Status
 from ragzip.compressors.reorder import Reorder
 from ragzip.compressors.sentence_filter import SentenceFilter
+from ragzip.compressors.structured import Structured
 from ragzip.compressors.top_k import TopK
 from ragzip.errors import ConfigError, UsageError
 from ragzip.generators.echo import Echo
 from ragzip.generators.huggingface import HuggingFace
 from ragzip.pipelines.pipeline import MAX_QUESTION
 from ragzip.pipelines.prompt import QA, Plain
+from ragzip.protocols import Compressor
 from ragzip.retrievers.dense import Dense
+from ragzip.types import Context, TextSegment
 from tests.pipelines.parts import PASSAGES, Failing, FirstWords, Fixed, TextOnly
 
 
@@ -203,3 +208,21 @@ def test_pipelines_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         full().seed = 4
     assert QA() == QA()
+
+
+def test_warming_up_loads_what_stands_within_other_parts() -> None:
+    loaded: list[str] = []
+
+    @dataclass(frozen=True)
+    class Loads(Compressor[TextSegment, TextSegment]):
+        name: str = ""
+
+        def load(self) -> None:
+            loaded.append(self.name)
+
+        def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[TextSegment]]:
+            return contexts
+
+    stack = Stack((Loads("a"), Structured(Stack((Loads("b"), Structured(Loads("c"))))), Structured(Loads("d"))))
+    Pipeline(TextOnly(), compressors=stack).warm_up()
+    assert loaded == ["a", "b", "c", "d"]
