@@ -60,11 +60,10 @@ _NEGATIONS = (
     "tidak bukan belum jangan tanpa không chưa chẳng đừng 안 못 아니 아니다 없다 없는 없이"
 )
 _NOT = frozenset(_NEGATIONS.split())
-# Scripts that put no spaces between words; after a Korean word particles follow without one.
-_JOINED = (
-    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff"
-    r"\U00020000-\U0003ffff"
-)
+# Scripts that put no spaces between words. Katakana has borders to others; particles follow a Korean word at once.
+_KATAKANA = r"\u30a0-\u30ff\u31f0-\u31ff"
+_OTHERS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u309f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_JOINED = _KATAKANA + _OTHERS
 _HANGUL = r"\u1100-\u11ff\uac00-\ud7a3"
 _CONTRACTED = re.compile(r"\w*n['’ʼ]t\Z|n['’ʼ]\w", re.IGNORECASE)  # doesn't; il n'a pas
 # Scripts without spaces between words, or whose vowel signs are no letters to Python.
@@ -168,8 +167,17 @@ def _titles(text: str, title: str) -> Iterator[Stretch]:
     words = title.split()
     if words and len(title) <= _LONGEST_TITLE:
         named = r"\s+".join(map(re.escape, words))
-        before = "" if re.match(rf"[{_JOINED}]", title.lstrip()) else rf"(?<![^\W_{_JOINED}])"
-        after = "" if re.match(rf"[{_JOINED}{_HANGUL}]", words[-1][-1]) else rf"(?![^\W_{_JOINED}{_HANGUL}])"
+        first, last = words[0][0], words[-1][-1]
+        before = rf"(?<![^\W_{_JOINED}])"
+        after = rf"(?![^\W_{_JOINED}{_HANGUL}])"
+        if re.match(rf"[{_OTHERS}]", first):
+            before = ""
+        elif re.match(rf"[{_KATAKANA}]", first):
+            before = rf"(?<![{_KATAKANA}])"
+        if re.match(rf"[{_OTHERS}{_HANGUL}]", last):
+            after = ""
+        elif re.match(rf"[{_KATAKANA}]", last):
+            after = rf"(?![{_KATAKANA}])"
         yield from (match.span() for match in re.finditer(rf"{before}{named}{after}", text, re.IGNORECASE))
 
 

@@ -15,7 +15,7 @@ from ragzip.indexes.soft_store import Setting, Unit
 from ragzip.models import Dtype, canonical, check_options, resolve
 from ragzip.models.identity import folder_fingerprint
 from ragzip.models.runtime import kept, state
-from ragzip.models.soft_folder import check_models, read_soft_config, space_of
+from ragzip.models.soft_folder import check_same, read_soft_config, space_of
 from ragzip.models.weights import weight_files
 from ragzip.protocols import Compressor
 from ragzip.types import Context, Passage, Query, SoftSegment, TextSegment, context_of
@@ -132,7 +132,8 @@ def setting_of(model: str, architecture: str, *, rate: int = 0, columns: int = 0
 
     def read() -> Setting:
         config = read_soft_config(folder, architecture)
-        check_models(folder, config)  # with a full store nothing else would
+        # with a full store nothing else would, and nothing else is needed
+        check_same(folder, str(config["base"]), str(config.get("base_sha256", "")))
         return Setting(
             method=architecture,
             model=model,

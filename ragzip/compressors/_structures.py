@@ -111,13 +111,12 @@ def structures(text: str) -> list[Stretch]:
         taken[first : last + 1] = [True] * (last + 1 - first)
     blocks = [(lines[first].start, lines[last].end) for first, last in fenced]
     code = list(_unfenced(lines, taken))
-    found = [*code, *_tables(lines, taken), *_code(lines, taken)]
+    found, rows = [*code, *_tables(lines, taken), *_code(lines, taken)], list(_delimited(lines, taken))
     for first, last in code:  # remarks in it are no items of a list
         taken[first : last + 1] = [True] * (last + 1 - first)
     found += _lists(lines, taken)
     stretches = [(lines[first].start, lines[last].end) for first, last in found]
-    stretches += _delimited(lines, taken)
-    return merge([*blocks, *stretches, *_html(text, blocks), *_json(text)])
+    return merge([*blocks, *rows, *stretches, *_html(text, blocks), *_json(text)])
 
 
 def is_json(text: str) -> bool:
@@ -154,7 +153,10 @@ def json_literal(value: str, like: str) -> str:
         value.encode("utf-8")
     except UnicodeEncodeError:  # half of a pair can only stand in JSON escaped
         return json.dumps(value)
-    return json.dumps(value, ensure_ascii=like.isascii())
+    if not like.isascii():
+        return json.dumps(value, ensure_ascii=False)
+    parts = value.split("\x7f") if "\x7f" in like else [value]  # the only letter of ASCII that json escapes
+    return '"' + "\x7f".join(json.dumps(part)[1:-1] for part in parts) + '"'
 
 
 def _lines(text: str) -> list[_Line]:
@@ -208,19 +210,19 @@ def _is_rule(line: str) -> bool:
 
 
 def _delimited(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[Stretch]:
-    """Runs of lines with equally many fields."""
-    for mark, fields, rows in (("\t", 2, 2), (";", 3, 3), (",", 3, 3)):
+    """Runs of lines with equally many fields; tabs at the ends of lines are cells, or are left there by chance."""
+    for mark, fields, rows, tails in (("\t", 2, 2, True), ("\t", 2, 2, False), (";", 3, 3, False), (",", 3, 3, False)):
         first, count = 0, 0
         for number in range(len(lines) + 1):
             here = 0
             if number < len(lines) and not taken[number] and lines[number].text:
-                row = lines[number].text + (lines[number].tail if mark == "\t" else "")
+                row = lines[number].text + (lines[number].tail if tails else "")
                 here = len(_fields(row, mark)) if mark in row else 0
             if here == count:
                 continue
             run = lines[first:number]
             if count >= fields and len(run) >= rows and _is_data(run, mark):
-                yield run[0].start, run[-1].end + (len(run[-1].tail) if mark == "\t" else 0)
+                yield run[0].start, run[-1].end + (len(run[-1].tail) if tails else 0)
             first, count = number, here
 
 
@@ -236,11 +238,8 @@ def _fields(line: str, mark: str) -> list[str]:
 
 
 def _is_data(run: Sequence[_Line], mark: str) -> bool:
-    """Whether lines with separators are data: prose has a space after its commas, and ends its sentences.
-
-    It has no tabs within, though some may be left at the ends of its lines.
-    """
-    if mark == "\t":
+    """Whether lines with separators are data: prose has a space after its commas, and ends its sentences."""
+    if mark == "\t":  # prose has none within, though some may be left at the ends of its lines
         return 2 * sum(mark in line.text for line in run) >= len(run)
     rows = [_fields(line.text, mark) for line in run]
     if not any(field[:1].isspace() for row in rows for field in row[1:]):

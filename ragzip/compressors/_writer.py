@@ -148,16 +148,17 @@ class Writer:
             )
 
 
-def load_writer(name: str, *, dtype: str = "auto", device: str = "auto") -> Writer:
+def load_writer(name: str, *, max_new_tokens: int = 0, dtype: str = "auto", device: str = "auto") -> Writer:
     """A causal or encoder-decoder language model, whichever the name means, loaded once.
 
     Raises:
         ModelError: It is not here, damaged, or neither.
-        ConfigError: A dtype or device that does not exist.
+        ConfigError: A dtype or device that does not exist, or more tokens to write than the model has room for.
     """
-    if is_seq2seq(models.resolve(name)):
-        return Writer(load_seq2seq(name, dtype=dtype, device=device))
-    return Writer(models.load_causal_lm(name, dtype=dtype, device=device))
+    load = load_seq2seq if is_seq2seq(models.resolve(name)) else models.load_causal_lm
+    writer = Writer(load(name, dtype=dtype, device=device))
+    writer.room(max_new_tokens)
+    return writer
 
 
 def pack(

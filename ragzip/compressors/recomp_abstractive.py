@@ -73,7 +73,7 @@ class RecompAbstractive(Abstractive):
 
     def load(self) -> Writer:
         """The model, loaded now unless it is already."""
-        return _writer.load_writer(self.model, dtype=self.dtype, device=self.device)
+        return _writer.load_writer(self.model, max_new_tokens=self.max_new_tokens, dtype=self.dtype, device=self.device)
 
     def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[TextSegment]]:
         """Each context as one summary, and what had to be kept beside it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -90,37 +90,50 @@ class Structured(Compressor[TextSegment, TextSegment]):
         """The context within a budget."""
         parts, counter = take_apart(context), counter_of(self.counter)
         if _plain(parts):
-            return _cut(self._ask(context, limit), [], limit, counter)
+            return _cut(self._asker(context)(limit), [], limit, counter)
         shells = tuple(part.shell() for part in parts if part.kind != "prose")
         base = counter.context(Context(context.query, shells, context.passages))
         if base > limit:
             return self._smaller(context, self._crowded(context, parts, limit))
         asked, all_of_it = Asked(context, parts), counter.context(_segments(context))
-        # titles that are counted with the structures, too, and what it takes to write prose within JSON
-        twice = counter.context(_segments(asked.context)) + base - all_of_it
-        room, best, most_left = limit - base + twice, None, -1
+        ask = self._asker(asked.context)
+        written = any(part.kind == "json" for part in parts)
+        whole = counter.context(_segments(asked.context))
+        # Within JSON a token of prose costs its share of the whole; else as much, and titles that stand there are free.
+        room = (
+            whole * (limit - base) // max(all_of_it - base, 1) if written else limit - base + whole + base - all_of_it
+        )
+        left, kept = _left(context, parts, asked.read(Context(context.query, (), context.passages)))
+        best, least, low, high, seen = None, -1, 0, limit + whole, set[tuple[Segment, ...]]()
         for _ in range(_ROUNDS):
-            given = self._ask(asked.context, max(room, 0))
+            room = min(max(room, low + 1), high - 1)
+            given = ask(room)
+            if room <= low or given.segments in seen:
+                break
+            seen.add(given.segments)
             left, kept = _left(context, parts, asked.read(given))
             count = counter.context(left)
-            if count <= limit and count > most_left:
-                best, most_left = (left, kept), count
-            filled = room - counter.context(given) <= _SLACK * room
-            if room <= 0 or (count <= limit and (not filled or limit - count <= _SLACK * limit)):
-                break
-            room += limit - count
+            if count <= limit:
+                low = room
+                if count > least:
+                    best, least = (left, kept), count
+                if limit - count <= _SLACK * limit:
+                    break
+            else:
+                high = room
+            room = counter.context(given) * (limit - base) // max(count - base, 1) if written else room + limit - count
         if best is None and any(part.kind == "json" for part in parts):  # it cannot be cut, but it can be empty
             best = _left(context, parts, asked.read(Context(context.query, (), context.passages)))
         left, kept = best or (left, kept)
         if list(left.segments) == [part.segment for part in parts] and all_of_it <= limit:
             return _segments(context)
-        whole = [place for place, index in enumerate(kept) if index >= 0 and parts[index].kind != "prose"]
-        return self._smaller(context, _cut(left, whole, limit, counter))
+        uncut = [place for place, index in enumerate(kept) if index >= 0 and parts[index].kind != "prose"]
+        return self._smaller(context, _cut(left, uncut, limit, counter))
 
     def _crowded(self, context: Context[TextSegment], parts: Sequence[Part], limit: int) -> Context[Segment]:
         """Where the structures alone are over the budget: those that the inner compressor wants most."""
         asked = Asked(context, parts, everything=True)
-        answer = asked.read(self._ask(asked.context, limit))
+        answer = asked.read(self._asker(asked.context)(limit))
         left, kept = _left(context, parts, answer)
         wanted = {
             place: answer.share(index, parts[index])
@@ -129,19 +142,24 @@ class Structured(Compressor[TextSegment, TextSegment]):
         }
         return _cut(left, sorted(wanted, key=lambda place: -wanted[place]), limit, counter_of(self.counter), wanted)
 
-    def _ask(self, context: Context[TextSegment], limit: int) -> Context[Segment]:
-        """The inner compressor's answer within a budget."""
-        if not context.segments or limit <= 0:
-            return Context(context.query, (), context.passages)
+    def _asker(self, context: Context[TextSegment]) -> Callable[[int], Context[Segment]]:
+        """Gives the inner compressor's answer within budgets; one that has no budget is asked once."""
         inner: Any = self.inner
         option = _budget_option(inner)
-        if option:
-            given = getattr(inner, option)
-            inner = dataclasses.replace(inner, **{option: limit if given is None else min(limit, given)})
-        (answer,) = inner.compress([context])
-        if not option:
-            (answer,) = Budget(limit, counter=self.counter).compress([answer])
-        return cast("Context[Segment]", answer)
+        found: list[Context[Segment]] = []
+
+        def ask(limit: int) -> Context[Segment]:
+            if not context.segments or limit <= 0:
+                return Context(context.query, (), context.passages)
+            if option:
+                given = getattr(inner, option)
+                least = limit if given is None else min(limit, given)
+                return cast("Context[Segment]", dataclasses.replace(inner, **{option: least}).compress([context])[0])
+            if not found:
+                found.extend(inner.compress([context]))
+            return Budget(limit, counter=self.counter).compress(found)[0]
+
+        return ask
 
 
 def _budget_option(inner: Compressor[Any, Any]) -> str:

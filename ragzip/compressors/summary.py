@@ -86,7 +86,9 @@ class Summary(Abstractive):
     def load(self) -> tuple[Writer, Encoder]:
         """Both models, loaded now unless they are already."""
         encoder = models.load_encoder(self.encoder, dtype=self.dtype, device=self.device)
-        return _writer.load_writer(self.model, dtype=self.dtype, device=self.device), encoder
+        return _writer.load_writer(
+            self.model, max_new_tokens=self.max_new_tokens, dtype=self.dtype, device=self.device
+        ), encoder
 
     def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[TextSegment]]:
         """Each context in fewer words."""

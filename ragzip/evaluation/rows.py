@@ -14,7 +14,7 @@ from ragzip.errors import ConfigError
 from ragzip.evaluation.baselines import BUDGETED, ClosedBook, budgeted
 from ragzip.pipelines import Pipeline
 from ragzip.pipelines.check import flatten
-from ragzip.protocols import Stack, walk
+from ragzip.protocols import Compressor, Stack, walk
 
 Baselines = Literal["all", "reference"]
 """``reference`` is closed book and no compression alone; ``all`` adds the same budget spent in other ways."""
@@ -146,10 +146,14 @@ def budget_of(pipeline: Pipeline[Any]) -> int | None:
     """
     found: list[int] = []
     for part in flatten(pipeline.stack):
-        names = {field.name for field in config.options(type(part))}
-        if not names & {"budget", "tokens", "keep"}:
-            continue  # it does not set sizes: dedupe, top_k, reorder
-        if any(getattr(one, name, None) is not None for one in walk(part) for name in ("keep", "threshold")):
+        if any(getattr(one, name) is not None for one in walk(part) for name in _sizes(one) & {"keep", "threshold"}):
             return None
-        found += [value for name in names & {"budget", "tokens"} if (value := getattr(part, name)) is not None]
+        options = _sizes(part) & {"budget", "tokens"}
+        found += [value for name in options if (value := getattr(part, name)) is not None]
     return min(found, default=None)
+
+
+def _sizes(part: Compressor[Any, Any]) -> set[str]:
+    """The options of a part that sets sizes; none of others: dedupe, top_k, reorder."""
+    names = {field.name for field in config.options(type(part))}
+    return names if names & {"budget", "tokens", "keep"} else set()

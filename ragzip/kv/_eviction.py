@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, ClassVar
 
 from ragzip.errors import ConfigError
@@ -38,7 +39,8 @@ class Eviction(KVCompression):
     window: int = 32
 
     def __post_init__(self) -> None:
-        if self.keep is not None and (isinstance(self.keep, bool) or not 0 < self.keep <= 1):
+        share = self.keep if self.keep is not None else 1
+        if isinstance(share, bool) or not isinstance(share, Real) or not 0 < share <= 1:
             raise ConfigError("keep", f"must be above 0 and at most 1, not {self.keep!r}")
         for name, value, least in (
             ("budget", self.budget, 1),

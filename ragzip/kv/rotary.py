@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from ragzip.models import CausalLM
 
-_AT = 23  # where a few tokens are read a second time
+_TOKENS = (3, 5, 7, 11)
+_AT = 23  # where they are read a second time
 _known: WeakKeyDictionary[CausalLM, bool] = WeakKeyDictionary()
 
 
@@ -64,30 +65,34 @@ def taken_back(vectors: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     return found
 
 
-def keys_at(lm: CausalLM, ids: list[int], place: int) -> list[Tensor]:
-    """The keys of each layer, ``[key heads, n, width]``, of tokens that begin at a place."""
+def _keys_at(lm: CausalLM, place: int) -> list[Tensor]:
+    """The keys of each layer, ``[n, key heads, 1, width]``, of tokens that are read alone at a place.
+
+    What each token is does not hang on the place then, but for the rotation.
+    """
     import torch
     from transformers.cache_utils import DynamicCache
 
     cache: Any = DynamicCache()
     with torch.inference_mode():
-        places = torch.arange(place, place + len(ids), device=lm.device)[None]
-        tokens = torch.tensor([ids], device=lm.device)
+        tokens = torch.tensor([[token] for token in _TOKENS], device=lm.device)
+        places = torch.full_like(tokens, place)
         lm.model.base_model(input_ids=tokens, position_ids=places, past_key_values=cache, use_cache=True)
-    return [layer.keys[0] for layer in cache.layers]
+    return [layer.keys for layer in cache.layers]
 
 
 def _tried(lm: CausalLM) -> bool:
     import torch
 
-    ids = [3, 5, 7, 11]
-    near = 1e-3 if lm.dtype == "float32" else 0.1
+    near = 1e-3 if lm.dtype == "float32" else 0.05
     try:
-        for first, second in zip(keys_at(lm, ids, 0), keys_at(lm, ids, _AT), strict=True):
-            places = torch.arange(len(ids))
-            here, there = (taken_back(k, *angles(lm, k, places + at)) for k, at in ((first, 0), (second, _AT)))
+        for both in zip(_keys_at(lm, 0), _keys_at(lm, _AT), strict=True):
+            read = zip(both, (0, _AT), strict=True)
+            here, there = (taken_back(keys, *angles(lm, keys[0], torch.tensor([at]))) for keys, at in read)
             if not bool((here - there).abs().max() <= near * here.abs().max().clamp_min(1e-6)):
                 return False
+    except torch.OutOfMemoryError:
+        raise
     except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError):
         return False  # whatever else an architecture does with its places
     return True

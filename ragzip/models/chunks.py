@@ -92,7 +92,7 @@ class ChunkEncoder:
         """A text as parts that are read whole, between sentences if possible: itself where it fits the window."""
         import numpy as np
 
-        (encoding,) = encode_batch(self._tokenizer, [text], special=True)
+        (encoding,) = encode_batch(self._tokenizer, [text], special=True, offsets=True)
         if not encoding.overflowing:
             return [text]
         read = [encoding, *encoding.overflowing]

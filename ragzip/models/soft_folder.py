@@ -147,19 +147,10 @@ def open_soft(name: str, architecture: str) -> SoftFolder:
     if lacking or strange:
         what = f"lack {_some(lacking)}" if lacking else f"hold {_some(strange)}, unknown to their config"
         raise ModelError(f"the weights in {folder} {what}", hint="Config and weights do not belong together.")
-    check_models(folder, config)
-    return SoftFolder(name, folder, config, tensors)
-
-
-def check_models(folder: Path, config: Mapping[str, Any]) -> None:
-    """Whether generator and encoder are those that a folder's weights were trained with.
-
-    Raises:
-        ModelError: One is not here, or has other files; both are named.
-    """
     for key in ("base", "encoder"):
         if config.get(key):
             check_same(folder, str(config[key]), str(config.get(f"{key}_sha256", "")))
+    return SoftFolder(name, folder, config, tensors)
 
 
 def check_same(folder: Path, name: str, sha256: str) -> None:

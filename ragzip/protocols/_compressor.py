@@ -33,7 +33,8 @@ class Compressor(ABC, Generic[In_contra, Out_co]):
     ``In_contra`` and ``Out_co`` are ``TextSegment``, ``SoftSegment`` or their union; they are read by the type
     checker and, for stacks that came from YAML, at run time.
 
-    A field made by ``runtime_field()`` and called ``counter`` is filled by ``bind`` with the generator's counter.
+    A field made by ``runtime_field()`` and called ``counter`` is filled by ``bind`` with the generator's counter. By
+    itself, and in a stack that has none, it is None: ragzip's own then take ``ragzip.models.default_counter()``.
     """
 
     @abstractmethod

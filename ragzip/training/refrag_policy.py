@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragzip.compressors._expansion import most_as_text
-from ragzip.compressors._options import check_count
+from ragzip.compressors._options import check_count, check_number
 from ragzip.compressors.refrag import mixed
 from ragzip.errors import ConfigError, UsageError
 from ragzip.models import check_options, load_causal_lm
@@ -87,6 +87,7 @@ class REFRAGPolicyTraining:
         for option in ("held_out", "passages"):
             check_count(option, getattr(self, option), least=1)
         check_count("patience", self.patience)
+        check_number("expand", self.expand, low=0, high=1)
         if not 0 < self.expand < 1:
             raise ConfigError("expand", f"must be between 0 and 1, not {self.expand!r}")
         if not 0 < self.lr < math.inf:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -90,17 +91,23 @@ def test_titles_are_headings_and_where_the_passage_is_named():
 
 
 @pytest.mark.parametrize(
-    ("text", "title", "expected"),
+    ("marked", "title"),
     [
-        ("中国长城是古代工程。我们参观了长城。", "长城", ["长城", "长城"]),
-        ("東京都は日本の首都である。", "東京都", ["東京都"]),
-        ("ตอนนี้กรุงเทพเป็นเมืองหลวง", "กรุงเทพ", ["กรุงเทพ"]),
-        ("서울은 한국의 수도이다. 서울 시. 새서울", "서울", ["서울", "서울"]),
-        ("東京Xは", "東京X", ["東京X"]),
+        ("中国<长城>是古代工程。我们参观了<长城>。", "长城"),
+        ("<東京都>は日本の首都である。", "東京都"),
+        ("ตอนนี้<กรุงเทพ>เป็นเมืองหลวง", "กรุงเทพ"),
+        ("<서울>은 한국의 수도이다. <서울> 시. 새서울", "서울"),
+        ("<東京X>は", "東京X"),
+        ("プロシアと<ロシア>は国だ。", "ロシア"),
+        ("<アン>はアンケートを書いた。", "アン"),
+        ("<NASA>は宇宙へ。<NASA>는 간다. NASAL", "NASA"),
     ],
 )
-def test_titles_are_found_where_words_have_no_spaces(text, title, expected):
-    assert found(text, title, "titles") == expected
+def test_titles_are_found_where_words_have_no_spaces(marked, title):
+    pieces = re.split("[<>]", marked)  # every second one is named
+    ends = list(itertools.accumulate(map(len, pieces)))
+    named = [(end - len(piece), end) for piece, end in zip(pieces[1::2], ends[1::2], strict=True)]
+    assert forced("".join(pieces), title, ("titles",), None) == named
 
 
 @given(

@@ -236,11 +236,12 @@ def test_with_a_store_what_is_left_out_is_not_looked_up(knowing, monkeypatch, tm
     assert all(text.strip() in TOWN.text for text in asked)
 
 
+@pytest.mark.parametrize("times", [60, 240])
 @pytest.mark.parametrize("policy", ["similarity", "trained", "perplexity"])
-def test_the_end_of_a_long_question_counts(policy):
+def test_the_end_of_a_long_question_counts(policy, times):
     method = made(REFRAG, policy=policy)
     encoder = method.load()
-    before = "All of this was told by somebody who had heard it from a friend of the family. " * 60
+    before = "All of this was told by somebody who had heard it from a friend of the family. " * times
     found = []
     for asks in ("Who founded Alba?", "What do the goats eat?"):
         chunks = mixed(context_of(Query(before + asks), (ALBA, BORGO)), encoder)
@@ -248,9 +249,11 @@ def test_the_end_of_a_long_question_counts(policy):
     assert found[0] != found[1]
 
 
-def test_a_question_is_read_in_parts_that_fit():
+@pytest.mark.parametrize(
+    "text", ["Alba lies by the sea. " * n for n in (200, 900)] + ["Alba \ud800 lies there. " * 200]
+)
+def test_a_question_is_read_in_parts_that_fit(text):
     encoder = made(REFRAG).load()
-    text = "Alba lies by the sea. " * 200
     parts = encoder.parts(text)
     assert len(parts) > 1
     assert "".join("".join(parts).split()) == "".join(text.split())

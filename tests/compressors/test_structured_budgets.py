@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from ragzip.compressors._parts import take_apart
 from ragzip.compressors.bm25_sentences import BM25Sentences
 from ragzip.compressors.random_sentences import RandomSentences
 from ragzip.compressors.structured import Structured
+from ragzip.protocols import Stack
 from ragzip.types import Context, Passage, Query, context_of
 from tests.matrix import bpe_counter
 
@@ -20,9 +23,12 @@ QUERY = Query("Who lit the oil lamp?")
 SAYS = 'He said "yes"\nto "all". The café\u2028closed. The oil lamp was lit by "Ann" at dusk. Nobody\nput it out.'
 
 
-def documents(count: int, ascii_only: bool) -> Context:
+RUSSIAN = "Смотритель зажёг лампу. Масло было холодным. Ночью мимо шли корабли. Никто их не видел."
+
+
+def documents(count: int, ascii_only: bool, says: str = SAYS) -> Context:
     """One passage: JSON whose prose takes more tokens as a literal than as a text."""
-    items = [{"id": i, "body": SAYS.replace("Ann", f"Ann{i}")} for i in range(count)]
+    items = [{"id": i, "body": says.replace("Ann", f"Ann{i}")} for i in range(count)]
     return context_of(QUERY, (Passage("a", json.dumps({"items": items}, ensure_ascii=ascii_only)),))
 
 
@@ -54,14 +60,39 @@ def test_json_stays_where_its_keys_and_numbers_fit(count, ascii_only, share, inn
     assert [item["id"] for item in json.loads(after.segments[0].text)["items"]] == list(range(count))
 
 
-@pytest.mark.parametrize("share", [0.5, 0.65, 0.8, 0.95])
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95])
 @pytest.mark.parametrize(
-    "context", [titled(10), documents(12, True), documents(12, False)], ids=["titles", "", "ascii"]
+    ("context", "sentence"),  # and about the tokens of its longest sentence
+    [(titled(10), 70), (documents(12, True), 60), (documents(12, False), 60), (documents(12, True, RUSSIAN), 180)],
+    ids=["titles", "ascii", "unicode", "escapes"],
 )
-def test_a_budget_is_used(context, share):
+def test_a_budget_is_used(context, sentence, share):
     least, whole = shells(context), COUNTER.context(context)
     budget = least + round(share * (whole - least))
-    assert COUNTER.context(within(context, budget)) >= 0.9 * budget
+    used = COUNTER.context(within(context, budget, BM25Sentences(threshold=0.0)))
+    assert used - least >= 0.9 * (budget - least) - sentence
+
+
+@dataclass(frozen=True)
+class Counted(BM25Sentences):
+    """Tells how often it is asked."""
+
+    calls: ClassVar[list[int]] = []
+
+    def compress(self, contexts):
+        self.calls.append(1)
+        return super().compress(contexts)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize("context", [titled(10), documents(12, True, RUSSIAN)], ids=["titles", "escapes"])
+def test_the_inner_compressor_is_asked_as_little_as_will_do(context, share):
+    least, whole = shells(context), COUNTER.context(context)
+    budget = least + round(share * (whole - least))
+    for inner, most in ((Stack((Counted(keep=0.9),)), 1), (Counted(), 4)):
+        Counted.calls.clear()
+        within(context, budget, inner)
+        assert 1 <= len(Counted.calls) <= most
 
 
 @settings(max_examples=40)

@@ -209,3 +209,16 @@ def test_rows_whose_last_cells_are_empty_are_rows():
     for text in (table, f"{table}\n\nThat is all.", f"{table} \r\n"):
         assert [text[a:b] for a, b in structures(text)] == [table]
     assert structures("It rained.\t\nIt snowed.\t\nIt stopped.\t") == []
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "Name\tAge\t\nAnn\t3\nBob\t4\t\nCid\t5",
+        "Name\tAge\t\nAnn\t3",
+        "id\tcmd\n1\tls\n2\tcat\nx = 3\tpwd\ny = 4\tcd\nz = 5\tmv",
+        "key: a\tb\nfoo = 1\tx\nbar = 2\ty\nbaz = 3\tz\nAnn\t4\nBob\t5",
+    ],
+)
+def test_rows_with_tabs_left_behind_or_cells_like_code_are_one_table(table):
+    assert [text[a:b] for text in [f"{table}\n"] for a, b in structures(text)] == [table]

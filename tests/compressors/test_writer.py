@@ -112,7 +112,9 @@ class TestWithTinyModels:
         assert writer.room(48) == (2000 if causal else 1024)
         assert writer.room(48, 100) == 100
 
-    def test_an_answer_that_leaves_no_room_is_refused(self, writer):
+    def test_an_answer_that_leaves_no_room_is_refused(self, writer, tiny_lm_path):
+        with pytest.raises(ConfigError, match="max_new_tokens"):
+            load_writer(tiny_lm_path, dtype="fp32", max_new_tokens=2048)
         if writer.lm.window > 1024:
             with pytest.raises(ConfigError, match="max_new_tokens: must be less than the model's window of 2048"):
                 writer.room(2048)

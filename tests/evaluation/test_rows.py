@@ -76,6 +76,7 @@ def test_a_budget_counts_where_nothing_else_sets_the_size() -> None:
     assert budget_of(reading(Budget(60), BM25Sentences(keep=0.3))) is None
     assert budget_of(reading(Structured(BM25Sentences(), budget=60))) == 60
     assert budget_of(reading(Structured(BM25Sentences(threshold=0.3), budget=60))) is None
+    assert budget_of(reading(Structured(Dedupe() >> BM25Sentences(), budget=60))) == 60
     assert budget_of(reading(BM25Sentences(budget=60, threshold=1.0))) is None
     assert budget_of(reading(Dedupe(), BM25Sentences(budget=60), Reorder())) == 60
     assert budget_of(reading(Truncate(tokens=30))) == 30

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ragzip.errors import ConfigError
 from ragzip.generators.huggingface import HuggingFace
 from ragzip.kv import Seen
 from ragzip.kv.expected_attention import ExpectedAttention
@@ -192,6 +193,13 @@ def test_packed_sizes_are_those_of_their_bits():
     values = torch.randn(1, 3, 640, 64)
     for bits in (8, 4):
         assert pack(values, bits).bytes == values.numel() * bits // 8 + values.numel() // 64 * 4
+
+
+@pytest.mark.parametrize("value", ["0.5", True, math.nan, [1], 0, 1.5])
+def test_a_share_that_is_none_is_refused_by_name(value):
+    with pytest.raises(ConfigError) as caught:
+        SnapKV(keep=value)
+    assert caught.value.path == "keep"
 
 
 @pytest.mark.parametrize("cls", EVICTIONS)
