@@ -3,7 +3,7 @@
     python benchmarks/run.py hard:quarter        # or hard:evidence, hard:judge, hard:fast, hard:slow
     make bench-hard                              # all of them: hours on two cores; goes on where it stopped
 
-Methods that run the language model for every question take seconds a question, so they face fewer questions, and the
+Methods that run the language model for every question take seconds a question, so they face few questions, and the
 others stand beside them on the same ones. Run folders, with every record and the HTML report, are left in
 .bench/hard/PART/SET.
 """
@@ -95,8 +95,8 @@ PARTS: dict[str, dict[str, Any]] = {
     # methods that run the language model over the context, or write
     "slow": {
         "sets": ("hotpotqa", "nq_multidoc"),
-        "questions": 6,
-        "budgets": (200,),
+        "questions": 10,
+        "budgets": (100, 200, 400),
         "methods": (
             "provence",
             "exit",
@@ -109,7 +109,9 @@ PARTS: dict[str, dict[str, Any]] = {
         ),
         "rows": {
             "gate": {"type": "gate"},
+            "structured(provence)@100": {"type": "structured", "inner": {"type": "provence"}, "budget": 100},
             "structured(provence)@200": {"type": "structured", "inner": {"type": "provence"}, "budget": 200},
+            "structured(provence)@400": {"type": "structured", "inner": {"type": "provence"}, "budget": 400},
         },
         "options": {"semantic_drop": {"exact": False}},
         "baselines": "reference",
