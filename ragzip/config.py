@@ -205,7 +205,10 @@ def _convert_scalar(value: Any, annotation: Any, place: Place) -> Any:
     if annotation is type(None) and value is None:
         return None
     if annotation is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise place.error("is larger than any number can be") from error
     if annotation in (int, str, bool) and type(value) is annotation:
         return value
     hint = ""

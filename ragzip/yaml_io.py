@@ -15,14 +15,20 @@ _SYNTAX = "Check brackets, colons and indentation (spaces, no tabs) there."
 _UNICODE_BREAKS = ("\x85", "\u2028", "\u2029", "\ufeff")
 
 
-def parse(text: str, *, source: str = "") -> tuple[Any, Lines]:
+def parse(text: str, *, source: str = "", most: int = MAX_BYTES) -> tuple[Any, Lines]:
     """Plain values and, for each path in them, its line.
 
+    Args:
+        text: YAML.
+        source: Where it stands, for messages.
+        most: Characters that it may have.
+
     Raises:
-        ConfigError: Not YAML, too large or too deep, a key twice, an alias, or a tag that is not plain data.
+        ConfigError: Not YAML, too large or too deep, a key twice, an alias, a tag that is not plain data, or a value
+            that looks like a date or a number and is none.
     """
-    if len(text) > MAX_BYTES:
-        raise ConfigError("", f"longer than {MAX_BYTES:,} characters", source=source, hint="Is it a pipeline?")
+    if len(text) > most:
+        raise ConfigError("", f"longer than {most:,} characters", source=source, hint="Is it a pipeline?")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ConfigError("", "not valid Unicode", source=source, hint="Save it as UTF-8.")
     loader: Any = None
@@ -81,7 +87,7 @@ def _value(loader: Any, node: Any, path: str, lines: dict[str, int], source: str
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(loader.construct_object(key_node, deep=True))
+            key = str(_scalar(loader, key_node, path, source))
             inner = f"{path}.{key}" if path else key
             if key in result:
                 where = key_node.start_mark.line + 1
@@ -93,7 +99,18 @@ def _value(loader: Any, node: Any, path: str, lines: dict[str, int], source: str
         return [
             _value(loader, item, f"{path}.{i}" if path else str(i), lines, source) for i, item in enumerate(node.value)
         ]
-    found = loader.construct_object(node, deep=True)
+    found = _scalar(loader, node, path, source)
     if isinstance(found, str) and any("\ud800" <= character <= "\udfff" for character in found):
         raise ConfigError(path, "not valid Unicode", source=source, line=line, hint="Write whole characters.")
     return found
+
+
+def _scalar(loader: Any, node: Any, path: str, source: str) -> Any:
+    try:
+        return loader.construct_object(node, deep=True)
+    except (ValueError, KeyError, OverflowError) as error:
+        said = str(getattr(node, "value", ""))[:40]
+        line = node.start_mark.line + 1
+        raise ConfigError(
+            path, f"{said!r} looks like a number or a date, and is none", source=source, line=line, hint="Quote it."
+        ) from error

@@ -109,3 +109,9 @@ def test_whole_numbers_serve_as_numbers() -> None:
     made = config.from_config("compressor", {"type": "sentence_filter", "threshold": 0})
     assert made.threshold == 0.0
     assert isinstance(made.threshold, float)
+
+
+def test_a_number_beyond_all_numbers_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="larger than any number") as caught:
+        config.from_config("compressor", {"type": "sentence_filter", "threshold": 10**400})
+    assert caught.value.path == "compressor.threshold"

@@ -74,3 +74,22 @@ def test_only_safe_yaml_is_written() -> None:
 def test_what_cannot_be_written_again_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         yaml_io.parse(text)
+
+
+@pytest.mark.parametrize(
+    "said", ["2024-02-30", "2024-13-45", "0b_", "0x_", "!!int abc", "!!bool abc", "9" * 5000, "!!float x"]
+)
+def test_what_only_looks_like_a_number_or_a_date_names_its_line(said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        yaml_io.parse(f"a: 1\nb: {said}\n")
+    assert (caught.value.path, caught.value.line) == ("b", 2)
+    with pytest.raises(ConfigError):
+        yaml_io.parse(f"{{{said}: 1}}" if len(said) < 100 else f"? {said}\n: 1")
+    assert yaml_io.scalar(said) == said
+
+
+def test_a_larger_bound_can_be_given() -> None:
+    text = "a: " + "x" * yaml_io.MAX_BYTES
+    with pytest.raises(ConfigError, match="longer than"):
+        yaml_io.parse(text)
+    assert yaml_io.parse(text, most=2 * yaml_io.MAX_BYTES)[0] == {"a": "x" * yaml_io.MAX_BYTES}

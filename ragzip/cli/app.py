@@ -73,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command line and gives the exit code. Failures are one message on standard error."""
+    _write_what_can_be_written()
     try:
         code = app(args=list(arguments), standalone_mode=False)
         sys.stdout.flush()
@@ -85,6 +86,11 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         _abandon_stdout()  # the reader went away: ragzip ... | head
         return 0
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, OSError) or stop.__context__.errno != errno.EPIPE:
+            raise
+        _abandon_stdout()  # typer has met the same, and would call it a failure
+        return 0
     except Exception as error:  # noqa: BLE001 - the last resort: never a traceback at a user
         if isinstance(error, _ClickException):
             return _wrong_call(error)
@@ -92,6 +98,14 @@ def run(arguments: Sequence[str]) -> int:
     if code == 130:  # typer answers Ctrl-C by itself, and says nothing
         complain("interrupted", "")
     return code if isinstance(code, int) else 0
+
+
+def _write_what_can_be_written() -> None:
+    """Where the terminal's encoding lacks a letter, its number is written: no answer is lost for a dash."""
+    for stream in (sys.stdout, sys.stderr):
+        encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("_", "-")
+        if encoding not in ("utf-8", "utf8") and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _abandon_stdout() -> None:

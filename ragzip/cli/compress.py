@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from typing import Annotated, Any
 
@@ -104,7 +105,7 @@ def _rows(text: str, format_: str) -> list[dict[str, Any]]:
     rows = []
     for number, line in lines:
         try:
-            row = json.loads(line, parse_constant=_refuse_constant)
+            row = json.loads(line, parse_constant=_refuse_constant, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise UsageError(
                 f"standard input, line {number}: not JSON: {error}", hint="Or pass --format text."
@@ -138,13 +139,23 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
+def _finite(text: str) -> float:
+    """A number as it stands in JSON: one beyond all numbers could be read, and not be written again."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is larger than any number can be")
+    return value
+
+
 def _text_key(row: dict[str, Any]) -> str:
     return next((key for key in _TEXT_KEYS if key in row), "text")
 
 
 def _passage(row: dict[str, Any], position: int) -> Passage:
     score = row.get("score")
-    number = float(score) if isinstance(score, int | float) and not isinstance(score, bool) else None
+    number = None
+    if isinstance(score, int | float) and not isinstance(score, bool) and abs(score) <= sys.float_info.max:
+        number = float(score)
     title = row.get("title")
     # Ids repeat in other people's files; spans need them to be unique, so the position takes their place.
     return Passage(str(position), row[_text_key(row)], title if isinstance(title, str) else "", number)

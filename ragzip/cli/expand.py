@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ragzip.types import Context, Span, TextSegment
 
 _MOST_INPUT = 256_000_000
+_DIGITS = 12  # of a place in a text
 
 
 def expand(
@@ -135,7 +136,8 @@ def _span(text: str) -> Span:
 
     name, _, place = text.rpartition(":")
     start, _, end = place.partition("-")
-    if not (name and start.isdecimal() and end.isdecimal() and int(start) <= int(end)):
+    places = [place for place in (start, end) if place.isascii() and place.isdigit() and len(place) <= _DIGITS]
+    if not name or len(places) < 2 or int(start) > int(end):
         raise UsageError(f"--span {text!r} is not ID:START-END", hint="For example: --span guide.md#3:120-180")
     return Span(name, int(start), int(end))
 

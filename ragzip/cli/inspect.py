@@ -35,7 +35,7 @@ def check(
 
 
 def _missing(pipeline: Any) -> list[str]:
-    """Indexes that do not open and models that are not here, without loading either."""
+    """Indexes that do not open, and models and files that are not here, without loading any."""
     from ragzip import indexes, models
     from ragzip.errors import RagzipError
 
@@ -49,9 +49,16 @@ def _missing(pipeline: Any) -> list[str]:
                     problems += [f"{path}.index: {what}" for what in indexes.lacking(part)]
             except RagzipError as error:
                 problems.append(f"{path}.index: {error}")
-        local = not hasattr(part, "base_url")
-        if isinstance(model, str) and model and local and not models.status(model):
-            problems.append(f"{path}.model: {model!r} is not here. Get it: ragzip models fetch {model}")
+        names = {"model": "" if hasattr(part, "base_url") else model}
+        names |= {option: getattr(part, option, None) for option in ("encoder", "tokenizer")}
+        problems += [
+            f"{path}.{option}: {name!r} is not here. Get it: ragzip models fetch {name}"
+            for option, name in names.items()
+            if isinstance(name, str) and name and not models.status(name)
+        ]
+        file = getattr(part, "path", None)
+        if isinstance(file, str) and file and not Path(file).is_file():
+            problems.append(f"{path}.path: no file {file!r}")
     return problems
 
 

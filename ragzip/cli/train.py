@@ -60,7 +60,7 @@ def train(
     if config is None and corpus is None:
         raise UsageError("no config was given", hint="Give a YAML file, as those in examples/training/.")
     if corpus is not None:
-        set_ = [*(set_ or ()), f"corpus={json.dumps(str(corpus))}"]
+        set_ = [*(set_ or ()), f"corpus={json.dumps(str(corpus), ensure_ascii=False)}"]
     trainer = read_trainer(method, config, set_ or ())
     finished = not restart and out.is_dir() and read_report(out) is not None
     with _watching(method) as watch:

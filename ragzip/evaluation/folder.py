@@ -21,6 +21,7 @@ from ragzip.errors import RagzipError, StoreDamaged, StoreError, StoreMismatch, 
 from ragzip.evaluation.environment import difference
 
 FORMAT = 1
+_MOST_CONFIG = 50_000_000  # characters: two hundred pipelines with baselines of their own
 CONFIG, ENVIRONMENT, QUESTIONS, RECORDS = "config.yaml", "environment.json", "questions.jsonl", "records.jsonl"
 METRICS, SUMMARY, REPORT, LOCK = "metrics.json", "summary.json", "report.html", ".lock"
 # What a run leaves that was stopped before its config was there.
@@ -192,7 +193,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        values, _ = yaml_io.parse(path.read_text(encoding="utf-8"), source=str(path))
+        values, _ = yaml_io.parse(path.read_text(encoding="utf-8"), source=str(path), most=_MOST_CONFIG)
     except (RagzipError, UnicodeDecodeError) as error:
         raise StoreDamaged(f"{path}: {error}", hint="Run it again into a new folder.") from error
     if not isinstance(values, dict) or "ragzip_run" not in values:
@@ -215,7 +216,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def _same(folder: Path, present: Mapping[str, Any], config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
     """Whether the folder's run is this one, on this kind of machine."""
-    wanted = yaml_io.parse(yaml_io.dump(dict(config)))[0]
+    wanted = yaml_io.parse(yaml_io.dump(dict(config)), most=_MOST_CONFIG)[0]
     for key in dict.fromkeys((*wanted, *present)):
         if wanted.get(key) != present.get(key):
             detail = _difference(present.get(key), wanted.get(key), key)
@@ -223,6 +224,11 @@ def _same(folder: Path, present: Mapping[str, Any], config: Mapping[str, Any], e
                 f"{folder}: holds another run: {detail}",
                 hint="Give another --out; only the same command goes on where it stopped.",
             )
+    if list(wanted["rows"]) != list(present["rows"]):
+        raise StoreMismatch(
+            f"{folder}: holds the same pipelines in another order",
+            hint=f"Give them as there ({', '.join(list(present['rows'])[:3])}, ...), or another --out.",
+        )
     before = _read_json(folder / ENVIRONMENT)
     changed = difference(before, environment)
     if changed:

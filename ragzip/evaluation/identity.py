@@ -10,19 +10,27 @@ from typing import Any
 
 from ragzip.errors import RagzipError
 from ragzip.evaluation.rows import Row
+from ragzip.indexes.files import checksum
 from ragzip.indexes.manifest import read
 from ragzip.models import fingerprint, resolve
 from ragzip.models.lora import base_folder
 
+_KINDS = {"model": "model", "encoder": "model", "tokenizer": "model", "index": "index", "path": "file"}
+
 
 def identities(rows: Sequence[Row]) -> dict[str, str]:
-    """``model NAME`` and ``index PATH`` -> hash, for every one that is here. A server's model has none."""
+    """``model NAME``, ``index FOLDER`` and ``file PATH`` -> hash, for every one that is here.
+
+    A server's model has none, and is not looked for: it may have the name of one that a hub has.
+    """
     found: dict[str, str] = {}
     for row in rows:
         for part in _parts(row.to_config()["pipeline"]):
             for option, value in part.items():
-                if option in ("model", "index") and isinstance(value, str) and f"{option} {value}" not in found:
-                    found[f"{option} {value}"] = _identity(option, value)
+                kind = _KINDS.get(option, "")
+                served = option == "model" and "base_url" in part
+                if kind and value and isinstance(value, str) and not served and f"{kind} {value}" not in found:
+                    found[f"{kind} {value}"] = _identity(kind, value)
     return {key: value for key, value in sorted(found.items()) if value}
 
 
@@ -30,7 +38,8 @@ def window_of(rows: Sequence[Row]) -> int | None:
     """The smallest window of the local generators, in prompt tokens, or None where none is known."""
     found: list[int] = []
     for row in rows:
-        name = getattr(row.pipeline.generator, "model", None)
+        generator = row.pipeline.generator
+        name = None if hasattr(generator, "base_url") else getattr(generator, "model", None)
         try:
             config = (
                 json.loads((base_folder(resolve(name)) / "config.json").read_text(encoding="utf-8")) if name else {}
@@ -39,15 +48,17 @@ def window_of(rows: Sequence[Row]) -> int | None:
             continue
         window = config.get("max_position_embeddings")
         if isinstance(window, int) and window > 0:
-            found.append(window - int(getattr(row.pipeline.generator, "max_new_tokens", 0)))
+            found.append(window - int(getattr(generator, "max_new_tokens", 0)))
     return min(found, default=None)
 
 
-def _identity(option: str, value: str) -> str:
+def _identity(kind: str, value: str) -> str:
     try:
-        return fingerprint(value) if option == "model" else f"{read(Path(value)).commit} {_index_hash(value)}"
+        if kind == "file":
+            return checksum(Path(value))
+        return fingerprint(value) if kind == "model" else f"{read(Path(value)).commit} {_index_hash(value)}"
     except (RagzipError, OSError):
-        return ""  # a server's model, or something that fails with its own words when it is used
+        return ""  # something that fails with its own words when it is used
 
 
 def _index_hash(value: str) -> str:

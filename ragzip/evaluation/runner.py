@@ -25,7 +25,7 @@ from ragzip.indexes.weight import Weight, weight
 from ragzip.models.runtime import forget
 from ragzip.protocols import Stack
 from ragzip.tokens import text_of
-from ragzip.types import SoftSegment, TextSegment
+from ragzip.types import Passage, SoftSegment, TextSegment
 
 OnProgress = Callable[[int, int], None]
 
@@ -205,7 +205,9 @@ def _run(
             _require_an_answer(made)
         for i, record in enumerate(batch):
             answers = {row.name: _weighed(made[row.name][i], weights[row.name]) for row in rows}
-            writer.add(_question(record, answers), [_line(row, answers[row.name], metrics) for row in rows])
+            passages, names = _versions(answers)
+            question = dataclasses.replace(record, passages=passages).to_json()
+            writer.add(question, [_line(row, answers[row.name], metrics, names[row.name]) for row in rows])
             if report:
                 report(before + first + i + 1, total)
 
@@ -265,14 +267,29 @@ def _require_an_answer(made: Mapping[str, list[Answered]]) -> None:
         raise PromptTooLong(f"no pipeline could answer the first question: {errors[0]}")
 
 
-def _question(record: Record, answers: Mapping[str, Answered]) -> dict[str, Any]:
-    """The record with every passage that any row retrieved."""
-    passages = {p.id: p for one in answers.values() for p in reversed(one.outcome.passages)}
-    ordered = {p.id: passages[p.id] for one in answers.values() for p in one.outcome.passages}
-    return dataclasses.replace(record, passages=tuple(ordered.values())).to_json()
+def _versions(answers: Mapping[str, Answered]) -> tuple[tuple[Passage, ...], dict[str, dict[str, str]]]:
+    """Every passage that any row retrieved, and for each row under which id its own stand.
+
+    Two indexes may have different passages of one id, cut otherwise from one document: the later one gets a number.
+    """
+    found: dict[str, Passage] = {}
+    names: dict[str, dict[str, str]] = {}
+    for row, one in answers.items():
+        own: dict[str, str] = {}
+        for passage in one.outcome.passages:
+            if passage.id in own:
+                continue  # where ids repeat within a row, the first one counts
+            name, number = passage.id, 1
+            while name in found and (found[name].text, found[name].title) != (passage.text, passage.title):
+                number += 1
+                name = f"{passage.id} ({number})"
+            own[passage.id] = name
+            found.setdefault(name, dataclasses.replace(passage, id=name))
+        names[row] = own
+    return tuple(found.values()), names
 
 
-def _line(row: Row, answered: Answered, metrics: Sequence[Metric]) -> dict[str, Any]:
+def _line(row: Row, answered: Answered, metrics: Sequence[Metric], names: Mapping[str, str]) -> dict[str, Any]:
     outcome = answered.outcome
     compression = outcome.compression
     segments = compression.context.segments
@@ -282,8 +299,12 @@ def _line(row: Row, answered: Answered, metrics: Sequence[Metric]) -> dict[str, 
         "pipeline": row.name,
         "id": outcome.record.id,
         "answer": outcome.answer,
-        "passages": [passage.id for passage in outcome.passages],
-        "kept": [[span.passage_id, span.start, span.end] for segment in segments for span in segment.sources],
+        "passages": [names[passage.id] for passage in outcome.passages],
+        "kept": [
+            [names.get(span.passage_id, span.passage_id), span.start, span.end]
+            for segment in segments
+            for span in segment.sources
+        ],
         "soft": soft,
         "steps": [dataclasses.asdict(step) for step in compression.steps],
         "prompt_tokens": outcome.costs.prompt_tokens,

@@ -6,8 +6,9 @@ import os
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -105,7 +106,7 @@ class OpenAI:
         turns = [_turns(messages, number) for number, messages in enumerate(prompts)]
         if not turns:
             return []
-        one_at_a_time = threading.Lock()
+        one_at_a_time, over = threading.Lock(), threading.Event()
 
         def tell(number: int) -> Callable[[str], None] | None:
             if on_text is None:
@@ -114,17 +115,34 @@ class OpenAI:
 
             def told(piece: str) -> None:
                 with one_at_a_time:
-                    call(number, piece)
+                    if not over.is_set():
+                        call(number, piece)
 
             return told
 
         client = self._client()
-        pool = ThreadPoolExecutor(min(self.concurrency, len(turns)), thread_name_prefix="ragzip-openai")
+        answers: list[Future[Generation]] = [Future() for _ in turns]
+        todo = deque(range(len(turns)))
+
+        def work() -> None:
+            while todo and not over.is_set():
+                try:
+                    number = todo.popleft()
+                except IndexError:  # another one was faster
+                    return
+                try:
+                    answers[number].set_result(self._answer(client, turns[number], tell(number), start))
+                except BaseException as error:  # noqa: BLE001 - raised where the answers are awaited
+                    answers[number].set_exception(error)
+
+        # daemons, which nobody waits for: a silent server must not hold up Ctrl-C, nor one error the others' time
+        for _ in range(min(self.concurrency, len(turns))):
+            threading.Thread(target=work, daemon=True, name="ragzip-openai").start()
         try:
-            futures = [pool.submit(self._answer, client, t, tell(i), start) for i, t in enumerate(turns)]
-            return [future.result() for future in futures]
+            return [answer.result() for answer in answers]
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            with one_at_a_time:
+                over.set()
             client.close()
 
     def _answer(

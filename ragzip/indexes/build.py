@@ -42,6 +42,7 @@ def build(
     rebuild: bool = False,
     settings: Mapping[str, Any] | None = None,
     storage: str | None = None,
+    spare: bool = False,
     on_progress: Progress | None = None,
 ) -> BuildReport:
     """Makes an index, or brings one up to date.
@@ -66,6 +67,7 @@ def build(
         settings: Options of the part that ``multi_vector``, ``graph`` or ``jpq`` needs; what is not named is as before.
         storage: How vectors are kept and searched, as ``pca192,float8`` or ``pq48+float16``. None: as before, or
             ``auto``: float32, in a FAISS index that is exact below 100,000 passages.
+        spare: Whether to refuse to remove everything where no document came.
         on_progress: Called with the passages encoded so far and 0.
 
     Raises:
@@ -74,9 +76,10 @@ def build(
         StoreMismatch: The index was made with another model, format or kind of retriever, or its vectors are kept in
             another way than ``storage`` says.
         StoreDamaged: The index is damaged; ``rebuild=True`` mends it.
+        IngestError: All documents would be removed, and ``spare`` says not to.
     """
     root = Path(path)
-    options = Options(retriever, model, tokens, overlap, commit_passages, rebuild, settings or {}, storage)
+    options = Options(retriever, model, tokens, overlap, commit_passages, rebuild, settings or {}, storage, spare)
     run = Run(root, options, encoder, on_progress)
     if root.exists() and not root.is_dir():
         manifest.read(root)  # says so
@@ -107,10 +110,12 @@ def remove(path: str | Path, sources: Sequence[str]) -> BuildReport:
         sources: Sources, folders (everything below them) or globs.
 
     Raises:
-        UsageError: One that matches nothing; then nothing is removed.
+        UsageError: One that matches nothing, or is empty; then nothing is removed.
         StoreError: As ``build``.
     """
     root = Path(path)
+    if not all(pattern.strip("/ ") for pattern in sources):
+        raise UsageError("an empty source would match every document", hint="Name a source: ragzip index list")
     manifest.read(root)
     with write_lock(root):
         entry = manifest.read(root)

@@ -49,7 +49,7 @@ def build_index(
 
     Raises:
         UsageError: A path that does not exist, or a glob that matches nothing; found before anything is read.
-        IngestError: There is nothing to index.
+        IngestError: There is nothing to index, or all that an index has would be removed for want of it.
         StoreError, StoreMismatch, StoreDamaged, ConfigError, ModelError: As ``build``.
     """
     given = [str(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
@@ -69,6 +69,7 @@ def build_index(
         rebuild=rebuild,
         settings=settings,
         storage=storage,
+        spare=True,
         on_progress=on_progress,
     )
     if not report.documents:

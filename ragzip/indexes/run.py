@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from ragzip.errors import ConfigError, StoreError, StoreMismatch
+from ragzip.errors import ConfigError, IngestError, StoreError, StoreMismatch
 from ragzip.indexes import manifest, parts, stored
 from ragzip.indexes.encoding import Encoder, LazyEncoder, Progress, check_model
 from ragzip.indexes.files import rebuild_hint
@@ -50,6 +50,7 @@ class Options:
     rebuild: bool
     settings: Mapping[str, Any]
     storage: str | None = None
+    spare: bool = False
 
     def __post_init__(self) -> None:
         if self.retriever is not None and self.retriever not in get_args(Retrieval):
@@ -265,7 +266,7 @@ class Run:
 
     def _skip(self, item: Skipped) -> None:
         self._skipped.append(item)
-        if self._writer is not None:
+        if self._writer is not None and not item.gone:
             with self.clock("store"):
                 self._writer.table.keep(clean(item.source))
 
@@ -357,7 +358,12 @@ class Run:
                 if self._options.rebuild:
                     removed = writer.drop(writer.table.unseen(None))
                 elif roots:
-                    removed = writer.drop(writer.table.unseen([clean(root) for root in roots]))
+                    gone = [clean(root) for root in roots]
+                    if self._options.spare and not any(
+                        self._counts[kind] for kind in ("added", "updated", "unchanged")
+                    ):
+                        self._spare(writer, gone, roots)
+                    removed = writer.drop(writer.table.unseen(gone))
                 writer.finish(self._retriever, self._chunking, self._parts, self._storage)
         now = writer.manifest if writer is not None else None
         return BuildReport(
@@ -372,6 +378,15 @@ class Run:
             skipped=tuple(self._skipped),
             seconds={stage: round(seconds, 6) for stage, seconds in self._seconds.items()},
         )
+
+    def _spare(self, writer: Writer, gone: Sequence[str], roots: Sequence[str]) -> None:
+        """Where nothing came, and everything would go: an empty folder is more often one that is not mounted."""
+        lost = sum(1 for _ in writer.table.unseen(gone))
+        if lost and lost == writer.manifest.documents:
+            raise IngestError(
+                f"no document found in {', '.join(roots)}; all {lost:,} of {self._root} would be removed",
+                hint="Nothing was removed. If it is to be: ragzip index remove SOURCE",
+            )
 
     def close(self) -> None:
         """Gives the table back; what waits for a commit is dropped."""

@@ -147,9 +147,12 @@ class TableWriter:
             return self._db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (source,)).rowcount == 1
 
     def keep(self, source: str) -> None:
-        """Notes that a source could not be read: whatever stands under it stays."""
+        """Notes that a source could not be read: whatever stands under it stays.
+
+        Which record a line of a file was, if it cannot be read, nobody knows: all of the file stay that did not come.
+        """
         record = re.fullmatch(r"(.+):(\d+)", source)
-        names = (source, f"{record[1]}#L{record[2]}") if record else (source,)
+        names = (source, record[1]) if record else (source,)
         with guarded(self._root):
             self._db.executemany("INSERT OR IGNORE INTO kept VALUES (?)", [(clean(name),) for name in names])
 

@@ -34,6 +34,10 @@ class Unreadable(Exception):
     """Why a file cannot be read; the message is the reason that ``Skipped`` shows."""
 
 
+class Empty(Unreadable):
+    """The file can be read, and nothing stands in it."""
+
+
 def check_encoding(encoding: str | None) -> str | None:
     """The encoding's canonical name.
 

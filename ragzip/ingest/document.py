@@ -62,11 +62,14 @@ class Skipped:
         source: As in ``Document``; ``file:line`` for a record.
         reason: Why, in one line.
         root: As in ``Document``.
+        gone: Whether it was read, and there is nothing in it: what an index knows of it is no longer so. Of others it
+            keeps what it knows.
     """
 
     source: str
     reason: str
     root: str = ""
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, TextIO, overload
 
-from ragzip.ingest.decode import Unreadable, check_encoding, decode, open_regular, read_bytes, too_big, whole
+from ragzip.ingest.decode import Empty, Unreadable, check_encoding, decode, open_regular, read_bytes, too_big, whole
 from ragzip.ingest.document import LOADER_VERSION, Document, Skipped, Unchanged
 from ragzip.ingest.formats.content import Content, reason
 from ragzip.ingest.formats.docx import read_docx
@@ -118,7 +118,7 @@ class _Loader:
         try:
             yield from self._read(found, source)
         except Unreadable as error:
-            yield Skipped(source, str(error), found.root)
+            yield Skipped(source, str(error), found.root, gone=isinstance(error, Empty))
         except OSError as error:
             yield Skipped(source, say(error, "file"), found.root)
         except Exception as error:  # noqa: BLE001 - the libraries raise anything on damaged files
@@ -138,7 +138,7 @@ class _Loader:
             return
         data = read_bytes(found.path, self._limit)
         if not data.strip():
-            raise Unreadable("empty file")
+            raise Empty("empty file")
         raw_hash = ""
         if suffix in _PARSED:
             raw_hash = self._raw_hash(data, name, _PARSED[suffix])
@@ -147,7 +147,7 @@ class _Loader:
                 return
         content = self._parse(data, stem, suffix)
         if not content.text.strip():
-            raise Unreadable("empty file")
+            raise Empty("empty file")
         for where, why in content.skipped:
             yield Skipped(f"{source}:{where}", why, found.root)
         yield _document(content, source, found.root, raw_hash)
@@ -173,7 +173,7 @@ class _Loader:
                 count += 1
                 yield record
         if count == 0:
-            yield Skipped(source, "no records", found.root)
+            yield Skipped(source, "no records", found.root, gone=True)
 
     def _raw_hash(self, data: bytes, name: str, library: str) -> str:
         """Everything that the document depends on, without making it."""

@@ -33,7 +33,7 @@ def _set(node: Any, keys: list[str], value: Any, path: str) -> Any:
     if isinstance(node, str):  # the short form of a component: its name alone
         node = {"type": node}
     if isinstance(node, list):
-        if not key.isdigit() or int(key) >= len(node):
+        if not (key.isascii() and key.isdigit()) or len(key) > 9 or int(key) >= len(node):
             raise ConfigError(path, f"there is no item {key!r} in a list of {len(node)}", hint="Items count from 0.")
         index = int(key)
         node[index] = _set(node[index], rest, value, path) if rest else value

@@ -48,7 +48,7 @@ class Pipeline(Generic[S]):
         retriever: Finds passages; None where the caller gives them to ``answer``.
         compressors: A compressor, a stack made with ``>>``, or a tuple of compressors.
         prompt: Puts context and question into chat turns.
-        seed: Taken by every part that has a seed of its own and leaves it at 0.
+        seed: From 0; the generator's, where it has one and leaves it at 0.
         name: For reports, or "".
     """
 
@@ -65,6 +65,8 @@ class Pipeline(Generic[S]):
             object.__setattr__(self, "compressors", Stack(tuple(given)))
         elif not isinstance(given, Stack):
             object.__setattr__(self, "compressors", Stack((given,)))
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ConfigError("seed", f"must be a whole number from 0, not {self.seed!r}")
 
     @property
     def stack(self) -> Stack[TextSegment, S]:

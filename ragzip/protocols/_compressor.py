@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar, overload
 
+from ragzip.errors import ConfigError
 from ragzip.protocols._roles import Counter
 from ragzip.protocols._run import Remembering, WordCounter, run_stack
 from ragzip.types import CompressionResult, Context, Segment
@@ -117,6 +119,15 @@ class Stack(Compressor[In_contra, Out_co]):
     timeout: float | None = None
     min_tokens: int = 1
     counter: Counter | None = runtime_field()
+
+    def __post_init__(self) -> None:
+        timed = self.timeout is None or (
+            isinstance(self.timeout, int | float) and not isinstance(self.timeout, bool) and 0 < self.timeout < math.inf
+        )
+        if not timed:
+            raise ConfigError("timeout", f"must be a number of seconds above 0, not {self.timeout!r}")
+        if isinstance(self.min_tokens, bool) or not isinstance(self.min_tokens, int) or self.min_tokens < 0:
+            raise ConfigError("min_tokens", f"must be a whole number from 0, not {self.min_tokens!r}")
 
     def compress(self, contexts: Sequence[Context[In_contra]]) -> Sequence[Context[Out_co]]:
         """The contexts of ``run``. Without a bound counter growth is judged in words; budgets are each part's own."""

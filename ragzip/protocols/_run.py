@@ -212,7 +212,7 @@ def _call_until(compressor: Any, batch: list[Context[Any]], deadline: float) -> 
         target=copy_context().run, args=(work,), daemon=True, name=f"ragzip-{name_of(compressor)}"
     )
     thread.start()
-    thread.join(max(deadline - time.monotonic(), 0.0))
+    thread.join(min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX))
     if not box:
         raise _TookTooLong
     fine, value = box[0]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +125,7 @@ def test_nothing_in_nothing_out(pipe) -> None:
         ('[{"text": "a"}]', ["--query", "q"], "JSON array"),
         ('{"id": 1}\n{"text": "a"}', ["--query", "q"], "line 1"),
         ('{"text": "a", "score": NaN}', ["--query", "q"], "NaN"),
+        ('{"text": "a"}\n{"text": "a", "x": 1e999}', ["--query", "q"], "line 2: not JSON: 1e999 is larger"),
         ("text", ["--query", "q", "--format", "xml"], "xml"),
         ("text", ["--query", "q", "--compress", "nope"], "nope"),
         ("text", ["--query", "q", "--keep", "0"], "keep"),
@@ -134,6 +137,25 @@ def test_bad_input(pipe, data: str | bytes, arguments: list[str], words: str) ->
     assert result.code in (1, 2)
     assert result.out == ""
     assert words in result.err
+
+
+def test_a_score_beyond_all_numbers_is_no_score(pipe) -> None:
+    line = f'{{"text": "One. Two.", "score": {"9" * 400}}}'
+    result = pipe(line, "--query", "q", "--compress", "budget", "--budget", "50")
+    assert result.code == 0
+    assert json.loads(result.out)["text"] == "One. Two."
+
+
+def test_letters_that_the_terminal_lacks_are_written_as_numbers() -> None:
+    command = [sys.executable, "-m", "ragzip", "compress", "--query", "q", "--compress", "budget", "--budget", "50"]
+    done = subprocess.run(
+        command,
+        input="It costs 5 € a — piece.".encode(),
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert done.stdout.decode("latin-1").strip() == "It costs 5 \\u20ac a \\u2014 piece."
 
 
 def test_a_lone_surrogate_passes_as_a_question_mark(pipe) -> None:

@@ -93,6 +93,8 @@ def test_a_citation_of_an_answer_from_the_index(pipe, kb: Path) -> None:
         ('{"passages": [{"id": "a", "text": "x"}]}', ("--passage", "b"), "no passage 'b'"),
         ('{"passages": [{"id": "a", "text": "x"}]}', ("--passage", "a", "--segment", "1"), "cannot go together"),
         ('{"passages": [{"id": "a", "text": "x"}]}', ("--span", "a:3"), "is not ID:START-END"),
+        ('{"passages": [{"id": "a", "text": "x"}]}', ("--span", f"a:0-{'9' * 5000}"), "is not ID:START-END"),
+        ('{"passages": [{"id": "a", "text": "x"}]}', ("--span", "a:0-²"), "is not ID:START-END"),
         ('{"passages": [{"id": "a", "text": "x"}]}', ("--span", "a:0-7"), "7 is beyond its end"),
         ('{"passages": [{"id": "a"}]}', ("--passage", "a"), "passages[0] has no 'text'"),
         ('{"citations": 3, "passages": [3]}', ("--citation", "1"), "passages should be a list"),

@@ -142,3 +142,39 @@ def test_a_damaged_index_is_never_called_fine(call: Call, docs: Path, kb: Path, 
         for old in [p for p in kb.rglob("*") if p.is_file()]:
             old.unlink()
         assert call("index", docs, "--index", kb, "--retriever", "bm25").code == 0
+
+
+def test_an_empty_source_removes_nothing(call: Call, kb: Path) -> None:
+    for nothing in ("", "/", " "):
+        result = call("index", "remove", nothing, "--index", kb)
+        assert result.code == 2
+        assert "empty source" in result.err
+    assert json.loads(call("index", "info", "--index", kb, "--json").out)["documents"] == 3
+
+
+def test_an_empty_folder_does_not_empty_an_index(call: Call, docs: Path, kb: Path) -> None:
+    """More often it is one that is not mounted."""
+    for path in [path for path in docs.rglob("*") if path.is_file()]:
+        path.unlink()
+    result = call("index", docs, "--index", kb)
+    assert result.code == 1
+    assert "all 3 of" in result.err
+    assert "Nothing was removed" in result.err
+    assert json.loads(call("index", "info", "--index", kb, "--json").out)["documents"] == 3
+    (docs / "new.txt").write_text("Fish swim.")
+    assert json.loads(call("index", docs, "--index", kb, "--json").out)["removed"] == 3
+
+
+def test_what_a_file_does_not_say_any_more_goes(call: Call, docs: Path, tmp_path: Path) -> None:
+    (docs / "x.jsonl").write_text('{"id": "a", "text": "The first record."}\n{"id": "b", "text": "The second one."}\n')
+    (docs / "y.csv").write_text("text\nA row of a table.\n")
+    index = tmp_path / "kb3"
+    assert json.loads(call("index", docs, "--index", index, "--retriever", "bm25", "--json").out)["documents"] == 6
+    (docs / "x.jsonl").write_text('{"id": "a", "text": "The first record."}\n{"id": "b", "text": broken\n')
+    report = json.loads(call("index", docs, "--index", index, "--json").out)
+    assert report["removed"] == 0  # nobody knows which record the broken line was
+    (docs / "x.jsonl").write_text("")
+    (docs / "y.csv").write_text("text\n")
+    (docs / "dogs.txt").write_text("")
+    report = json.loads(call("index", docs, "--index", index, "--json").out)
+    assert (report["removed"], report["documents"]) == (4, 2)

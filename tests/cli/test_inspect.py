@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -94,6 +95,27 @@ def test_check_names_a_model_that_is_not_here(call: Call, look: Path) -> None:
     assert "ragzip models fetch nobody/nothing" in result.err
 
 
+def test_check_names_every_model_and_file_that_is_not_here(call: Call, look: Path) -> None:
+    parts = "compressors: [{type: summary, encoder: nobody/encoder}]\nretriever: {type: oracle, path: nowhere.jsonl}\n"
+    server = (
+        "generator: {type: openai, model: served/elsewhere, base_url: 'http://localhost:1/v1', tokenizer: nobody/t}"
+    )
+    look.write_text(f"ragzip: 1\n{parts}{server}\n")
+    result = call("check", look)
+    assert result.code == 1
+    for said in ("fetch nobody/encoder", "fetch nobody/t", "no file 'nowhere.jsonl'"):
+        assert said in result.err
+    assert "served/elsewhere" not in result.err
+
+
+@pytest.mark.parametrize("said", ["2024-02-30", "0x_", "9" * 5000])
+def test_values_that_only_look_like_numbers_are_one_clear_line(call: Call, look: Path, said: str) -> None:
+    result = call("check", look, "--set", f"seed={said}")
+    assert result.code == 2
+    assert "seed" in result.err
+    assert "unexpected" not in result.err
+
+
 def test_models_are_listed(call: Call) -> None:
     names = [m["name"] for m in json.loads(call("models", "--json").out)["models"]]
     assert names == ["all-minilm-l6-v2", "smollm2-135m-instruct"]
@@ -110,9 +132,21 @@ def test_version_help_and_no_arguments(call: Call) -> None:
 
 def test_output_survives_a_reader_that_goes_away() -> None:
     command = f"{sys.executable} -m ragzip list | head -1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout.strip()
+    assert done.returncode == 0
+
+
+def test_a_reader_that_goes_away_while_a_command_writes_is_no_failure(call: Call, monkeypatch) -> None:
+    """typer catches it before we can, and exits with 1."""
+
+    def gone(*args, **more):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("ragzip.cli.inspect.table", gone)
+    monkeypatch.setattr("ragzip.cli.app._abandon_stdout", lambda: None)
+    assert call("list").code == 0
 
 
 def test_an_unexpected_error_is_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ import pytest
 from ragzip import BM25Sentences, Pipeline
 from ragzip.errors import StoreDamaged, StoreError, StoreMismatch, UsageError
 from ragzip.evaluation import folder as folders
-from ragzip.evaluation.folder import Run
+from ragzip.evaluation.folder import Run, read_config
 from ragzip.evaluation.rows import plan
 from ragzip.evaluation.runner import Settings, evaluate
-from tests.evaluation.parts import rows_of, small_set, steady
+from tests.evaluation.parts import reading, rows_of, small_set, steady
 
 
 class Killed(BaseException):
@@ -201,3 +201,17 @@ def test_a_full_disk_loses_nothing_that_was_written(tmp_path, monkeypatch) -> No
     monkeypatch.setattr(folders, "_append", original)
     run = evaluate(rows_of(), small_set(6), tmp_path / "run")
     assert len(run.rows("mine")) == 6
+
+
+def test_the_same_rows_in_another_order_are_not_taken_for_damage(tmp_path) -> None:
+    stacks = [("a", reading(BM25Sentences(budget=14))), ("b", reading(BM25Sentences(budget=20)))]
+    evaluate(plan(stacks), small_set(2), tmp_path / "run")
+    with pytest.raises(StoreMismatch, match="in another order"):
+        evaluate(plan(stacks[::-1]), small_set(2), tmp_path / "run")
+
+
+def test_a_config_of_many_rows_is_read_again(tmp_path) -> None:
+    rows = [(f"{number:04d} " + "x" * 150, reading(BM25Sentences(budget=14))) for number in range(1500)]
+    run = evaluate(plan(rows, baselines="reference"), small_set(1), tmp_path / "run")
+    assert (run.path / "config.yaml").stat().st_size > 1_000_000
+    assert len(read_config(run.path)["rows"]) == 1502

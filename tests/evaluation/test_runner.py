@@ -13,7 +13,19 @@ from ragzip.errors import GenerationError, UsageError
 from ragzip.evaluation.record import DataSet
 from ragzip.evaluation.rows import plan
 from ragzip.evaluation.runner import Settings, evaluate
-from tests.evaluation.parts import DOWN, PROMPT, Counted, Finding, Reader, reading, rows_of, small_set, steady
+from ragzip.types import Query
+from tests.evaluation.parts import (
+    DOWN,
+    PROMPT,
+    Counted,
+    Finding,
+    Pieces,
+    Reader,
+    reading,
+    rows_of,
+    small_set,
+    steady,
+)
 
 
 def test_a_run_is_written_whole(tmp_path) -> None:
@@ -257,3 +269,21 @@ def test_a_real_model_has_its_operations_and_times_counted(tmp_path, tiny_lm_pat
     assert found["prefill_flops"]["mean"] < run.metrics["no_compression"]["prefill_flops"]["mean"]
     parts = [found[f"{stage}_seconds"]["mean"] for stage in ("retrieve", "compress", "prefill")]
     assert found["ttft"]["mean"] == pytest.approx(math.fsum(parts))
+
+
+def test_passages_of_one_id_and_two_texts_are_kept_apart(tmp_path) -> None:
+    """Two indexes cut one document otherwise: what a row kept is told in its own passage."""
+
+    rows = [(f"cut {cut}", Pipeline(Reader(), Pieces(0, cut), (BM25Sentences(budget=14),), PROMPT)) for cut in (20, 30)]
+    run = evaluate(plan(rows, baselines="reference"), small_set(1), tmp_path / "run")
+    question = json.loads((run.path / "questions.jsonl").read_text().splitlines()[0])
+    found = {passage["id"]: passage["text"] for passage in question["passages"]}
+    assert set(found) == {"kb#0", "kb#0 (2)", "kb#1", "kb#1 (2)", "kb#2"}
+    lines = {line["pipeline"]: line for line in map(json.loads, (run.path / "records.jsonl").read_text().splitlines())}
+    for name, cut in (("cut 20", 20), ("cut 30", 30)):
+        line = lines[name]
+        first = next(id for id in line["passages"] if id.startswith("kb#0"))
+        assert len(found[first]) == cut
+        read = Pieces(0, cut).retrieve([Query("q", "q0")])[0]
+        assert [found[id] for id in line["passages"]] == [passage.text for passage in read]
+        assert {span[0] for span in line["kept"]} <= set(line["passages"])

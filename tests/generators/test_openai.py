@@ -281,3 +281,21 @@ def test_it_is_plain_values_without_the_key(make):
 def test_bad_options_name_themselves(field, value):
     with pytest.raises(ConfigError, match=rf"^{field}: must be"):
         OpenAI(**{field: value})
+
+
+def test_a_failure_and_ctrl_c_wait_for_no_silent_server(make, server):
+    server.plan = [{"wait": 4}, {"status": 401}]
+    start = time.perf_counter()
+    with pytest.raises(GenerationError, match="refuses the API key"):
+        make(concurrency=2, timeout=10).generate([user("q"), user("q")])
+    assert time.perf_counter() - start < 3
+
+
+def test_nobody_is_told_of_answers_after_the_end(make, server):
+    server.plan = [{"pieces": ["a"] * 40, "pause": 0.05}, {"status": 401}]
+    told = []
+    with pytest.raises(GenerationError):
+        make(concurrency=2).generate([user("q"), user("q")], on_text=lambda number, piece: told.append(piece))
+    count = len(told)
+    time.sleep(0.3)
+    assert len(told) == count

@@ -179,3 +179,18 @@ def test_parts_of_an_unbound_stack_count_as_they_do_alone():
     assert (TopK(9) >> part).compress([given]) == alone
     twice = TokenCounter(lambda texts: [2 * n for n in by_words(texts)])
     assert (TopK(9) >> part).bind(twice).compress([given]) != alone
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("timeout", v) for v in (0, -1.0, float("inf"), float("nan"), True, "1")] + [("min_tokens", v) for v in (-1, 1.5)],
+)
+def test_limits_that_cannot_be_are_refused_by_name(option, value):
+    with pytest.raises(ConfigError) as caught:
+        Stack((First(1),), **{option: value})
+    assert caught.value.path == option
+
+
+def test_a_timeout_longer_than_clocks_can_wait_is_none():
+    (result,) = Stack((Slow(0.0),), timeout=1e12).run([CONTEXT], counter=COUNTER)
+    assert statuses(result) == [Status.OK]
