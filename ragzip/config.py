@@ -213,7 +213,7 @@ def _convert_scalar(value: Any, annotation: Any, place: Place) -> Any:
         return value
     hint = ""
     if annotation in (int, float) and isinstance(value, str) and value.strip().replace(".", "", 1).isdigit():
-        hint = f"Write {value.strip()} without quotes."
+        hint = f"Write {value.strip()[:40]} without quotes."
     raise place.error(f"should be {_type_name(annotation)}, not {_show(value)}", hint)
 
 

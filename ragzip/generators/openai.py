@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -139,7 +139,9 @@ class OpenAI:
         for _ in range(min(self.concurrency, len(turns))):
             threading.Thread(target=work, daemon=True, name="ragzip-openai").start()
         try:
-            return [answer.result() for answer in answers]
+            wait(answers, return_when=FIRST_EXCEPTION)
+            failed = [answer for answer in answers if answer.done() and answer.exception()]
+            return [answer.result() for answer in failed or answers]
         finally:
             with one_at_a_time:
                 over.set()

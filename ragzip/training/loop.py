@@ -53,7 +53,14 @@ class LoopSettings:
             trainer: Whose options count.
             steps: As many as its data give.
             more: Others than the defaults here.
+
+        Raises:
+            UsageError: They give none.
         """
+        if steps < 1:
+            raise UsageError(
+                "no example is left to train on", hint="Give more sets, a smaller held_out, or a larger max_tokens."
+            )
         return cls(steps=steps, lr=trainer.lr, eval_every=trainer.eval_every, patience=trainer.patience, **more)
 
 

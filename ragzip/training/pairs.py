@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ragzip.errors import UsageError
 from ragzip.training.examples import Example, Marked
 
 if TYPE_CHECKING:
@@ -127,18 +126,10 @@ def _encoded(texts: list[str], tokenizer: Tokenizer) -> tuple[list[str], list[An
 
 
 def plan(lengths: Sequence[int], size: int, steps: int, seed: int) -> list[list[int]]:
-    """Which groups each step reads: groups of like length together, all of them once before any comes again.
-
-    Raises:
-        UsageError: There are none.
-    """
-    if not lengths:
-        raise UsageError(
-            "no example is left to train on", hint="Give more sets, a smaller held_out, or a larger max_tokens."
-        )
+    """Which groups each step reads: groups of like length together, all of them once before any comes again."""
     order: list[list[int]] = []
     epoch = 0
-    while len(order) < steps:
+    while len(order) < steps and lengths:
         draw = random.Random(f"{seed} epoch {epoch}")  # noqa: S311 - no secret
         indices = list(range(len(lengths)))
         draw.shuffle(indices)
