@@ -65,6 +65,12 @@ def scalar(text: str) -> Any:
         return text
 
 
+def quoted(text: str) -> str:
+    """A string as a scalar that YAML reads as that string, whatever it says."""
+    found: str = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=1_000_000)
+    return found.rstrip("\n")
+
+
 def _look_over(text: str, source: str) -> None:
     """Refuses aliases and great depth while the text is only being read."""
     depth = 0
@@ -108,7 +114,7 @@ def _value(loader: Any, node: Any, path: str, lines: dict[str, int], source: str
 def _scalar(loader: Any, node: Any, path: str, source: str) -> Any:
     try:
         return loader.construct_object(node, deep=True)
-    except (ValueError, KeyError, OverflowError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         said = str(getattr(node, "value", ""))[:40]
         line = node.start_mark.line + 1
         raise ConfigError(

@@ -77,7 +77,20 @@ def test_what_cannot_be_written_again_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["2024-02-30", "2024-13-45", "0b_", "0x_", "!!int abc", "!!bool abc", "9" * 5000, "!!float x"]
+    "said",
+    [
+        "2024-02-30",
+        "2024-13-45",
+        "0b_",
+        "0x_",
+        "!!int abc",
+        "!!bool abc",
+        "9" * 5000,
+        "!!float x",
+        "!!timestamp abc",
+        "!!int ''",
+        "!!int",
+    ],
 )
 def test_what_only_looks_like_a_number_or_a_date_names_its_line(said: str) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -93,3 +106,8 @@ def test_a_larger_bound_can_be_given() -> None:
     with pytest.raises(ConfigError, match="longer than"):
         yaml_io.parse(text)
     assert yaml_io.parse(text, most=2 * yaml_io.MAX_BYTES)[0] == {"a": "x" * yaml_io.MAX_BYTES}
+
+
+@given(st.text(max_size=200).filter(lambda text: not any("\ud800" <= letter <= "\udfff" for letter in text)))
+def test_what_is_quoted_is_read_as_it_was(text: str) -> None:
+    assert yaml_io.scalar(yaml_io.quoted(text)) == text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from ragzip.errors import RagzipError
 # typer carries its own copy of click from 0.2x on; these are its errors, whichever copy it is.
 _ClickUsageError, _ClickException = typer.BadParameter.__mro__[1:3]
 
+_WORKS = {"index", "eval", "sweep", "recommend", "train"}  # commands that leave something behind, perhaps half of it
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 app = typer.Typer(
@@ -84,13 +86,11 @@ def run(arguments: Sequence[str]) -> int:
         complain("interrupted", "")
         return 130
     except BrokenPipeError:
-        _abandon_stdout()  # the reader went away: ragzip ... | head
-        return 0
-    except SystemExit as stop:
+        return _reader_gone(arguments)
+    except SystemExit as stop:  # typer has met it before us
         if not isinstance(stop.__context__, OSError) or stop.__context__.errno != errno.EPIPE:
             raise
-        _abandon_stdout()  # typer has met the same, and would call it a failure
-        return 0
+        return _reader_gone(arguments)
     except Exception as error:  # noqa: BLE001 - the last resort: never a traceback at a user
         if isinstance(error, _ClickException):
             return _wrong_call(error)
@@ -104,8 +104,14 @@ def _write_what_can_be_written() -> None:
     """Where the terminal's encoding lacks a letter, its number is written: no answer is lost for a dash."""
     for stream in (sys.stdout, sys.stderr):
         encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("_", "-")
-        if encoding not in ("utf-8", "utf8") and hasattr(stream, "reconfigure"):
+        if encoding not in ("utf-8", "utf8") and isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+
+
+def _reader_gone(arguments: Sequence[str]) -> int:
+    """The exit code where the reader went away, as in ``ragzip list | head``: what only shows has done its work."""
+    _abandon_stdout()
+    return int(any(argument in _WORKS for argument in arguments[:3]))
 
 
 def _abandon_stdout() -> None:

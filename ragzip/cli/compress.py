@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ragzip.cli.console import note, waiting
+from ragzip.cli.console import note, waiting, writes_unicode
 from ragzip.cli.query import build_stack
 from ragzip.errors import UsageError
 from ragzip.types import CompressionResult, Passage, Query, Segment, TextSegment, context_of
@@ -172,7 +172,7 @@ def _write(result: CompressionResult[Segment], rows: list[dict[str, Any]]) -> No
     from ragzip.models.tokenizer import well_formed
 
     for segment in segments:
-        typer.echo(well_formed(json.dumps(_line(segment, rows), ensure_ascii=False, allow_nan=False)))
+        typer.echo(well_formed(json.dumps(_line(segment, rows), ensure_ascii=not writes_unicode(), allow_nan=False)))
 
 
 def _line(segment: TextSegment, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _write_json(result: CompressionResult[Segment]) -> None:
     from ragzip.pipelines.originals import context_dict
 
     counts = {"tokens_in": result.tokens_in, "tokens_out": result.tokens_out}
-    typer.echo(well_formed(json.dumps({**context_dict(result.context), **counts}, ensure_ascii=False)))
+    typer.echo(well_formed(json.dumps({**context_dict(result.context), **counts}, ensure_ascii=not writes_unicode())))
 
 
 def _summary(result: CompressionResult[Segment]) -> None:

@@ -31,8 +31,13 @@ def note(message: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on one line of standard output."""
-    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    """One JSON object on one line of standard output, in letters that its encoding has."""
+    typer.echo(json.dumps(value, ensure_ascii=not writes_unicode(), allow_nan=False))
+
+
+def writes_unicode() -> bool:
+    """Whether standard output takes every letter."""
+    return (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8")
 
 
 def out() -> Console:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ragzip import yaml_io
 from ragzip.cli import runs
 from ragzip.cli.console import note, pairs, print_json
 from ragzip.errors import UsageError
@@ -60,7 +60,7 @@ def train(
     if config is None and corpus is None:
         raise UsageError("no config was given", hint="Give a YAML file, as those in examples/training/.")
     if corpus is not None:
-        set_ = [*(set_ or ()), f"corpus={json.dumps(str(corpus), ensure_ascii=False)}"]
+        set_ = [*(set_ or ()), f"corpus={yaml_io.quoted(str(corpus))}"]
     trainer = read_trainer(method, config, set_ or ())
     finished = not restart and out.is_dir() and read_report(out) is not None
     with _watching(method) as watch:

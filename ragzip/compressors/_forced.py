@@ -61,7 +61,7 @@ _NEGATIONS = (
 )
 _NOT = frozenset(_NEGATIONS.split())
 # Scripts that put no spaces between words. Katakana has borders to others; particles follow a Korean word at once.
-_KATAKANA = r"\u30a0-\u30ff\u31f0-\u31ff"
+_KATAKANA = r"\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
 _OTHERS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u309f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _JOINED = _KATAKANA + _OTHERS
 _HANGUL = r"\u1100-\u11ff\uac00-\ud7a3"

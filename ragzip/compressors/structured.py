@@ -107,8 +107,8 @@ class Structured(Compressor[TextSegment, TextSegment]):
         best, least, low, high, seen = None, -1, 0, limit + whole, set[tuple[Segment, ...]]()
         for _ in range(_ROUNDS):
             room = min(max(room, low + 1), high - 1)
-            given = ask(room)
-            if room <= low or given.segments in seen:
+            given = ask(room) if room > low else None
+            if given is None or given.segments in seen:
                 break
             seen.add(given.segments)
             left, kept = _left(context, parts, asked.read(given))
@@ -117,7 +117,7 @@ class Structured(Compressor[TextSegment, TextSegment]):
                 low = room
                 if count > least:
                     best, least = (left, kept), count
-                if limit - count <= _SLACK * limit:
+                if room >= whole or limit - count <= _SLACK * limit:
                     break
             else:
                 high = room

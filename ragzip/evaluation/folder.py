@@ -217,8 +217,9 @@ def write_json(path: Path, value: Any) -> None:
 def _same(folder: Path, present: Mapping[str, Any], config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
     """Whether the folder's run is this one, on this kind of machine."""
     wanted = yaml_io.parse(yaml_io.dump(dict(config)), most=_MOST_CONFIG)[0]
+    known = [_common(wanted, present), _common(present, wanted)]  # an earlier ragzip may have looked at less
     for key in dict.fromkeys((*wanted, *present)):
-        if wanted.get(key) != present.get(key):
+        if (known[0] != known[1]) if key == "identities" else (wanted.get(key) != present.get(key)):
             detail = _difference(present.get(key), wanted.get(key), key)
             raise StoreMismatch(
                 f"{folder}: holds another run: {detail}",
@@ -239,6 +240,11 @@ def _same(folder: Path, present: Mapping[str, Any], config: Mapping[str, Any], e
     commits = before.get("commits", [before.get("commit", "")])
     if environment.get("commit", "") not in commits:  # another state of the code is written down, not hidden
         write_json(folder / ENVIRONMENT, {**before, "commits": [*commits, environment.get("commit", "")]})
+
+
+def _common(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The identities of what both of two configs know."""
+    return {name: value for name, value in one.get("identities", {}).items() if name in other.get("identities", {})}
 
 
 def _difference(old: Any, new: Any, path: str) -> str:

@@ -135,17 +135,20 @@ class OpenAI:
                 except BaseException as error:  # noqa: BLE001 - raised where the answers are awaited
                     answers[number].set_exception(error)
 
-        # daemons, which nobody waits for: a silent server must not hold up Ctrl-C, nor one error the others' time
-        for _ in range(min(self.concurrency, len(turns))):
-            threading.Thread(target=work, daemon=True, name="ragzip-openai").start()
         try:
+            # daemons, which nobody waits for: neither Ctrl-C nor one error has to wait for a silent server
+            for _ in range(min(self.concurrency, len(turns))):
+                threading.Thread(target=work, daemon=True, name="ragzip-openai").start()
             wait(answers, return_when=FIRST_EXCEPTION)
             failed = [answer for answer in answers if answer.done() and answer.exception()]
             return [answer.result() for answer in failed or answers]
         finally:
-            with one_at_a_time:
-                over.set()
-            client.close()
+            over.set()
+            try:
+                with one_at_a_time:  # the listener may be in the middle of a word
+                    pass
+            finally:
+                client.close()
 
     def _answer(
         self, client: openai.OpenAI, turns: list[dict[str, str]], tell: Callable[[str], None] | None, start: float

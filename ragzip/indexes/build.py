@@ -115,7 +115,9 @@ def remove(path: str | Path, sources: Sequence[str]) -> BuildReport:
     """
     root = Path(path)
     if not all(pattern.strip("/ ") for pattern in sources):
-        raise UsageError("an empty source would match every document", hint="Name a source: ragzip index list")
+        raise UsageError(
+            "an empty source names no document", hint=f"What is there: ragzip index info --index {root} --sources"
+        )
     manifest.read(root)
     with write_lock(root):
         entry = manifest.read(root)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from ragzip.errors import ConfigError, IngestError, StoreError, StoreMismatch
-from ragzip.indexes import manifest, parts, stored
+from ragzip.errors import ConfigError, StoreError, StoreMismatch
+from ragzip.indexes import manifest, parts, sparing, stored
 from ragzip.indexes.encoding import Encoder, LazyEncoder, Progress, check_model
 from ragzip.indexes.files import rebuild_hint
 from ragzip.indexes.manifest import Chunking, Manifest, PartEntry, Retrieval
@@ -87,8 +87,8 @@ class Run:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._counts: Counter[str] = Counter()
         self._skipped: list[Skipped] = []
-        self._waiting: list[NewDocument] = []
-        self._waiting_passages = 0
+        self._came: set[str] = set()  # roots that said something
+        self._waiting, self._waiting_passages = list[NewDocument](), 0
         self._waiting_roots: list[tuple[str, str]] = []
         self._renewed: list[tuple[str, int]] = []
 
@@ -226,6 +226,7 @@ class Run:
             self._skip(item)
             return
         source, root = clean(item.source), clean(item.root)
+        self._came.add(root)
         writer = self._writer or self._create()
         with self.clock("store"):
             first = writer.table.see(source)
@@ -266,7 +267,9 @@ class Run:
 
     def _skip(self, item: Skipped) -> None:
         self._skipped.append(item)
-        if self._writer is not None and not item.gone:
+        if item.gone:
+            self._came.add(clean(item.root))
+        elif self._writer is not None:
             with self.clock("store"):
                 self._writer.table.keep(clean(item.source))
 
@@ -355,15 +358,12 @@ class Run:
                 if self._renewed:
                     with writer.table.transaction():
                         writer.table.renew(self._renewed)
+                if self._options.spare:
+                    roots = self._heard(writer, roots)
                 if self._options.rebuild:
                     removed = writer.drop(writer.table.unseen(None))
                 elif roots:
-                    gone = [clean(root) for root in roots]
-                    if self._options.spare and not any(
-                        self._counts[kind] for kind in ("added", "updated", "unchanged")
-                    ):
-                        self._spare(writer, gone, roots)
-                    removed = writer.drop(writer.table.unseen(gone))
+                    removed = writer.drop(writer.table.unseen([clean(root) for root in roots]))
                 writer.finish(self._retriever, self._chunking, self._parts, self._storage)
         now = writer.manifest if writer is not None else None
         return BuildReport(
@@ -379,14 +379,13 @@ class Run:
             seconds={stage: round(seconds, 6) for stage, seconds in self._seconds.items()},
         )
 
-    def _spare(self, writer: Writer, gone: Sequence[str], roots: Sequence[str]) -> None:
-        """Where nothing came, and everything would go: an empty folder is more often one that is not mounted."""
-        lost = sum(1 for _ in writer.table.unseen(gone))
-        if lost and lost == writer.manifest.documents:
-            raise IngestError(
-                f"no document found in {', '.join(roots)}; all {lost:,} of {self._root} would be removed",
-                hint="Nothing was removed. If it is to be: ragzip index remove SOURCE",
-            )
+    def _heard(self, writer: Writer, roots: Sequence[str]) -> list[str]:
+        """The roots under which what did not come is gone; of the silent ones it stays, and is said to."""
+        silent = sparing.silent(writer, roots, self._came)
+        if (silent or self._options.rebuild) and not self._came:
+            raise sparing.refused(str(self._root), roots, self._skipped)
+        self._skipped += sparing.spared(silent)
+        return [root for root in roots if root not in silent]
 
     def close(self) -> None:
         """Gives the table back; what waits for a commit is dropped."""

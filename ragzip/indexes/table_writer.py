@@ -152,13 +152,14 @@ class TableWriter:
         Which record a line of a file was, if it cannot be read, nobody knows: all of the file stay that did not come.
         """
         record = re.fullmatch(r"(.+):(\d+)", source)
-        names = (source, record[1]) if record else (source,)
+        names = (source, f"{record[1]}#") if record else (source,)
         with guarded(self._root):
             self._db.executemany("INSERT OR IGNORE INTO kept VALUES (?)", [(clean(name),) for name in names])
 
     def unseen(self, roots: Sequence[str] | None) -> Iterator[int]:
         """Keys of documents under these roots (None: all) that did not come in this run and are not kept."""
         with guarded(self._root):
+            self._db.execute("DELETE FROM asked")
             self._db.executemany("INSERT OR IGNORE INTO asked VALUES (?)", [(clean(r),) for r in roots or ()])
         under = (
             ""
@@ -184,7 +185,8 @@ class TableWriter:
             return self._db.execute(sql, (last,)).fetchall()
 
     def _kept(self, source: str) -> bool:
-        names = [source, *(source[: match.start()] for match in _CUT.finditer(source))]
+        cuts = list(_CUT.finditer(source))
+        names = [source, *(source[: cut.start()] for cut in cuts), *(source[: cut.end()] for cut in cuts)]
         with guarded(self._root):
             return any(self._db.execute("SELECT 1 FROM kept WHERE source = ?", (n,)).fetchone() for n in names)
 

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Generic
 
@@ -65,7 +66,7 @@ class Pipeline(Generic[S]):
             object.__setattr__(self, "compressors", Stack(tuple(given)))
         elif not isinstance(given, Stack):
             object.__setattr__(self, "compressors", Stack((given,)))
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, Integral) or self.seed < 0:
             raise ConfigError("seed", f"must be a whole number from 0, not {self.seed!r}")
 
     @property

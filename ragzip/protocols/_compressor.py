@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Generic, Self, TypeVar, overload
 
 from ragzip.errors import ConfigError
@@ -19,6 +19,8 @@ Out_co = TypeVar("Out_co", bound=Segment, covariant=True)
 Next = TypeVar("Next", bound=Segment)
 In = TypeVar("In", bound=Segment)
 Out = TypeVar("Out", bound=Segment)
+
+_LONGEST = 1e15  # seconds that a step may take: some thirty million years
 
 
 def runtime_field() -> Any:
@@ -121,12 +123,10 @@ class Stack(Compressor[In_contra, Out_co]):
     counter: Counter | None = runtime_field()
 
     def __post_init__(self) -> None:
-        timed = self.timeout is None or (
-            isinstance(self.timeout, int | float) and not isinstance(self.timeout, bool) and 0 < self.timeout < math.inf
-        )
-        if not timed:
-            raise ConfigError("timeout", f"must be a number of seconds above 0, not {self.timeout!r}")
-        if isinstance(self.min_tokens, bool) or not isinstance(self.min_tokens, int) or self.min_tokens < 0:
+        limit = 1 if self.timeout is None else self.timeout
+        if isinstance(limit, bool) or not isinstance(limit, Real) or not 0 < limit <= _LONGEST:
+            raise ConfigError("timeout", f"must be a number of seconds above 0, up to {_LONGEST:g}, not {limit!r:.40}")
+        if isinstance(self.min_tokens, bool) or not isinstance(self.min_tokens, Integral) or self.min_tokens < 0:
             raise ConfigError("min_tokens", f"must be a whole number from 0, not {self.min_tokens!r}")
 
     def compress(self, contexts: Sequence[Context[In_contra]]) -> Sequence[Context[Out_co]]:

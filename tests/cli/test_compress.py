@@ -158,6 +158,19 @@ def test_letters_that_the_terminal_lacks_are_written_as_numbers() -> None:
     assert done.stdout.decode("latin-1").strip() == "It costs 5 \\u20ac a \\u2014 piece."
 
 
+def test_json_stays_json_where_the_terminal_lacks_letters() -> None:
+    command = [sys.executable, "-m", "ragzip", "compress", "--query", "q", "--compress", "budget", "--budget", "50"]
+    line = json.dumps({"text": "It costs 5 € a piece. 😀 é"}, ensure_ascii=False)
+    done = subprocess.run(
+        command,
+        input=line.encode(),
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": "cp1251"},
+    )
+    assert json.loads(done.stdout.decode("cp1251"))["text"] == "It costs 5 € a piece. 😀 é"
+
+
 def test_a_lone_surrogate_passes_as_a_question_mark(pipe) -> None:
     result = pipe('{"text": "Lone \\ud800 here. Two."}', "--query", "q", "--compress", "budget", "--budget", "50")
     assert result.code == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ragzip.errors import IngestError
 from tests.cli.conftest import Call
 
 
@@ -148,7 +149,7 @@ def test_an_empty_source_removes_nothing(call: Call, kb: Path) -> None:
     for nothing in ("", "/", " "):
         result = call("index", "remove", nothing, "--index", kb)
         assert result.code == 2
-        assert "empty source" in result.err
+        assert "an empty source names no document" in result.err
     assert json.loads(call("index", "info", "--index", kb, "--json").out)["documents"] == 3
 
 
@@ -158,8 +159,8 @@ def test_an_empty_folder_does_not_empty_an_index(call: Call, docs: Path, kb: Pat
         path.unlink()
     result = call("index", docs, "--index", kb)
     assert result.code == 1
-    assert "all 3 of" in result.err
     assert "Nothing was removed" in result.err
+    assert call("index", docs, "--index", kb, "--rebuild").code == 1
     assert json.loads(call("index", "info", "--index", kb, "--json").out)["documents"] == 3
     (docs / "new.txt").write_text("Fish swim.")
     assert json.loads(call("index", docs, "--index", kb, "--json").out)["removed"] == 3
@@ -178,3 +179,56 @@ def test_what_a_file_does_not_say_any_more_goes(call: Call, docs: Path, tmp_path
     (docs / "dogs.txt").write_text("")
     report = json.loads(call("index", docs, "--index", index, "--json").out)
     assert (report["removed"], report["documents"]) == (4, 2)
+
+
+def test_of_several_folders_the_empty_one_stays_and_is_told(call: Call, docs: Path, kb: Path, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "fish.txt").write_text("Fish swim.")
+    call("index", docs, notes, "--index", kb)
+    for path in [path for path in docs.rglob("*") if path.is_file()]:
+        path.unlink()
+    (notes / "fish.txt").unlink()
+    (notes / "birds.txt").write_text("Birds fly.")
+    report = json.loads(call("index", docs, notes, "--index", kb, "--json").out)
+    assert (report["added"], report["removed"], report["documents"]) == (1, 1, 4)
+    assert any("no document found" in skipped["reason"] for skipped in report["skipped"])
+    assert call("index", docs, "--index", kb).code == 1
+    assert json.loads(call("index", "info", "--index", kb, "--json").out)["documents"] == 4
+
+
+def test_a_stopped_rebuild_and_an_empty_folder_keep_the_index(docs: Path, kb: Path) -> None:
+    from ragzip.indexes import Index, build_index
+    from ragzip.indexes.run import Run
+
+    flush = Run.flush
+
+    def stop(self):
+        flush(self)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Run, "flush", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build_index(docs, kb, rebuild=True, retriever="bm25")
+    assert list(kb.glob("manifest.rebuild*"))
+    for path in [path for path in docs.rglob("*") if path.is_file()]:
+        path.unlink()
+    with pytest.raises(IngestError, match="stays"):
+        build_index(docs, kb, rebuild=True, retriever="bm25")
+    assert len(list(Index.open(kb).documents())) == 3
+
+
+def test_records_without_text_go_and_neighbours_of_skipped_files_are_no_part_of_them(
+    call: Call, docs: Path, tmp_path: Path
+) -> None:
+    index = tmp_path / "kb4"
+    lines = [f'{{"id": "{name}", "text": "Record {name}."}}' for name in "abc"]
+    (docs / "x.jsonl").write_text("\n".join(lines))
+    (docs / "chat").mkdir()
+    (docs / "chat" / "a.txt").write_text("Talk.")
+    (docs / "chat:12").write_text("no suffix, which is skipped")
+    assert json.loads(call("index", docs, "--index", index, "--retriever", "bm25", "--json").out)["documents"] == 7
+    (docs / "x.jsonl").write_text("\n".join([lines[0], '{"id": "c", "text": ""}']))
+    (docs / "chat" / "a.txt").unlink()
+    assert json.loads(call("index", docs, "--index", index, "--json").out)["removed"] == 3

@@ -100,6 +100,7 @@ def test_titles_are_headings_and_where_the_passage_is_named():
         ("<東京X>は", "東京X"),
         ("プロシアと<ロシア>は国だ。", "ロシア"),
         ("<アン>はアンケートを書いた。", "アン"),
+        ("アメリカ・<ロシア>は国だ。<ロシア>・アメリカ。", "ロシア"),
         ("<NASA>は宇宙へ。<NASA>는 간다. NASAL", "NASA"),
     ],
 )

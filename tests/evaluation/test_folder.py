@@ -215,3 +215,14 @@ def test_a_config_of_many_rows_is_read_again(tmp_path) -> None:
     run = evaluate(plan(rows, baselines="reference"), small_set(1), tmp_path / "run")
     assert (run.path / "config.yaml").stat().st_size > 1_000_000
     assert len(read_config(run.path)["rows"]) == 1502
+
+
+def test_what_an_earlier_version_did_not_look_at_does_not_stop_a_run(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("ragzip.evaluation.runner.identities", lambda rows: {"model m": "1"})
+    run = evaluate(rows_of(), small_set(2), tmp_path / "run")
+    (run.path / "metrics.json").unlink()
+    monkeypatch.setattr("ragzip.evaluation.runner.identities", lambda rows: {"model m": "1", "file x": "2"})
+    evaluate(rows_of(), small_set(2), tmp_path / "run")
+    monkeypatch.setattr("ragzip.evaluation.runner.identities", lambda rows: {"model m": "3"})
+    with pytest.raises(StoreMismatch, match="identities"):
+        evaluate(rows_of(), small_set(2), tmp_path / "run")

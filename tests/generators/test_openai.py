@@ -284,11 +284,31 @@ def test_bad_options_name_themselves(field, value):
 
 
 def test_a_failure_and_ctrl_c_wait_for_no_silent_server(make, server):
-    server.plan = [{"wait": 4}, {"status": 401}]
+    make().generate([user("q")])  # what the first call alone loads
+    server.plan = [{"wait": 8}, {"status": 401}]
     start = time.perf_counter()
     with pytest.raises(GenerationError, match="refuses the API key"):
-        make(concurrency=2, timeout=10).generate([user("q"), user("q")])
-    assert time.perf_counter() - start < 3
+        make(concurrency=2, timeout=20).generate([user("q"), user("q")])
+    assert time.perf_counter() - start < 6
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("can't start new thread")])
+def test_nothing_is_sent_any_more_after_the_end(make, server, monkeypatch, error):
+    started, start = [], threading.Thread.start
+
+    def starting(thread):
+        if thread.name == "ragzip-openai":
+            started.append(thread)
+            if len(started) == 2:
+                raise error
+        start(thread)
+
+    server.plan = [{"wait": 0.2}] * 50
+    monkeypatch.setattr(threading.Thread, "start", starting)
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        make(concurrency=3).generate([user("q")] * 50)
+    started[0].join(5)
+    assert len(server.requests) <= 2
 
 
 def test_nobody_is_told_of_answers_after_the_end(make, server):

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from ragzip.ingest.decode import Unreadable, too_big, whole
+from ragzip.ingest.decode import Empty, Unreadable, too_big, whole
 from ragzip.ingest.formats.content import Content, heading, paths, quiet
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
@@ -51,7 +51,7 @@ def read_docx(data: bytes, stem: str, max_bytes: int) -> Content:
             parts.append(text)
             at += len(text) + 2
     if not parts:
-        raise Unreadable("no text found")
+        raise Empty("no text found")
     return Content("\n\n".join(parts), title or (headings[0][2] if headings else stem), paths(headings))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ragzip.ingest.decode import Unreadable, decode, whole
+from ragzip.ingest.decode import Empty, Unreadable, decode, whole
 from ragzip.ingest.formats.content import Content, heading, quiet
 from ragzip.ingest.formats.markup import markdown_sections
 
@@ -52,7 +52,7 @@ def read_html(data: bytes, stem: str, encoding: str | None) -> Content:
             text = trafilatura.html2txt(page)
     text = whole((text or "").strip())
     if not text:
-        raise Unreadable("no text found")
+        raise Empty("no text found")
     sections = markdown_sections(text)
     return Content(text, title or (sections[0][1].split(" > ")[0] if sections else "") or stem, sections)
 

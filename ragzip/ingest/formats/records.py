@@ -201,12 +201,12 @@ class _Names:
 def _document(record: Mapping[str, Any], names: _Names, line: int, where: str, root: str) -> Document | Skipped:
     field = _text_field(record)
     if field is None:
-        return Skipped(where, f"no text: none of the fields {', '.join(TEXT_FIELDS)}", root)
+        return Skipped(where, f"no text: none of the fields {', '.join(TEXT_FIELDS)}", root, gone=True)
     text = record[field]
     if not isinstance(text, str):
-        return Skipped(where, f"its {field!r} is {_kind(text)}, not text", root)
+        return Skipped(where, f"its {field!r} is {_kind(text)}, not text", root, gone=True)
     if not text.strip():
-        return Skipped(where, f"its {field!r} is empty", root)
+        return Skipped(where, f"its {field!r} is empty", root, gone=True)
     key = next((key for key in record if key.strip().lower() == "title"), None)
     title = record[key] if key is not None and isinstance(record[key], str) else ""
     metadata: dict[str, Any] = {}
