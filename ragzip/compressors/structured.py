@@ -35,9 +35,10 @@ class Structured(Compressor[TextSegment, TextSegment]):
     again (and its spans name what it was read from). A context without structures goes to the inner compressor as it
     is.
 
-    With a budget, structures come first and prose gets the rest. Where the structures alone are over the budget, they
-    are dropped whole, those first of which the inner compressor, given everything, would have kept the smallest
-    share; those of which it would have kept nothing come after the prose.
+    With a budget, structures come first and prose gets the rest: the inner compressor is asked up to four times, until
+    what it leaves fits and fills it (once, if it has no budget of its own). Where the structures alone are over the
+    budget, they are dropped whole, those first of which the inner compressor, given everything, would have kept the
+    smallest share; those of which it would have kept nothing come after the prose.
 
     Attributes:
         inner: What compresses the prose: any compressor from text to text. Its ``keep`` and ``threshold`` speak of
