@@ -187,6 +187,10 @@ def _blocks(text: str) -> Iterator[tuple[int, int, int]]:
         yield (start, end if in_code else body, end)
 
 
+_LONGEST_NAME = 80  # characters on either side of a full stop within a name
+_LAST_WORD = re.compile(r"(?:\A|[\s.(])([^\W\d_]+)\.\Z")
+_SHORT = 3  # letters of an abbreviation that a small letter may follow
+_ENDING = 4  # letters of one, as in README.TXT
 _OPENS, _INSIDE, _CLOSES = 1, 2, 3
 
 
@@ -241,11 +245,40 @@ def _lengths(window: str) -> list[int]:
             raise
         lengths = []
     if sum(lengths) == len(window) and lengths:
-        return lengths
+        return _joined(window, lengths)
     stops = [match.end() for match in _FALLBACK.finditer(window)]
     if not stops or stops[-1] != len(window):
         stops.append(len(window))
     return [stop - before for before, stop in zip([0, *stops], stops, strict=False)]
+
+
+def _joined(window: str, lengths: list[int]) -> list[int]:
+    """The lengths without the ends that are none: within names of code and files, and after initials of any script."""
+    found, start = [0], 0
+    for place, length in enumerate(lengths):
+        found[-1] += length
+        start += length
+        if place + 1 < len(lengths) and not _goes_on(window, start - found[-1], start):
+            found.append(0)
+    return found
+
+
+def _goes_on(text: str, start: int, end: int) -> bool:
+    """Whether the sentence ``[start, end)`` goes on with what follows, though it seems to end with a full stop."""
+    if text[end - 1] == "." and text[end].isalnum():  # Node.JS, System.Collections.Generic; not "the end.Next"
+        first = max(text.rfind(mark, max(end - _LONGEST_NAME, 0), end) for mark in " \n\t") + 1
+        name = re.match(r"\S*", text[first : end + _LONGEST_NAME])
+        said = name[0].rstrip(".,;:!?)") if name else ""
+        after = re.match(r"\w*", text[end : end + _LONGEST_NAME])
+        short = bool(after) and after[0].isupper() and len(after[0]) <= _ENDING
+        return said.count(".") > 1 or "(" in said or short
+    told = text[max(start, end - _LONGEST_NAME) : end].rstrip()
+    if not told.endswith(".") or told.isascii():  # the rules for English know their own
+        return False
+    word = _LAST_WORD.search(told)
+    if word is None or word[1].isascii():
+        return False
+    return (len(word[1]) == 1 and word[1].isupper()) or (len(word[1]) <= _SHORT and text[end].islower())
 
 
 def _extends(character: str) -> bool:

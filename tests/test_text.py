@@ -235,3 +235,26 @@ def test_the_examples_in_the_docstrings_are_true():
 )
 def test_marks_that_close_emphasis_stay_with_it(text: str, expected: list[str]) -> None:
     assert [text[start:end] for start, end in sentences(text)] == expected
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["Use System.Collections.Generic here.", "See Node.JS now."],
+        ["file.TXT and README.MD exist.", "Good."],
+        ["Then df.Head() is called.", "It gives five rows."],
+        ["Version 2.0.Beta is out.", "Try it."],
+        ["А. С. Пушкин родился в 1799 г. в Москве.", "Он умер в 1837 г."],
+        ["Σ. Α. Παπαδόπουλος ήρθε.", "Έφυγε."],
+        ["Он ушёл.", "Она осталась."],
+        ["Он ушёл.", "она осталась."],
+    ],
+)
+def test_names_of_code_and_files_and_initials_are_not_cut(said):
+    text = " ".join(said)
+    assert [text[start:end].strip() for start, end in sentences(text)] == said
+
+
+def test_sentences_with_no_space_between_are_still_two():
+    text = "This is the end.Next comes more. And so on."
+    assert len(sentences(text)) == 3

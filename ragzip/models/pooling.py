@@ -41,6 +41,7 @@ def read_recipe(folder: Path) -> Recipe:
     Raises:
         ModelError: A file cannot be read, or asks for what is not supported.
     """
+    check_prompt(folder)
     inner, mode = folder, "mean"
     for kind, part in read_modules(folder, _KNOWN):
         if kind == "Transformer":
@@ -48,6 +49,19 @@ def read_recipe(folder: Path) -> Recipe:
         elif kind == "Pooling":
             mode = _mode(part / "config.json")
     return Recipe(inner, mode, window(folder, inner))  # type: ignore[arg-type]
+
+
+def check_prompt(folder: Path) -> None:
+    """Refuses a folder whose texts are all to be read behind a prompt, which would be left out in silence.
+
+    Raises:
+        ModelError: It is one.
+    """
+    path = folder / "config_sentence_transformers.json"
+    settings = read_json(path) if path.is_file() else {}
+    prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
+    if prompt:
+        raise ModelError(f"{folder} reads texts behind the prompt {prompt!r:.60}", hint="Use a model without prompts.")
 
 
 def read_modules(folder: Path, known: tuple[str, ...]) -> list[tuple[str, Path]]:

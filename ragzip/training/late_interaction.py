@@ -19,7 +19,7 @@ from ragzip.training.examples import Example, fingerprint, read_examples
 from ragzip.training.late_data import Pool, by_encoder, confused, items
 from ragzip.training.late_model import Late, judged_by
 from ragzip.training.loop import LoopSettings, train
-from ragzip.training.negatives import by_words, mine
+from ragzip.training.negatives import by_words, mine, mine_apart
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.pairs import plan
 
@@ -162,9 +162,9 @@ class LateInteractionTraining:
     def _examples(self, data: Path | None) -> tuple[list[Example], list[Example]]:
         """Examples to train on, and examples that are held out, with their hard negatives."""
         found = read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
-        found = mine(found, None, wanted=max(self.negatives, _MINED), seed=self.seed, near=_NEAR)
         held, kept = divide(found, self.held_out, self.seed)
-        return kept, held
+        dig = partial(mine, encoder=None, wanted=max(self.negatives, _MINED), seed=self.seed, near=_NEAR)
+        return mine_apart(kept, held, dig, self.seed)
 
     def _tell(self, on_event: OnEvent | None) -> Callable[[int, int], None]:
         def tell(done: int, total: int) -> None:

@@ -85,7 +85,7 @@ class LexSemTraining:
         found = sets.read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
         held, kept = divide(found, self.held_out, self.seed)
         encoder = load_encoder(self.base, dtype=self.dtype, device=self.device)
-        pool = Pool(encoder, (*kept, *held), self.negatives, on_event)
+        pool = Pool(encoder, kept, held, self.negatives, on_event)
         asked, helping = _asked(encoder, kept), [pool.rows(example) for example in kept]
         items = [(row, place) for row, places in enumerate(helping) for place in places]
         model = Modulation(self, encoder, pool)
@@ -142,12 +142,20 @@ class Pool:
     """Every passage that helps a question, and some that do not: what questions are ranked against."""
 
     def __init__(
-        self, encoder: Encoder, examples: Sequence[sets.Example], negatives: int, on_event: OnEvent | None = None
+        self,
+        encoder: Encoder,
+        kept: Sequence[sets.Example],
+        held: Sequence[sets.Example],
+        negatives: int,
+        on_event: OnEvent | None = None,
     ) -> None:
         self.places: dict[str, int] = {}
-        for example in examples:
-            for marked in (*example.positives, *example.negatives[:negatives]):
-                self.places.setdefault(_text(marked), len(self.places))
+        self.kept = 0  # the first so many are those of questions to train on
+        for examples in (kept, held):
+            for example in examples:
+                for marked in (*example.positives, *example.negatives[:negatives]):
+                    self.places.setdefault(_text(marked), len(self.places))
+            self.kept = self.kept or len(self.places)
 
         def tell(done: int, total: int) -> None:
             if on_event:
@@ -212,10 +220,11 @@ class Modulation:
         return torch.nn.functional.normalize(vectors * logits.softmax(dim=-1), dim=-1)
 
     def loss(self, asked: Asked, items: Sequence[tuple[int, int]], helping: Sequence[Sequence[int]]) -> Tensor:
-        """Cross-entropy of a passage that helps among all of the pool but the others that help."""
+        """Cross-entropy of a passage that helps among those to train on but the others that help."""
         import torch
 
-        scores = self.vectors(asked, [row for row, _ in items]) @ self._pool.T * self.settings.scale
+        pool = self._pool[: self.pool.kept]
+        scores = self.vectors(asked, [row for row, _ in items]) @ pool.T * self.settings.scale
         hidden = torch.zeros_like(scores, dtype=torch.bool)
         for place, (row, own) in enumerate(items):
             hidden[place, [other for other in helping[row] if other != own]] = True

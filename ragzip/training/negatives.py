@@ -17,10 +17,31 @@ if TYPE_CHECKING:
 
     from ragzip.models import Encoder
 
+_POOL = 10  # for each held-out example so many others, whose passages can be its negatives
 _NEAR = 40
 _BLOCK = 512
 _TELLING = 20  # characters of a stretch, from which on it is the same one wherever it stands
 _SINGLE = "squad_sentences"
+
+
+def mine_apart(
+    kept: Sequence[Example], held: Sequence[Example], mining: Callable[[Sequence[Example]], list[Example]], seed: int
+) -> tuple[list[Example], list[Example]]:
+    """Examples to train on, and examples that are held out, with their negatives; apart.
+
+    Passages that are held out do not come into training as some that do not help, nor sentences of them as some that
+    stand around one that does. Those that are held out take theirs from one another and from a part of the others.
+
+    Args:
+        kept: To train on.
+        held: Held out.
+        mining: ``mine``, with its other arguments.
+        seed: For drawing that part.
+    """
+    some = random.Random(f"{seed} beside").sample(kept, min(_POOL * len(held), len(kept)))  # noqa: S311 - no secret
+    ids = {(example.set_name, example.id) for example in held}
+    mined = [example for example in mining([*held, *some]) if (example.set_name, example.id) in ids]
+    return mining(kept), mined
 
 
 def mine(

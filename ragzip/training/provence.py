@@ -18,7 +18,7 @@ from ragzip.training.encoders import check_trainer, divide, longest, named, numb
 from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, fingerprint, read_examples
 from ragzip.training.joint import Joint, evaluate
 from ragzip.training.loop import LoopSettings, train
-from ragzip.training.negatives import mine
+from ragzip.training.negatives import mine, mine_apart
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.pairs import Group, drawn, make_groups, plan
 from ragzip.training.provence_card import AGAIN, steps_of, write
@@ -153,11 +153,12 @@ class ProvenceTraining:
                 on_event(TrainingEvent("data", 0, self.steps, None, {}, message))
 
         found = read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
-        encoder = load_encoder(self.base)
-        found = mine(found, encoder, wanted=2 * self.negatives, seed=self.seed, on_progress=tell)
         held, kept = divide(found, self.held_out, self.seed)
         several = read_composed(self.sets, held, most=self.composed, data=data, seed=self.seed)
-        kept += mine(several, encoder, wanted=2 * self.negatives, seed=self.seed, on_progress=tell)
+        wanted = 2 * self.negatives
+        dig = partial(mine, encoder=load_encoder(self.base), wanted=wanted, seed=self.seed, on_progress=tell)
+        kept, held = mine_apart(kept, held, dig, self.seed)
+        kept += dig(several)
         return kept, held
 
     def groups(self, kept: Sequence[Example], held: Sequence[Example]) -> tuple[list[Group], list[Group], list[Group]]:

@@ -132,6 +132,7 @@ def joined() -> Iterator[Ranks]:
     dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
     try:
         yield ranks()
+        dist.barrier()  # whoever leaves first would take the connections from under the others
     finally:
         dist.destroy_process_group()
 

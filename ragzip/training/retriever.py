@@ -176,11 +176,11 @@ class RetrieverTraining:
 
     def _negatives(
         self, items: Sequence[Item], order: Sequence[Sequence[int]], index: Index, encoder: Encoder, held: set[str]
-    ) -> dict[int, str]:
-        """A close passage for each item that some step reads, or ""."""
+    ) -> dict[int, tuple[str, str]]:
+        """A close passage for each item that some step reads, or "", and its document."""
         used = sorted({i for step in order for i in step})
         if not self.near:
-            return dict.fromkeys(used, "")
+            return dict.fromkeys(used, ("", ""))
         return dict(zip(used, near([items[i] for i in used], index, encoder.encode, held), strict=True))
 
     def _card(
@@ -313,18 +313,18 @@ class Adapted:
             return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(dim=1) - 1]
         return torch.bmm((mask.float() / mask.sum(1, keepdim=True)).unsqueeze(1), hidden).squeeze(1)
 
-    def loss(self, items: Sequence[Item], negatives: Sequence[str]) -> Tensor:
+    def loss(self, items: Sequence[Item], negatives: Sequence[tuple[str, str]]) -> Tensor:
         """Cross-entropy of each question's own text among all of the batch that are not of its documents."""
         import torch
 
-        more = [text for text in negatives if text]
-        texts = [*(item.positive for item in items), *more]
+        more = [(text, document) for text, document in negatives if text]
+        texts = [*(item.positive for item in items), *(text for text, _ in more)]
         longest = self.settings.max_tokens
         asked = self.vectors([item.question for item in items], longest)
         scores = asked @ self.vectors(texts, longest).T * self.settings.scale
-        documents = [item.document for item in items]
+        documents = [*(item.document for item in items), *(document for _, document in more)]
         own = [(item.document, item.asker) for item in items]
-        same = [[i != j and b in a for j, b in enumerate(documents)] + [False] * len(more) for i, a in enumerate(own)]
+        same = [[i != j and b in a for j, b in enumerate(documents)] for i, a in enumerate(own)]
         hidden = torch.tensor(same, device=self.device)
         right = torch.arange(len(items), device=self.device)
         return torch.nn.functional.cross_entropy(scores.masked_fill(hidden, _SAME), right)

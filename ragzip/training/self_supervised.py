@@ -133,8 +133,12 @@ def write_items(
     return found
 
 
-def near(items: Sequence[Item], index: Index, vectors: Callable[[Sequence[str]], object], held: set[str]) -> list[str]:
-    """For each item a passage, as it is searched, that is close to its question and of another document; "" where none.
+def near(
+    items: Sequence[Item], index: Index, vectors: Callable[[Sequence[str]], object], held: set[str]
+) -> list[tuple[str, str]]:
+    """For each item a passage that is close to its question, as it is searched, and the other document it is of.
+
+    Both are "" where there is none.
 
     The closest is left out: it often helps, too.
     """
@@ -146,7 +150,8 @@ def near(items: Sequence[Item], index: Index, vectors: Callable[[Sequence[str]],
         own = (item.document, item.asker)
         others = [p for p in index.passages(hit.rows) if document_of(p) not in own and p.id not in held]
         draw = random.Random(f"near {item.task} {item.passage}")  # noqa: S311 - no secret
-        found.append(searched_text(draw.choice(others[1:])) if len(others) > 1 else "")
+        chosen = draw.choice(others[1:]) if len(others) > 1 else None
+        found.append(("", "") if chosen is None else (searched_text(chosen), document_of(chosen)))
     return found
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ragzip import models
 from ragzip.errors import ConfigError, ModelError
+from ragzip.models.pooling import read_recipe
 from ragzip.testing.models import tiny_encoder
 
 
@@ -175,6 +176,15 @@ def test_other_poolings_are_refused(folder, config):
     write(folder / "1_Pooling/config.json", lambda _: config)
     with pytest.raises(ModelError, match="asks for the pooling"):
         models.load_encoder(str(folder))
+
+
+def test_a_prompt_that_would_be_left_out_is_refused(folder):
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(json.dumps({"prompts": {"query": "query: "}, "default_prompt_name": None}))
+    assert read_recipe(folder).mode == "mean"
+    path.write_text(json.dumps({"prompts": {"query": "query: "}, "default_prompt_name": "query"}))
+    with pytest.raises(ModelError, match="behind the prompt 'query: '"):
+        read_recipe(folder)
 
 
 def test_other_modules_are_refused(folder):

@@ -41,7 +41,7 @@ def test_it_learns_and_starts_from_dense(trained, small_data):
     assert np.mean(losses[-6:]) < np.mean(losses[:6]) - 0.1
     encoder = load_encoder(trained.trainer.base, **CPU)
     held, kept = hold_out(read_examples(("squad", "hotpotqa"), data=small_data, seed=1, most={}), 4, 1)
-    pool = Pool(encoder, (*kept, *held), 2)
+    pool = Pool(encoder, kept, held, 2)
     (first,) = [event for event in trained.events if event.message == "before training"]
     again = _asked(encoder, held)
     assert first.metrics == pool.scores(again.vectors, [pool.rows(example) for example in held])
@@ -57,7 +57,7 @@ def test_what_was_trained_is_what_retrieval_computes(trained, small_data):
     encoder = load_encoder(trained.trainer.base, **CPU)
     examples = read_examples(("squad", "hotpotqa"), data=small_data, seed=1, most={})
     asked = _asked(encoder, examples)
-    model = Modulation(trained.trainer, encoder, Pool(encoder, examples, 2))
+    model = Modulation(trained.trainer, encoder, Pool(encoder, examples, (), 2))
     for name, value in load_file(trained.out / "model.safetensors").items():
         with torch.no_grad():
             model.values[name.removeprefix("heads.")].copy_(torch.tensor(value))
@@ -87,3 +87,17 @@ def test_the_card(trained):
     (table,) = card.results
     assert {row.role for row in table.rows} == {"trained", "untrained", "baseline"}
     assert table.metrics == ("mrr", "recall@10")
+
+
+def test_passages_of_held_out_questions_are_no_negatives(trained, small_data):
+    encoder = load_encoder(trained.trainer.base, **CPU)
+    held, kept = hold_out(read_examples(("squad", "hotpotqa"), data=small_data, seed=1, most={}), 4, 1)
+    asked = _asked(encoder, kept)
+    losses = []
+    for others in (held, ()):
+        pool = Pool(encoder, kept, others, 2)
+        items = [(row, place) for row, example in enumerate(kept[:3]) for place in pool.rows(example)]
+        model = Modulation(trained.trainer, encoder, pool)
+        losses.append(float(model.loss(asked, items, [pool.rows(e) for e in kept]).detach()))
+    assert len(Pool(encoder, kept, held, 2).places) > len(Pool(encoder, kept, (), 2).places)
+    assert losses[0] == losses[1]

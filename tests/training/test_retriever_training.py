@@ -154,12 +154,23 @@ def test_no_text_of_the_same_document_is_a_negative(kb, tiny_encoder_path):
     one = Item("cloze", "The fox of the town.", "A dog by the sea.", "a#0", "a", "a")
     two = dataclasses.replace(one, question="The old railway.", positive="A harbour, and more.", passage="a#1")
     apart = dataclasses.replace(two, document="b", asker="b")
-    both = loss_of(model.loss([one, two], ["", ""]))
+    both = loss_of(model.loss([one, two], [("", ""), ("", "")]))
     assert both == pytest.approx(0, abs=1e-6)
-    assert loss_of(model.loss([one, apart], ["", ""])) > 1e-3
+    assert loss_of(model.loss([one, apart], [("", ""), ("", "")])) > 1e-3
     linked = dataclasses.replace(apart, asker="a")  # asks with a sentence of the other's document
-    assert loss_of(model.loss([one, linked], ["", ""])) < loss_of(model.loss([one, apart], ["", ""])) - 1e-3
-    assert loss_of(model.loss([one], ["The fox of the town, and the railway."])) > 1e-3
+    assert (
+        loss_of(model.loss([one, linked], [("", ""), ("", "")]))
+        < loss_of(model.loss([one, apart], [("", ""), ("", "")])) - 1e-3
+    )
+    close = "The fox of the town, and the railway."
+    assert loss_of(model.loss([one], [(close, "elsewhere")])) > 1e-3
+    assert loss_of(model.loss([one], [(close, "a")])) == pytest.approx(0, abs=1e-6)
+    alone = loss_of(model.loss([one, apart], [("", ""), ("", "")]))
+    both = loss_of(
+        model.loss([one, apart], [("", ""), (one.positive, "a")])
+    )  # near to the second one, the first one's own
+    assert both > alone
+    assert both < loss_of(model.loss([one, apart], [("", ""), (one.positive, "elsewhere")])) - 1e-3
     model.close()
 
 
