@@ -188,6 +188,7 @@ def _blocks(text: str) -> Iterator[tuple[int, int, int]]:
 
 
 _LONGEST_NAME = 80  # characters on either side of a full stop within a name
+_WORD_HERE = re.compile(r"\w{1,80}")
 _LAST_WORD = re.compile(r"(?:\A|[\s.(])([^\W\d_]+)\.\Z")
 _SHORT = 3  # letters of an abbreviation that a small letter may follow
 _ENDING = 4  # letters of one, as in README.TXT
@@ -269,8 +270,8 @@ def _goes_on(text: str, start: int, end: int) -> bool:
         first = max(text.rfind(mark, max(end - _LONGEST_NAME, 0), end) for mark in " \n\t") + 1
         name = re.match(r"\S*", text[first : end + _LONGEST_NAME])
         said = name[0].rstrip(".,;:!?)") if name else ""
-        after = re.match(r"\w*", text[end : end + _LONGEST_NAME])
-        short = bool(after) and after[0].isupper() and len(after[0]) <= _ENDING
+        after = _WORD_HERE.match(text, end)
+        short = after is not None and after[0].isupper() and len(after[0]) <= _ENDING
         return said.count(".") > 1 or "(" in said or short
     told = text[max(start, end - _LONGEST_NAME) : end].rstrip()
     if not told.endswith(".") or told.isascii():  # the rules for English know their own

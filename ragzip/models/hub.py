@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ragzip.errors import ModelError
-from ragzip.models.cache import OnProgress, OnStatus
+from ragzip.models.cache import OnProgress, OnStatus, cache_dir
 from ragzip.models.weights import looks_complete
 
 _PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.jinja", "tokenizer.model"]
 _IGNORE = ["onnx/*", "openvino/*", "original/*", "consolidated*", "coreml/*"]
 _SECONDS = 10.0
+_unasked: set[str] = set()  # models of which the hub could not say, in this process, what belongs to them
 
 
 def hub_cache() -> Path:
@@ -30,7 +31,7 @@ def hub_cache() -> Path:
 
 
 def fetched(repo: str) -> Path | None:
-    """The folder of a model that was fetched before, whole, or None. Needs no network and no library."""
+    """The folder of a model that was fetched before, with whole weights, or None. Needs no network and no library."""
     name, _, revision = repo.partition("@")
     folder = hub_cache() / f"models--{name.replace('/', '--')}"
     try:
@@ -56,7 +57,7 @@ def download(repo: str, *, on_progress: OnProgress | None = None, on_status: OnS
         ModelError: No network, no such model, no access to it, or a model with pickled weights only.
     """
     known = fetched(repo)
-    if known is not None:
+    if known is not None and (_mark(repo, known).is_file() or repo in _unasked):
         return known
     import huggingface_hub
 
@@ -94,8 +95,23 @@ def download(repo: str, *, on_progress: OnProgress | None = None, on_status: OnS
     except ModelError:
         raise
     except Exception as error:  # the hub's library raises errors of several libraries, by version
+        if known is not None:
+            _unasked.add(repo)
+            if on_status:
+                on_status(f"{repo} is taken as another program left it: the hub cannot be asked what belongs to it")
+            return known
         raise _explain(repo, error) from error
+    mark = _mark(repo, Path(path))
+    with contextlib.suppress(OSError):  # without it the hub is asked again
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.write_text("\n".join(sorted(sizes)), "utf-8")
     return Path(path)
+
+
+def _mark(repo: str, snapshot: Path) -> Path:
+    """The file that says that a snapshot has all that ragzip wants; other programs fetch what they want themselves."""
+    name = repo.partition("@")[0].replace("/", "--")
+    return cache_dir() / "hub" / f"{name}--{snapshot.name}"
 
 
 def _wanted(repo: str, siblings: list[Any]) -> dict[str, int]:

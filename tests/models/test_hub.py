@@ -14,6 +14,7 @@ import pytest
 from ragzip import models
 from ragzip.errors import ModelError
 from ragzip.models import hub
+from ragzip.models.cache import cache_dir
 
 COMMIT = "a" * 40
 REPO = "someone/tiny"
@@ -172,3 +173,27 @@ def test_the_hubs_cache_is_found_where_its_library_keeps_it(monkeypatch, tmp_pat
     assert hub.hub_cache() == tmp_path / "h/hub"
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "c"))
     assert hub.hub_cache() == tmp_path / "c"
+
+
+def test_what_another_program_fetched_in_part_is_completed(server, monkeypatch):
+    """transformers fetches a config, weights and a tokenizer, and not how vectors are pooled."""
+    folder = hub.download(REPO)
+    whole = {path.name for path in folder.iterdir()}
+    for mark in (cache_dir() / "hub").iterdir():
+        mark.unlink()
+    (folder / "modules.json").unlink()
+    assert hub.fetched(REPO) == folder
+    said = []
+    server.status = 500
+    assert hub.download(REPO, on_status=said.append) == folder
+    assert "as another program left it" in said[-1]
+    assert not (folder / "modules.json").exists()
+    server.asked.clear()
+    assert hub.download(REPO) == folder
+    assert server.asked == []  # once in a process
+    hub._unasked.clear()
+    server.status = 200
+    assert {path.name for path in hub.download(REPO).iterdir()} == whole
+    server.asked.clear()
+    assert hub.download(REPO) == folder
+    assert server.asked == []
