@@ -266,7 +266,9 @@ def _joined(window: str, lengths: list[int]) -> list[int]:
 
 def _goes_on(text: str, start: int, end: int) -> bool:
     """Whether the sentence ``[start, end)`` goes on with what follows, though it seems to end with a full stop."""
-    if text[end - 1] == "." and text[end].isalnum():  # Node.JS, System.Collections.Generic; not "the end.Next"
+    if (
+        text[end - 1] == "." and text[end].isascii() and text[end].isalnum()
+    ):  # Node.JS, System.Collections.Generic; not "the end.Next"
         first = max(text.rfind(mark, max(end - _LONGEST_NAME, 0), end) for mark in " \n\t") + 1
         name = re.match(r"\S*", text[first : end + _LONGEST_NAME])
         said = name[0].rstrip(".,;:!?)") if name else ""

@@ -258,3 +258,4 @@ def test_names_of_code_and_files_and_initials_are_not_cut(said):
 def test_sentences_with_no_space_between_are_still_two():
     text = "This is the end.Next comes more. And so on."
     assert len(sentences(text)) == 3
+    assert len(sentences("我去了学校.他来了.好的.")) == len(sentences("我去了学校. 他来了. 好的."))
