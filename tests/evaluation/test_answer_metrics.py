@@ -75,9 +75,11 @@ def test_em_and_f1_agree_with_the_official_script(answers, predicted):
 
 
 @given(st.text(max_size=40))
+@example("\x1bA𠀀")  # a word with an article in it, which stands alone once the ideograph is apart
 def test_normalising_twice_changes_no_word_but_articles(text):
     once = normalise(text)
-    assert set(normalise(once).split()) <= set(once.split())
+    bare = {part for word in once.split() for part in re.sub(r"\b(a|an|the)\b", " ", word).split()}
+    assert set(normalise(once).split()) <= bare
     assert once == once.strip() and "  " not in once
 
 
