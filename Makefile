@@ -70,7 +70,7 @@ bench: models ## The speeds of docs/numbers.md
 bench-quality: models ## The answer quality of docs/numbers.md: over an hour, goes on where it stopped
 	$(BIN)/python benchmarks/run.py quality
 
-bench-hard: models ## All hard compressors beside the baselines: over two hours, goes on where it stopped
+bench-hard: models ## All hard compressors beside the baselines: over three hours, goes on where it stopped
 	$(BIN)/python benchmarks/run.py hard:quarter hard:evidence hard:judge hard:fast hard:slow
 
 bench-soft: models ## Soft compression and smaller caches: about five hours

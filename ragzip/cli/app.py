@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from ragzip.cli import compress, evaluate, expand, index, inspect, models, query, train, tune
-from ragzip.cli.console import complain
+from ragzip.cli.console import complain, writes_unicode
 from ragzip.errors import RagzipError
 
 # typer carries its own copy of click from 0.2x on; these are its errors, whichever copy it is.
@@ -103,8 +103,7 @@ def run(arguments: Sequence[str]) -> int:
 def _write_what_can_be_written() -> None:
     """Where the terminal's encoding lacks a letter, its number is written: no answer is lost for a dash."""
     for stream in (sys.stdout, sys.stderr):
-        encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("_", "-")
-        if encoding not in ("utf-8", "utf8") and isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        if not writes_unicode(stream) and isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
 
 

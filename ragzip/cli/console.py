@@ -35,9 +35,10 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, ensure_ascii=not writes_unicode(), allow_nan=False))
 
 
-def writes_unicode() -> bool:
-    """Whether standard output takes every letter."""
-    return (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("_", "-") in ("utf-8", "utf8")
+def writes_unicode(stream: Any = None) -> bool:
+    """Whether a stream takes every letter; None is standard output."""
+    encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
+    return encoding.lower().replace("_", "-") in ("utf-8", "utf8")
 
 
 def out() -> Console:

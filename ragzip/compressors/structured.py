@@ -101,9 +101,7 @@ class Structured(Compressor[TextSegment, TextSegment]):
         written = any(part.kind == "json" for part in parts)
         whole = counter.context(_segments(asked.context))
         # Within JSON a token of prose costs its share of the whole; else as much, and titles that stand there are free.
-        room = (
-            whole * (limit - base) // max(all_of_it - base, 1) if written else limit - base + whole + base - all_of_it
-        )
+        room = whole * (limit - base) // max(all_of_it - base, 1) if written else limit + whole - all_of_it
         left, kept = _left(context, parts, asked.read(Context(context.query, (), context.passages)))
         best, least, low, high, seen = None, -1, 0, limit + whole, set[tuple[Segment, ...]]()
         for _ in range(_ROUNDS):
