@@ -67,7 +67,8 @@ def build(
         settings: Options of the part that ``multi_vector``, ``graph`` or ``jpq`` needs; what is not named is as before.
         storage: How vectors are kept and searched, as ``pca192,float8`` or ``pq48+float16``. None: as before, or
             ``auto``: float32, in a FAISS index that is exact below 100,000 passages.
-        spare: Whether to refuse to remove everything where no document came.
+        spare: Whether documents stay under roots from which nothing came at all, neither a document nor a file that was
+            emptied.
         on_progress: Called with the passages encoded so far and 0.
 
     Raises:
@@ -76,7 +77,7 @@ def build(
         StoreMismatch: The index was made with another model, format or kind of retriever, or its vectors are kept in
             another way than ``storage`` says.
         StoreDamaged: The index is damaged; ``rebuild=True`` mends it.
-        IngestError: All documents would be removed, and ``spare`` says not to.
+        IngestError: Nothing came from any root, and ``spare`` is set; then nothing is removed.
     """
     root = Path(path)
     options = Options(retriever, model, tokens, overlap, commit_passages, rebuild, settings or {}, storage, spare)

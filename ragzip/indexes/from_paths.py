@@ -49,7 +49,7 @@ def build_index(
 
     Raises:
         UsageError: A path that does not exist, or a glob that matches nothing; found before anything is read.
-        IngestError: There is nothing to index, or all that an index has would be removed for want of it.
+        IngestError: There is nothing to index; what an index has of the paths stays.
         StoreError, StoreMismatch, StoreDamaged, ConfigError, ModelError: As ``build``.
     """
     given = [str(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
