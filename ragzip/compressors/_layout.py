@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ragzip.text import Stretch, cut_before, sentences
+from ragzip.text import Stretch, cut_before, sentences, words
 from ragzip.types import Context, Passage, Segment, SoftSegment, Span, TextSegment
 
 _LONGEST = 1000  # characters of a unit: about what a sentence encoder reads
 _SPACE = re.compile(r"\s+")
+_RUN = re.compile(r"(.)\1+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,11 @@ class Layout:
     def length(self) -> int:
         """The size of all units."""
         return sum(map(self.size, range(len(self.units))))
+
+    @cached_property
+    def bulk(self) -> int:
+        """The same with runs of one character as that character: tokens can be as long as these."""
+        return sum(len(_RUN.sub(r"\1", self.text(i))) if self.text(i) else self.size(i) for i in range(len(self.units)))
 
     def text(self, unit: int) -> str:
         """A unit's characters; "" for a soft segment."""
@@ -168,13 +174,26 @@ def take_from(
     pieces: list[tuple[int, Span]] | None,
     passages: Mapping[str, Passage],
     fine: bool,
+    joiner: str | None = None,
 ) -> TextSegment | None:
-    """The same with the segment's pieces, which those who take many times from one segment find once."""
-    joiner = segment.joiner if not segment.joiner.strip() else " "
-    if fine and (pieces is None or len(pieces) == 1) and _unspaced(segment.text, stretches):
-        joiner = ""
-    if not joiner:
-        stretches = _with_spaces(segment.text, stretches)
+    """The same with the segment's pieces, which those who take many times from one segment find once.
+
+    Args:
+        segment: As for ``take``, like the others.
+        stretches: With the white space between them, where they have a joiner of their own.
+        pieces: What ``_pieces`` gives.
+        passages: By id.
+        fine: Whether the stretches may be smaller than sentences.
+        joiner: What joins them; None takes what suits the text.
+    """
+    if joiner is None:
+        joiner = segment.joiner if not segment.joiner.strip() else " "
+        if fine and joiner and _unspaced(segment.text, stretches):
+            close = take_from(segment, _with_spaces(segment.text, stretches), pieces, passages, fine, "")
+            if pieces is None or len(pieces) == 1 or (close is not None and _apart(close, passages)):
+                return close
+        if not joiner:
+            stretches = _with_spaces(segment.text, stretches)
     if pieces is None:  # abstractive: the text is cut, and the spans still say what it was written from
         text = joiner.join(segment.text[start:end] for start, end in stretches)
         return TextSegment(text, segment.sources, joiner) if text.strip() else None
@@ -197,6 +216,13 @@ def _unspaced(text: str, stretches: Sequence[Stretch]) -> bool:
         not text[end].isspace() and not text[start - 1].isspace()
         for (_, end), (start, _) in itertools.pairwise(stretches)
     )
+
+
+def _apart(segment: TextSegment, passages: Mapping[str, Passage]) -> bool:
+    """Whether no two words run together where the spans of a segment are joined by nothing."""
+    texts = [passages[span.passage_id].text[span.start : span.end] for span in segment.sources]
+    seams = [first[-1] + second[0] for first, second in itertools.pairwise(texts)]
+    return all(len(list(words(seam))) > 1 or not (seam[0].isalnum() and seam[1].isalnum()) for seam in seams)
 
 
 def _with_spaces(text: str, stretches: Sequence[Stretch]) -> list[Stretch]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from typing import Literal, cast
 
-from ragzip.compressors._layout import _pieces, take, take_from
+from ragzip.compressors._layout import _pieces, take_from
 from ragzip.compressors._structures import is_json, json_literal, json_prose, structures
 from ragzip.errors import ConfigError
 from ragzip.protocols import Counter
@@ -100,8 +100,7 @@ class _Piece:
 class Asked:
     """A context for another compressor, made of the prose of one, and how its answer is read.
 
-    The texts of each segment are one passage, so that they are judged with each other as their context; each text is
-    a segment.
+    The texts of each segment are one passage and one segment, so that they are judged with each other as their context.
 
     Args:
         context: It is never changed.
@@ -126,17 +125,17 @@ class Asked:
             pieces, start = list[_Piece](), 0
             for index, number, text in found:
                 pieces.append(_Piece(index, number, start, start + len(text)))
-                segments.append(TextSegment(text, (Span(name, start, start + len(text)),)))
                 start += len(text) + len(SEPARATOR)
             self._pieces[name] = pieces
             whole = SEPARATOR.join(text for _, _, text in found)
+            segments.append(TextSegment(whole, (Span(name, 0, len(whole)),)))
             passages.append(replace(origin, id=name, text=whole) if origin else Passage(name, whole))
         self.context = Context(context.query, tuple(segments), tuple(passages))
 
     def read(self, answer: Context[Segment]) -> Answer:
         """What an answer keeps of each part."""
         texts = {passage.id: passage.text for passage in self.context.passages}
-        found = Answer({}, {}, [])
+        found = Answer({}, {}, [], set())
         for segment in answer.segments:
             if not isinstance(segment, TextSegment):
                 raise ConfigError(
@@ -151,6 +150,8 @@ class Asked:
             elif says == segment.text:
                 for piece, place in touched:
                     found.kept.setdefault((piece.part, piece.number), []).append(place)
+                if not segment.joiner:
+                    found.close.update((piece.part, piece.number) for piece, _ in touched)
             else:
                 first = touched[0][0]
                 read = dict.fromkeys(s for piece, _ in touched for s in self._parts[piece.part].segment.sources)
@@ -175,11 +176,13 @@ class Answer:
         kept: Stretches.
         written: What it wrote instead, and what that was read from.
         loose: What names no source.
+        close: Texts whose stretches are joined by nothing: what white space they need is in them.
     """
 
     kept: dict[tuple[int, int], list[Stretch]]
     written: dict[tuple[int, int], list[tuple[str, tuple[Span, ...]]]]
     loose: list[TextSegment]
+    close: set[tuple[int, int]]
 
     def share(self, index: int, part: Part) -> float:
         """How much of a part it left, 0 to 1."""
@@ -206,13 +209,18 @@ class Answer:
         kept = merge(self.kept.get((index, 0), []))
         if kept == [(0, len(part.segment.text))]:
             return part.segment
-        return take(part.segment, kept, passages, fine=False) if kept else None
+        if not kept:
+            return None
+        pieces = _pieces(part.segment, passages)
+        joiner = "" if (index, 0) in self.close and (pieces is None or len(pieces) == 1) else None
+        return take_from(part.segment, kept, pieces, passages, fine=False, joiner=joiner)
 
     def _value(self, index: int, number: int, value: str) -> str:
         written = self.written.get((index, number))
         if written:
             return "\n".join(text for text, _ in written)
-        return " ".join(value[start:end] for start, end in merge(self.kept.get((index, number), [])))
+        joiner = "" if (index, number) in self.close else " "
+        return joiner.join(value[start:end] for start, end in merge(self.kept.get((index, number), [])))
 
 
 def rejoin(context: Context[Segment], counter: Counter) -> Context[Segment]:

@@ -14,7 +14,8 @@ from ragzip.compressors._parts import Answer, Asked, Part, rejoin, take_apart
 from ragzip.compressors.budget import Budget
 from ragzip.compressors.sentence_filter import SentenceFilter
 from ragzip.errors import ConfigError
-from ragzip.protocols import Compressor, Counter, runtime_field
+from ragzip.protocols import Compressor, Counter, Stack, runtime_field
+from ragzip.protocols._compressor import members
 from ragzip.text import Stretch
 from ragzip.types import Context, Segment, TextSegment
 
@@ -143,19 +144,16 @@ class Structured(Compressor[TextSegment, TextSegment]):
 
     def _asker(self, context: Context[TextSegment]) -> Callable[[int], Context[Segment]]:
         """Gives the inner compressor's answer within budgets; one that has no budget is asked once."""
-        inner: Any = self.inner
-        option = _budget_option(inner)
+        bounded = any(map(_budget_option, members(self.inner)))
         found: list[Context[Segment]] = []
 
         def ask(limit: int) -> Context[Segment]:
             if not context.segments or limit <= 0:
                 return Context(context.query, (), context.passages)
-            if option:
-                given = getattr(inner, option)
-                least = limit if given is None else min(limit, given)
-                return cast("Context[Segment]", dataclasses.replace(inner, **{option: least}).compress([context])[0])
+            if bounded:
+                return cast("Context[Segment]", _within(self.inner, limit).compress([context])[0])
             if not found:
-                found.extend(inner.compress([context]))
+                found.extend(cast("Sequence[Context[Segment]]", self.inner.compress([context])))
             return Budget(limit, counter=self.counter).compress(found)[0]
 
         return ask
@@ -168,8 +166,21 @@ def _budget_option(inner: Compressor[Any, Any]) -> str:
 
 
 def _budget_of(inner: Compressor[Any, Any]) -> int | None:
-    option = _budget_option(inner)
-    return getattr(inner, option) if option else None
+    """The least budget of a compressor, or of those of a stack."""
+    found = [getattr(one, option) for one in members(inner) if (option := _budget_option(one))]
+    return min((budget for budget in found if budget is not None), default=None)
+
+
+def _within(inner: Compressor[Any, Any], limit: int) -> Compressor[Any, Any]:
+    """The same compressor with at most this budget; of a stack the last part that can have one gets it."""
+    parts: list[Any] = list(members(inner))
+    last = max(place for place, one in enumerate(parts) if _budget_option(one))
+    for place, one in enumerate(parts):
+        option = _budget_option(one)
+        given = getattr(one, option) if option else None
+        if place == last or given is not None:
+            parts[place] = dataclasses.replace(one, **{option: limit if given is None else min(limit, given)})
+    return dataclasses.replace(inner, compressors=tuple(parts)) if isinstance(inner, Stack) else parts[0]
 
 
 def _plain(parts: Sequence[Part]) -> bool:
@@ -219,6 +230,7 @@ def _cut(
     structures = [place[index] for index in whole]
     prose = [unit for unit in range(len(layout.units)) if layout.units[unit].segment not in uncut]
     first = [unit for unit, index in zip(structures, whole, strict=True) if wanted is None or wanted[index] > 0]
-    last = [unit for unit in structures if unit not in set(first)]
+    before = set(first)
+    last = [unit for unit in structures if unit not in before]
     found = fit(layout, [*first, *prose, *last], limit, counter, cut=False, must=() if wanted else structures)
     return found if found.segments else fit(layout, prose, limit, counter)

@@ -1,10 +1,12 @@
 """Cutting a context into units and putting any choice of them together again."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ragzip.compressors._layout import Layout
 from ragzip.testing import contexts
+from ragzip.text import words
 from ragzip.types import Context, Passage, Query, SoftSegment, Span, TextSegment, context_of
 
 
@@ -72,6 +74,22 @@ def test_joiners_that_cost_tokens_give_way_to_a_space():
     assert left.joiner == " "
     assert left.text == " ".join(passage.text[s.start : s.end] for s in left.sources)
     assert "Two" not in left.text
+
+
+@pytest.mark.parametrize(
+    ("text", "dropped", "expected"),
+    [
+        ("罗马是首都。茶来自中国。面包来自面粉。", {"是", "自"}, "罗马首都。面包来面粉。"),
+        ("我用它 Ada\n\n茶来自中国。\n\nGo 也好。", {"用"}, "我 它 Ada Go 也好。"),  # or two words would be one
+    ],
+)
+def test_words_without_spaces_are_joined_by_nothing_after_sentences_were_dropped(text, dropped, expected):
+    first = Layout(one(text)).build([0, 2])
+    assert len(first.segments[0].sources) == 2
+    layout = Layout(first, cut=words)
+    left = layout.build([u for u in range(len(layout.units)) if layout.text(u) not in dropped]).segments[0]
+    assert left.text == expected
+    assert left.text == left.joiner.join(text[s.start : s.end] for s in left.sources)
 
 
 def test_soft_segments_are_units_of_their_own():

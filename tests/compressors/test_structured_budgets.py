@@ -14,7 +14,7 @@ from ragzip.compressors._parts import take_apart
 from ragzip.compressors.bm25_sentences import BM25Sentences
 from ragzip.compressors.random_sentences import RandomSentences
 from ragzip.compressors.structured import Structured
-from ragzip.protocols import Stack
+from ragzip.protocols import Compressor, Stack
 from ragzip.types import Context, Passage, Query, context_of
 from tests.matrix import bpe_counter
 
@@ -84,12 +84,19 @@ class Counted(BM25Sentences):
         return super().compress(contexts)
 
 
+class Unlimited(Compressor):
+    """The same without a budget of its own."""
+
+    def compress(self, contexts):
+        return Counted(keep=0.9).compress(contexts)
+
+
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9])
 @pytest.mark.parametrize("context", [titled(10), documents(12, True, RUSSIAN)], ids=["titles", "escapes"])
 def test_the_inner_compressor_is_asked_as_little_as_will_do(context, share):
     least, whole = shells(context), COUNTER.context(context)
     budget = least + round(share * (whole - least))
-    for inner, most in ((Stack((Counted(keep=0.9),)), 1), (Counted(), 4)):
+    for inner, most in ((Unlimited(), 1), (Counted(), 4), (Stack((Counted(keep=0.9),)), 4)):
         Counted.calls.clear()
         within(context, budget, inner)
         assert 1 <= len(Counted.calls) <= most
