@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from ragzip.compressors._allocate import fit
+from ragzip.compressors._allocate import fit, share_of
 from ragzip.compressors._forced import Force, check_forced, forced, forced_units, touching
 from ragzip.compressors._layout import Layout
 from ragzip.compressors._options import check_count, check_share, counter_of
@@ -15,6 +15,8 @@ from ragzip.errors import ConfigError
 from ragzip.models import Dtype, check_options
 from ragzip.protocols import Compressor, Counter, runtime_field
 from ragzip.types import Context, Passage, Segment, Span, TextSegment
+
+_BLOCK = 1000  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class Abstractive(Compressor[TextSegment, TextSegment]):
         max_new_tokens: Most tokens of each text that the model writes.
         window: Most tokens of a prompt; documents that do not fit are read in several. At most the model's own.
         force_keep: Sentences with these (``titles``, ``numbers``, ``negations``) are added word for word, with exact
-            spans, where what is written does not say the same name, number or negation.
+            spans, where what is written from them does not say the same name, number or negation.
         force_pattern: A regular expression; what it finds is kept in the same way.
         dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
@@ -111,10 +113,7 @@ class Abstractive(Compressor[TextSegment, TextSegment]):
             share = max(share, counter.context(layout.build(must)))
         if share is None or (self.budget is not None and self.budget <= share):
             return fit(layout, ranked, self.budget or 0, counter, must=must)
-        kept = fit(layout, ranked, share, counter, cut=False, must=must)
-        if kept.segments or not ranked:
-            return kept
-        return layout.build(ranked[:1]) if self.budget is None else fit(layout, ranked[:1], self.budget, counter)
+        return share_of(layout, ranked, share, self.budget, counter, must)
 
 
 def check_model(name: str, value: str) -> None:
@@ -133,24 +132,48 @@ def sources_of(segments: Iterable[TextSegment], passages: Sequence[Passage]) -> 
 def missing(
     context: Context[TextSegment], written: Sequence[TextSegment], kinds: tuple[Force, ...], pattern: str | None
 ) -> tuple[TextSegment, ...]:
-    """The sentences with something that must be kept and that nothing written says in the same characters."""
+    """The sentences with something that must be kept and that what was written from them does not say word for word."""
     if not kinds and pattern is None:
         return ()
-    told = "\n".join(segment.text for segment in written)
-    layout = Layout(cast("Context[Segment]", context))
-    said: dict[str, bool] = {}
+    layout, told = Layout(cast("Context[Segment]", context)), _Told(written)
     units: list[int] = []
     for index, segment in enumerate(context.segments):
-        stretches = []
-        for start, end in forced(segment.text, layout.title(index), kinds, pattern):
-            piece = segment.text[start:end]
-            if piece not in said:
-                said[piece] = says(told, piece)
-            if not said[piece]:
-                stretches.append((start, end))
+        stretches = forced(segment.text, layout.title(index), kinds, pattern)
         touched = touching(layout.places(index), stretches)
-        units += [unit for unit, hit in zip(layout.of_segment[index], touched, strict=True) if hit]
+        for unit, hit in zip(layout.of_segment[index], touched, strict=True):
+            place = layout.units[unit]
+            said = told.of(layout.build((unit,)).segments[0].sources) if hit else ""
+            pieces = (segment.text[a:b] for a, b in stretches if hit and a < place.end and place.start < b)
+            units += [] if all(says(said, piece) for piece in pieces) else [unit]
     return cast("tuple[TextSegment, ...]", layout.build(units).segments) if units else ()
+
+
+class _Told:
+    """What was written of which characters: a number that stands in another summary does not stand for this one."""
+
+    def __init__(self, written: Sequence[TextSegment]) -> None:
+        self._written = written
+        self._near: dict[tuple[str, int], set[int]] = {}  # passage and thousand characters -> what touches them
+        self._says: dict[tuple[int, ...], str] = {}
+        for number, segment in enumerate(written):
+            for span in segment.sources:
+                for block in range(span.start // _BLOCK, span.end // _BLOCK + 1):
+                    self._near.setdefault((span.passage_id, block), set()).add(number)
+
+    def of(self, spans: Sequence[Span]) -> str:
+        """What was written from these characters, or from no characters that are known."""
+        blocks = {(s.passage_id, b) for s in spans for b in range(s.start // _BLOCK, s.end // _BLOCK + 1)}
+        near = {number for block in blocks for number in self._near.get(block, ())}
+        loose = {number for number, segment in enumerate(self._written) if not segment.sources or not spans}
+        near = {n for n in near if any(_meet(a, b) for a in self._written[n].sources for b in spans)}
+        found = tuple(sorted(loose | near))
+        if found not in self._says:
+            self._says[found] = "\n".join(self._written[number].text for number in found)
+        return self._says[found]
+
+
+def _meet(first: Span, second: Span) -> bool:
+    return first.passage_id == second.passage_id and first.start < second.end and second.start < first.end
 
 
 def says(text: str, piece: str) -> bool:

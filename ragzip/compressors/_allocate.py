@@ -30,7 +30,8 @@ Skip = Literal["unit", "segment", "all"]
 
 def fits(layout: Layout, limit: int, counter: Counter) -> bool:
     """Whether the whole context is within the limit; not counted where its length leaves no doubt."""
-    return layout.length <= 8 * limit + 64 and counter.context(layout.context) <= limit
+    most = 8 * limit + 64
+    return (layout.length <= most or layout.bulk <= most) and counter.context(layout.context) <= limit
 
 
 def fit(
@@ -59,7 +60,7 @@ def fit(
     costs = Costs(layout, counter)
     base = _base(layout, must, limit, counter)
     found = _search(layout, ranked, limit, counter, costs, skip, base)
-    if found is None and not costs.exact:
+    if costs.guessed and (found is None or counter.context(found) <= limit // 2):
         costs.exact = True  # text unlike any other, such as long runs of white space: leave nothing to guesses
         found = _search(layout, ranked, limit, counter, costs, skip, base)
     if found is None and base.units:
@@ -86,6 +87,25 @@ def _base(layout: Layout, must: Collection[int], limit: int, counter: Counter) -
     return _Base(frozenset(must), frozenset(layout.units[unit].segment for unit in must), cost)
 
 
+def share_of(
+    layout: Layout, ranked: Sequence[int], share: int, budget: int | None, counter: Counter, must: Collection[int]
+) -> Context[Segment]:
+    """The context of the first units that fit a share; the first one stays whole even where it is more.
+
+    Args:
+        layout: The units.
+        ranked: As for ``fit``, like ``counter`` and ``must``.
+        share: In tokens.
+        budget: Greater than the share and never exceeded; the first unit is cut to it. None is no limit.
+        counter: The generator's.
+        must: Units that are all kept.
+    """
+    best = ranked[:1]
+    if best and share < counter.context(layout.build(best)):
+        return layout.build(best) if budget is None else fit(layout, best, budget, counter)
+    return fit(layout, ranked, share, counter, cut=False, must=must)
+
+
 def unless_grown(layout: Layout, context: Context[Segment], counter: Callable[[], Counter]) -> Context[Segment]:
     """The compressed context, or the one it came from where it costs more.
 
@@ -104,10 +124,11 @@ class Costs:
 
     Attributes:
         exact: Whether units far too long for the room are counted, too.
+        guessed: Whether one was not.
     """
 
     def __init__(self, layout: Layout, counter: Counter) -> None:
-        self.layout, self.counter, self.exact = layout, counter, False
+        self.layout, self.counter, self.exact, self.guessed = layout, counter, False, False
         self._units: dict[int, int] = {}
         self._leads: dict[int, int] = {}
         self._titles = bool(getattr(counter, "titles", True))
@@ -122,6 +143,7 @@ class Costs:
         unit = ranked[place]
         if unit not in self._units:
             if self._hopeless(unit, room):
+                self.guessed = True
                 return room + 1
             self._count(ranked, place, room)
         return self._units[unit]

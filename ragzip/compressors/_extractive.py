@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
-from ragzip.compressors._allocate import fit, fits, unless_grown
+from ragzip.compressors._allocate import fit, fits, share_of, unless_grown
 from ragzip.compressors._forced import Force, check_forced, forced_units
 from ragzip.compressors._layout import Layout
 from ragzip.compressors._options import check_count, check_number, check_share, counter_of
@@ -49,7 +49,7 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
         keep: Share of the context's tokens kept, above 0 and at most 1, shared across passages by score; the best
             sentence is kept whole even where it is more.
         budget: Most tokens of the whole context as laid out, titles and separators included, shared across
-            passages by score. Always met: a best sentence that is longer than the budget is cut at a word.
+            passages by score. Always met: where no sentence fits, the best one is cut at a word.
         force_keep: Sentences with these come before all others and stay whatever threshold and keep say:
             ``titles``, ``numbers``, ``negations``. Only a budget is stronger.
         force_pattern: A regular expression; sentences in which it is found are kept like those of ``force_keep``.
@@ -108,19 +108,19 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
         if keep is None and self.threshold is None and fits(layout, self.budget or 0, counter):
             return layout.context  # nothing to decide: spare the scoring
         must = self._forced(layout)
-        share = None if keep is None else math.floor(keep * counter.context(layout.context))
+        share = None if keep is None else self._share(keep, layout, counter)
         if share is not None and must:
             share = max(share, counter.context(layout.build(must)))
         ranked = self._rank(layout, must, min(limit for limit in (share, self.budget) if limit is not None))
         if share is None or (self.budget is not None and self.budget <= share):
             kept = fit(layout, ranked, self.budget or 0, counter, must=must)
         else:
-            kept = fit(layout, ranked, share, counter, cut=False, must=must)
-            if not kept.segments and ranked:
-                best = ranked[:1]
-                whole = self.budget is None
-                kept = layout.build(best) if whole else fit(layout, best, self.budget or 0, counter)
+            kept = share_of(layout, ranked, share, self.budget, counter, must)
         return unless_grown(layout, kept, lambda: counter)
+
+    def _share(self, keep: float, layout: Layout, counter: Counter) -> int:
+        """The tokens that ``keep`` leaves."""
+        return math.floor(keep * counter.context(layout.context))
 
     def _forced(self, layout: Layout) -> frozenset[int]:
         return forced_units(layout, self.force_keep, self.force_pattern)

@@ -18,7 +18,7 @@ from ragzip.indexes import looks
 from ragzip.models import Dtype, Judged, check_options
 from ragzip.models.pruner import Seen
 from ragzip.models.shipped import PROVENCE
-from ragzip.protocols import runtime_field
+from ragzip.protocols import Counter, runtime_field
 from ragzip.types import Context, Query, TextSegment
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Provence(SentenceScorer):
     dtype: Dtype = "auto"
     device: str = "auto"
     hops: int | None = None
+    allowed: int | None = runtime_field()
     judged: Mapping[tuple[str, str], Judged] | None = runtime_field()
     seen: Seen | None = runtime_field()
 
@@ -98,6 +99,9 @@ class Provence(SentenceScorer):
         if self.order == "original" and self.top_k is None:
             return super().compress(contexts)
         return [self._in_order(context) for context in contexts]
+
+    def _share(self, keep: float, layout: Layout, counter: Counter) -> int:
+        return super()._share(keep, layout, counter) if self.allowed is None else self.allowed
 
     def _judge(self, query: Query, groups: Sequence[Sentences]) -> list[Judged]:
         """The sentences of each group as one passage, all together: no score depends on another context."""
@@ -129,7 +133,9 @@ class Provence(SentenceScorer):
             first = set(_first(ranked, [lead(context.segments[block[0]]) for block in blocks], self.top_k))
             must = {layout.units[unit].segment for unit in self._forced(layout)}
             ranked = [block for block in ranked if block in first or not must.isdisjoint(blocks[block])]
-        method = replace(self, order="original", top_k=None, judged=judged)
+        counter = counter_of(self.counter)
+        whole = None if self.keep is None else self._share(self.keep, layout, counter)  # not of what top_k leaves
+        method = replace(self, order="original", top_k=None, judged=judged, allowed=whole)
 
         def pruned(chosen: Sequence[int]) -> Context[TextSegment]:
             order = [segment for block in chosen for segment in blocks[block]]
@@ -137,7 +143,7 @@ class Provence(SentenceScorer):
 
         if self.order == "original" or ranked == sorted(ranked):
             return pruned(sorted(ranked))
-        moved, counter = pruned(ranked), counter_of(self.counter)
+        moved = pruned(ranked)
         # white space at borders can cost a token more in another order
         return moved if counter.context(moved) <= counter.context(context) else pruned(sorted(ranked))
 

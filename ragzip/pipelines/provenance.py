@@ -33,7 +33,7 @@ class Stretch:
 
 def kept_spans(context: Context[Any]) -> dict[str, list[tuple[int, int]]]:
     """Passage id -> the characters its segments came from: merged, ordered, clipped to the passage."""
-    lengths = {passage.id: len(passage.text) for passage in context.passages}
+    lengths = {passage.id: len(passage.text) for passage in reversed(context.passages)}
     found: dict[str, list[tuple[int, int]]] = {}
     for segment in context.segments:
         for span in segment.sources:

@@ -1,9 +1,12 @@
 """Budgets are met for every counter, in few calls of it."""
 
+import re
+
 import pytest
 
 from ragzip.compressors._allocate import fit
 from ragzip.compressors._layout import Layout
+from ragzip.compressors.bm25_sentences import BM25Sentences
 from ragzip.compressors.budget import Budget
 from ragzip.compressors.truncate import Truncate
 from ragzip.testing.contracts import count_words
@@ -53,6 +56,18 @@ def test_strange_counters_still_leave_something(name):
     counter = TokenCounter(lambda texts: [STRANGE[name](text) for text in texts])
     after = Budget(400).bind(counter).compress([corpus()])[0]
     assert counter.context(after) > 150
+
+
+@pytest.mark.parametrize("long", ["=" * 900, " \u00a0" * 700 + "x", "-=" * 600])
+def test_what_fits_is_not_cut_where_its_tokens_are_long(long):
+    def count(texts):
+        return [len(re.findall(r"\w+|[^\w]+", text)) for text in texts]
+
+    counter = TokenCounter(count)
+    context = context_of(Query("?"), (Passage("a", f"{long}\nAnn has 91."), Passage("b", "Ann lives in Rome.")))
+    assert counter.context(context) < 30
+    for made in (Budget(30), BM25Sentences(budget=30), Truncate(tokens=30)):
+        assert made.bind(counter).compress([context])[0] == context
 
 
 def test_few_calls_for_an_ordinary_counter():

@@ -66,6 +66,12 @@ def test_keep_leaves_the_best_sentence_whole():
     assert texts(Marked(keep=0.01, budget=2), TWO) == ["Nine 9"]  # but a budget is a budget
 
 
+@pytest.mark.parametrize("keep", [0.05, 0.2, 0.35, 0.5, 0.65])
+def test_the_best_sentence_stays_whatever_else_would_fit(keep):
+    context = of("Short 1 one here. Very 9 " + "long " * 20 + "sentence. Short 2 two here.")
+    assert any("Very 9" in text for text in texts(Marked(keep=keep), context))
+
+
 def test_without_limits_half_is_kept():
     assert texts(Marked(), TWO) == texts(Marked(keep=0.5), TWO) == ["Nine 9 here. Eight 8 here."]
 

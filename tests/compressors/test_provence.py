@@ -116,6 +116,18 @@ def test_where_no_sentence_helps_a_limit_is_filled(knowing):
     assert kept(Provence(budget=10, threshold=0.1)) == []
 
 
+@pytest.mark.parametrize("keep", [0.3, 0.5, 0.8])
+def test_a_share_is_one_of_the_context_however_many_passages_stay(knowing, keep):
+    same = tuple(Passage(f"p{i}", f"Rome {i} has hills. Old is Rome {i}. Some fox {i} here.") for i in range(4))
+    context = context_of(Query("hills of Rome"), same)
+    limit = int(keep * COUNTER.context(context))
+    for top_k in (1, 2, 3):
+        (after,) = Provence(keep=keep, top_k=top_k, threshold=0.0).bind(COUNTER).compress([context])
+        all_of_them = COUNTER.context(context_of(Query(""), same[:top_k]))
+        used = COUNTER.context(after)
+        assert used <= limit and used > min(limit, all_of_them) - 6
+
+
 @pytest.mark.parametrize("top_k", [None, 2])
 def test_what_must_be_kept_is_not_what_reaches_the_threshold(knowing, top_k):
     knowing.table = {"drink": 0.2, "fox": 0.1}

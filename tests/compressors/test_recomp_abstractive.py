@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
+from ragzip.compressors._abstractive import missing
 from ragzip.compressors._writer import Block
 from ragzip.compressors.recomp_abstractive import RecompAbstractive, ask, said
 from ragzip.errors import ConfigError, ModelError
@@ -116,6 +119,17 @@ def test_what_the_summary_says_is_not_added(monkeypatch):
     assert len(run(force_keep=("numbers", "negations")).segments) == 1
     install(monkeypatch, "Rome: 17 hills.")
     assert "Rome has 7 hills." in run(force_pattern=r"\b7\b").segments[-1].text
+
+
+def test_what_another_summary_says_does_not_stand_for_a_sentence():
+    shop, drug = Passage("s", "The shop is not open. It has 3 doors."), Passage("d", "The drug is not safe at 3 mg.")
+    context = context_of(Query("?"), (shop, drug))
+    said = TextSegment("The shop is not open, 3 doors.", (Span("s", 0, len(shop.text)),))
+    false = TextSegment("The drug is safe.", (Span("d", 0, len(drug.text)),))
+    (added,) = missing(context, (said, false), ("negations", "numbers"), None)
+    assert (added.text, added.sources) == (drug.text, (Span("d", 0, len(drug.text)),))
+    assert missing(context, (said, replace(false, text="It is not safe at 3 mg.")), ("negations",), None) == ()
+    assert missing(context, (TextSegment("not 3"),), ("negations", "numbers"), None) == ()  # of no known source
 
 
 def test_silence_leaves_only_what_must_be_kept(monkeypatch):

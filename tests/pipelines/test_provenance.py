@@ -30,6 +30,12 @@ def test_an_unsupported_answer_has_no_citation() -> None:
     assert cite("The cat.", Context(QUERY, ())) == ()
 
 
+def test_of_passages_with_one_id_the_first_counts() -> None:
+    same = (Passage("a", "The first one is long enough."), Passage("a", "Short."))
+    context = Context(Query("?"), (TextSegment(same[0].text, (Span("a", 0, len(same[0].text)),)),), same)
+    assert kept_spans(context) == {"a": [(0, len(same[0].text))]}
+
+
 def test_only_what_the_generator_read_is_cited() -> None:
     kept = TextSegment("It was a black cat.", (Span("a", 24, 43),))
     (citation,) = cite("A black cat.", Context(QUERY, (kept,), PASSAGES))
