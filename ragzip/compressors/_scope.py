@@ -137,7 +137,8 @@ def _shares(sizes: Sequence[int], weights: Sequence[float], total: int, taking: 
         for i in full:
             shares[i] = sizes[i]
         left -= sum(sizes[i] for i in full)
-        open_ = [i for i in open_ if i not in set(full)]
+        filled = set(full)
+        open_ = [i for i in open_ if i not in filled]
     return [max(min(share, size), 0) for share, size in zip(shares, sizes, strict=True)]
 
 
@@ -149,7 +150,7 @@ def keywords(texts: Sequence[str], question: str, most: int) -> list[list[str]]:
         question: May be empty.
         most: How many words of a text.
     """
-    asked = {bare.casefold() for bare in map(_bare, question.split())}
+    asked = {_bare(question[start:end]).casefold() for start, end in words(question)}
     bags = [_words(text) for text in texts]
     common = Tally(word for bag in bags for word in {bare.casefold() for bare in bag})
     return [_best(bag, asked, common, len(texts), most) for bag in bags]
@@ -161,7 +162,8 @@ def _best(bag: Mapping[str, bool], asked: set[str], common: Tally[str], total: i
         key = word.casefold()
         number = any(character.isdigit() for character in word)
         name = word[0].isupper() and not opens
-        short = word.isascii() and len(word) < (3 if name else 4)  # articles, initials
+        # articles, initials; of words that are written without spaces, one character that says nothing alone
+        short = len(word) < ((3 if name else 4) if word.isascii() else 2)
         if len(word) > 40 or (short and not number):
             continue
         rare = math.log((total + 1) / common[key]) if total > 1 else 0.0

@@ -209,14 +209,15 @@ def _dealt(blocks: Sequence[Block], most: int) -> list[list[Block]]:
     for block in blocks:
         first = last = -1  # the stretch of this document that is in the open group
         for start, end in _pieces(block.text, most):
-            if end - start > room and (groups[-1] or first >= 0):
+            cost = end - (last if first >= 0 else start)  # white space between sentences is text, too
+            if cost > room and (groups[-1] or first >= 0):
                 if first >= 0:
                     groups[-1].append(replace(block, text=block.text[first:last]))
                     first = -1
                 groups.append([])
-                room = most
+                room, cost = most, end - start
             first, last = (start if first < 0 else first), end
-            room -= end - start
+            room -= cost
         if first >= 0:
             groups[-1].append(replace(block, text=block.text[first:last]))
     return [group for group in groups if group]

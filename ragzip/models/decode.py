@@ -210,7 +210,7 @@ def _if_sure(token: int, least: float) -> Callable[[Tensor, Tensor], Tensor]:
         if begun:
             return scores
         begun = True
-        unsure = scores.float().softmax(-1)[:, token] < least
+        unsure = (scores.float().softmax(-1)[:, token] < least) | (least >= 1)  # a probability can be rounded to 1
         changed = scores.clone()
         changed[unsure, token] = float("-inf")
         return changed

@@ -202,6 +202,7 @@ def test_keywords_are_numbers_names_and_the_question_s_words():
     found = keywords([HILLS, BREAD], "Which hills?", 3)
     assert found[0] == ["hills", "Rome", "753"]
     assert keywords([HILLS], "", 0) == [[]]
+    assert keywords(["罗马是意大利的首都,有2个。", "面包。"], "意大利的首都?", 9)[0] == ["2"]
     assert keywords(["It was La Scala, in a year."], "La Scala", 9) == [["Scala"]]
     assert all(word in "漢字" or word in "京都" for word in keywords(["漢字。京都"], "京都", 9)[0])
 

@@ -42,6 +42,16 @@ def test_pieces_keep_their_title_and_sentences_stay_whole():
     ]
 
 
+@pytest.mark.parametrize("gap", ["\n\n", " \n \n", "\n \n" * 40])
+@pytest.mark.parametrize("count", [2, 50, 800])
+def test_white_space_between_sentences_makes_no_more_prompts(gap, count):
+    text = gap.join(["It is so."] * count)
+    prompts = pack([Block(text)], encode, 200)
+    assert all(prompt.length <= 200 for prompt in prompts)
+    assert bare("".join(prompt.text for prompt in prompts)) == bare(text)
+    assert len(prompts) <= 2 + 4 * len(text) // 400
+
+
 def test_a_word_longer_than_the_window_is_read_in_parts():
     prompts = pack([Block("字" * 3_000)], encode, 100)
     assert "".join(prompt.text for prompt in prompts) == "字" * 3_000
