@@ -55,11 +55,12 @@ _NEGATIONS = (
     "nie nigdy nikt nic żaden żadna bez není nikdy nikdo žádný žádná nikada ništa niko nisu nije "
     "не нет ни никогда никто ничего ничто никакой нельзя без нету ні немає ніколи ніхто нічого няма никой нищо "
     # Greek, Arabic, Persian, Hebrew, Indonesian, Vietnamese, Korean
-    "δεν μην όχι ποτέ τίποτα κανείς χωρίς "
-    "لا ليس ليست ليسوا لم لن بدون غير دون نه نیست بدون هیچ هرگز לא אין בלי מעולם "
+    "δεν δε μην μη όχι ποτέ τίποτα κανείς χωρίς "
+    "لا ليس ليست ليسوا لم لن بدون بلا غير دون نه نیست بدون هیچ هرگز לא אין בלא בלי מעולם "
     "tidak bukan belum jangan tanpa không chưa chẳng đừng 안 못 아니 아니다 없다 없는 없이"
 )
 _NOT = frozenset(_NEGATIONS.split())
+_PREFIXED = re.compile(r"[وف]([\u0621-\u064a]+)|[ושה]{1,2}([\u05d0-\u05ea]+)")  # and, then; and, that, which
 # Scripts that put no spaces between words. Katakana has borders to others; particles follow a Korean word at once.
 _KATAKANA = r"\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
 _OTHERS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u309f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -80,7 +81,7 @@ def check_forced(kinds: tuple[str, ...], pattern: str | None) -> None:
         ConfigError: A kind that does not exist, a pattern that does not compile or is longer than 1,000 characters.
     """
     if not isinstance(kinds, tuple):
-        raise ConfigError("force_keep", f"must be a list of {', '.join(FORCES)}, not {kinds!r}")
+        raise ConfigError("force_keep", f"must be a list, in Python a tuple, of {', '.join(FORCES)}, not {kinds!r}")
     for kind in kinds:
         if kind not in FORCES:
             raise ConfigError("force_keep", f"must be among {', '.join(FORCES)}, not {kind!r}")
@@ -187,7 +188,8 @@ def _negations(text: str) -> Iterator[Stretch]:
         word = found.casefold()
         if not word.isascii():
             word = unicodedata.normalize("NFC", word)
-        if word in _NOT or _CONTRACTED.match(word):
+        bare = _PREFIXED.fullmatch(word)
+        if word in _NOT or _CONTRACTED.match(word) or (bare and (bare[1] or bare[2]) in _NOT):
             yield match.start(), match.start() + len(found)
     if not text.isascii():
         yield from (match.span() for match in _UNSPACED.finditer(text))

@@ -20,8 +20,9 @@ _LEAST = 64  # tokens of a window beside the prompt's own words
 
 @dataclass(slots=True)
 class _Document:
-    """One text and what is judged in it: ``(group, sentence, start, end)``, in its characters."""
+    """One text, the title that is read before it, and what is judged: ``(group, sentence, start, end)`` in its text."""
 
+    title: str
     text: str
     sentences: list[tuple[int, int, int, int]] = field(default_factory=list)
 
@@ -31,8 +32,9 @@ class EXIT(SentenceScorer):
     """Keeps the sentences of which a language model says Yes, they help to answer the question.
 
     EXIT, https://arxiv.org/abs/2412.12559. A sentence's score is p(Yes) / (p(Yes) + p(No)) of the first token of the
-    answer. The model reads the question, the passage that the sentence comes from, with its title, and the sentence.
-    Without threshold, keep and budget, the threshold is 0.5, as in the paper. An empty question keeps everything.
+    answer. The model reads the question, the passage that the sentence comes from, with its title (the beginning of
+    one longer than a quarter of the window), and the sentence. Without threshold, keep and budget, the threshold is
+    0.5, as in the paper. An empty question keeps everything.
 
     The default model is an adapter over the built-in generator (``ragzip train exit``), trained for less than an hour
     on a processor: far better than the generator without it, which is no judge at all, and behind methods that take a
@@ -118,11 +120,14 @@ def _judged(judge: Judge, question: str, document: _Document, room: int) -> list
             owners.append((group, sentence))
             parts.append((start + first, start + last))
     texts = [document.text[start:end].strip() for start, end in parts]
+    title = document.title[: in_parts(document.title, room // 4, judge.count)[0][1]]
+    lead = f"{title}\n" if title else ""
+    room -= judge.count([lead])[0] if lead else 0
     longest = max(judge.count(texts))
     found: list[tuple[tuple[int, int], float]] = []
     for (start, end), numbers in surroundings(document.text, parts, room - longest, longest, judge.count):
         different = list(dict.fromkeys(texts[number] for number in numbers))  # rows of a table may be all alike
-        yes = dict(zip(different, judge.yes(question, document.text[start:end], different), strict=True))
+        yes = dict(zip(different, judge.yes(question, lead + document.text[start:end], different), strict=True))
         found += [(owners[number], yes[texts[number]]) for number in numbers]
     return found
 
@@ -137,8 +142,7 @@ def _documents(groups: Sequence[Sentences]) -> list[_Document]:
     others: list[_Document] = []
     for number, group in enumerate(groups):
         text = group.passage.text if group.passage else ""
-        lead = f"{group.title}\n" if group.title else ""
-        place, lost = 0, _Document("")
+        place, lost = 0, _Document(group.title, "")
         for index, sentence in enumerate(group.texts):
             at = text.find(sentence, place)
             at = text.find(sentence) if at < 0 else at
@@ -148,7 +152,7 @@ def _documents(groups: Sequence[Sentences]) -> list[_Document]:
                 lost.sentences.append((number, index, start, len(lost.text)))
                 continue
             place = at + len(sentence)
-            document = found.setdefault((lead, text), _Document(lead + text))
-            document.sentences.append((number, index, len(lead) + at, len(lead) + place))
+            document = found.setdefault((group.title, text), _Document(group.title, text))
+            document.sentences.append((number, index, at, place))
         others += [lost] if lost.sentences else []
     return [*found.values(), *others]

@@ -97,9 +97,19 @@ def test_what_its_passage_does_not_hold_is_a_document_of_its_own(judge):
     EXIT().compress([replace(CONTEXT, segments=(segment, TextSegment("No source here.")))])
     assert [asked[1:] for asked in judge.asked] == [
         (f"Rome\n{ROME.text}", ["Rome has seven hills."]),
-        ("Tea comes from China. It is hot.", ["Tea comes from China.", "It is hot."]),
+        ("Rome\nTea comes from China. It is hot.", ["Tea comes from China.", "It is hot."]),
         ("No source here.", ["No source here."]),
     ]
+
+
+def test_every_stretch_of_a_long_passage_is_read_with_its_title(judge):
+    judge.window = 300
+    text = " ".join(f"Sentence {number} is about Rome." for number in range(120))
+    EXIT().compress([context_of(Query("hills"), (Passage("p", text, "The city"), Passage("q", text, "x " * 400)))])
+    assert len(judge.asked) >= 10
+    leads = {document.split("\n")[0].strip() for _, document, _ in judge.asked}
+    assert "The city" in leads and max(map(len, leads)) < 200 and len(leads) == 2
+    assert all(judge.fixed + judge.count([q + d])[0] <= judge.window for q, d, _ in judge.asked)
 
 
 def test_an_empty_question_keeps_everything_and_asks_nothing(judge):

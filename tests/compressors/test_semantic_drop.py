@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ragzip.compressors._tokenwise import Words
-from ragzip.compressors.semantic_drop import SemanticDrop
+from ragzip.compressors.semantic_drop import SemanticDrop, _in_rounds, _Part
 from ragzip.errors import ConfigError
 from ragzip.models import load_encoder
 from ragzip.protocols import Stack
@@ -40,6 +40,35 @@ def test_each_sentence_is_encoded_whole_and_without_each_word(rows):
     long, short = rows[:4], rows[4:]  # as pieces of four characters
     assert long[1:] == [long[0][1:], (long[0][0], *long[0][3:]), long[0][:3]]
     assert short[1:] == [short[0][1:], short[0][:1]]
+
+
+def test_words_that_stand_for_each_other_do_not_go_together():
+    def distances(parts):
+        """Each of the first two words is needed once the other is gone."""
+        return [np.array([0.5 if n > 1 else 0.1 if {0, 1} <= set(p.ids) else 0.9 for n in p.ids]) for p in parts]
+
+    numbers = np.arange(4)
+    part = _Part(numbers, numbers, numbers, 0, 4, (b"", b"", b""))
+    assert _in_rounds([part], 1, distances)[0].tolist() == [0.1, 0.1, 0.5, 0.5]
+    assert _in_rounds([part], 4, distances)[0].tolist() == [0.1, 0.9, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("rounds", [2, 5, 100])
+def test_words_that_went_earlier_score_less(exact, rounds):
+    scores = SemanticDrop(exact=exact, rounds=rounds).score(Query(""), [group(TEXT)])[0]
+    first = SemanticDrop(exact=exact).score(Query(""), [group(TEXT)])[0]
+    assert len(scores) == len(first) and scores != first
+    for start, end in sentences(TEXT):
+        own = [n for n, (a, b) in enumerate(words(TEXT)) if start <= a and b <= end]
+        assert min(own, key=lambda n: scores[n]) == min(own, key=lambda n: first[n])
+
+
+def test_more_rounds_look_at_what_is_left(rows):
+    SemanticDrop(rounds=3).score(Query("?"), [group("One two. Red green blue.")])
+    assert len(rows) == (1 + 2 + 1 + 1) + (1 + 3 + 1 + 2 + 1 + 1)
+    with pytest.raises(ConfigError, match="rounds"):
+        SemanticDrop(rounds=0)
 
 
 def test_nothing_is_encoded_twice(rows):
