@@ -252,6 +252,8 @@ class Generation:
             one that ended the answer included. 0 where that is not known.
         kv_bytes: What the key-value cache of the prompt took once it was read and compressed; 0 where it was not.
         kv_bytes_full: What it would have taken without that.
+        kv_positions: Positions of the prompt that it held then, of each key head on average; 0 where that is all.
+        cached_tokens: Tokens of the prompt whose keys and values were computed before, and not now.
     """
 
     text: str
@@ -263,6 +265,8 @@ class Generation:
     passes: int = 0
     kv_bytes: int = 0
     kv_bytes_full: int = 0
+    kv_positions: float = 0.0
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

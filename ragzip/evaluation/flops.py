@@ -32,7 +32,7 @@ class Shape:
     attention: float
     windows: tuple[int, ...]
 
-    def prefill(self, prompt_tokens: int) -> float:
+    def prefill(self, prompt_tokens: int, cached: int = 0) -> float:
         """Operations from the prompt to the first new token.
 
         The output layer works on the last position only, as in ``generate`` of ``transformers``. Layers with a
@@ -40,16 +40,16 @@ class Shape:
 
         Args:
             prompt_tokens: Of the whole prompt, template included; 0 costs nothing.
+            cached: Of these, how many were read before.
 
         Raises:
-            ValueError: Fewer than 0.
+            ValueError: Fewer than 0, or more than there are.
         """
-        if prompt_tokens < 0:
-            raise ValueError("prompt_tokens must be at least 0")
-        if prompt_tokens == 0:
-            return 0.0
-        matrices = len(self.windows) * self.attention * prompt_tokens * prompt_tokens
-        return self.linear * prompt_tokens + self.head + matrices
+        if not 0 <= cached <= prompt_tokens:
+            raise ValueError("prompt_tokens must be at least 0, and cached no more")
+        read = prompt_tokens - cached
+        matrices = len(self.windows) * self.attention * read * prompt_tokens
+        return self.linear * read + self.head + matrices if read else 0.0
 
     def decode(self, prompt_tokens: int, new_tokens: int) -> float:
         """Operations of the steps that read one new token each and write the next.

@@ -12,6 +12,7 @@ from ragzip.errors import RagzipError
 from ragzip.evaluation.rows import Row
 from ragzip.indexes.files import checksum
 from ragzip.indexes.manifest import read
+from ragzip.indexes.soft_store import stores_identity
 from ragzip.models import fingerprint, resolve
 from ragzip.models.lora import base_folder
 
@@ -19,7 +20,7 @@ _KINDS = {"model": "model", "encoder": "model", "tokenizer": "model", "index": "
 
 
 def identities(rows: Sequence[Row]) -> dict[str, str]:
-    """``model NAME``, ``index FOLDER`` and ``file PATH`` -> hash, for every one that is here.
+    """``model NAME``, ``index FOLDER``, ``file PATH`` and ``store of METHOD FOLDER`` -> hash, for every one here.
 
     A server's model has none, and is not looked for: it may have the name of one that a hub has.
     """
@@ -31,6 +32,9 @@ def identities(rows: Sequence[Row]) -> dict[str, str]:
                 served = option == "model" and "base_url" in part
                 if kind and value and isinstance(value, str) and not served and f"{kind} {value}" not in found:
                     found[f"{kind} {value}"] = _identity(kind, value)
+                if option == "store" and value and isinstance(value, str):
+                    method = str(part.get("type", ""))
+                    found[f"store of {method} {value}"] = stores_identity(value, method)
     return {key: value for key, value in sorted(found.items()) if value}
 
 

@@ -239,8 +239,10 @@ def _with_answer(outcome: Outcome, timed: Timed, shape: Shape | None) -> Outcome
         prompt_tokens=made.prompt_tokens,
         new_tokens=made.new_tokens,
         peak_memory=_most([outcome.costs.peak_memory, timed.peak]),
-        prefill_flops=shape.prefill(made.prompt_tokens) if shape else None,
-        decode_flops=shape.decode(made.prompt_tokens, made.passes or made.new_tokens) if shape else None,
+        prefill_flops=shape.prefill(made.prompt_tokens, made.cached_tokens) if shape else None,
+        decode_flops=shape.decode(round(made.kv_positions) or made.prompt_tokens, made.passes or made.new_tokens)
+        if shape
+        else None,
         kv_memory=made.kv_bytes or None,
     )
     return replace(outcome, answer=made.text, costs=costs)

@@ -17,7 +17,6 @@ from ragzip.text import opens_quotation
 from ragzip.types import Generation, Message, Segment
 
 if TYPE_CHECKING:
-    from ragzip.kv import KVSession
     from ragzip.models.chat import EncodedPrompt
 
 
@@ -112,6 +111,7 @@ class HuggingFace:
         encoded = [encode_prompt(lm, messages, number=i) for i, messages in enumerate(prompts)]
         for i, prompt in enumerate(encoded):
             self.check_window(i, prompt.length, lm.window)
+            self._check(lm, prompts[i], prompt, i)
         order = (
             sorted(range(len(encoded)), key=lambda i: encoded[i].length) if self.batch_size > 1 else range(len(encoded))
         )
@@ -119,7 +119,7 @@ class HuggingFace:
         size = 1 if self.kv else self.batch_size
         for first in range(0, len(encoded), size):
             rows = order[first : first + size]
-            with lm.lock, self._cached(lm, prompts[rows[0]], encoded[rows[0]], rows[0]) as (read, cache, session):
+            with lm.lock, self._cached(lm, prompts[rows[0]], encoded[rows[0]], rows[0]) as (read, cache, told):
                 found = decode_batch(
                     lm,
                     [encoded[i] for i in rows] if read is None else [read],
@@ -132,31 +132,55 @@ class HuggingFace:
                     on_text=[_for_row(on_text, i) for i in rows],
                     start=start,
                 )
-            if session is not None:
-                found = [replace(one, kv_bytes=session.bytes, kv_bytes_full=session.full_bytes) for one in found]
-            results.update(zip(rows, found, strict=True))
+            results.update(zip(rows, (replace(one, **told()) for one in found), strict=True))
             start = time.perf_counter()  # each batch's times begin where the one before it ended
         return [results[i] for i in range(len(encoded))]
+
+    def _check(self, lm: CausalLM, messages: Sequence[Message[Segment]], prompt: EncodedPrompt, number: int) -> None:
+        """Refuses a prompt that this model cannot read, or not with ``kv``."""
+        from ragzip.models.decode import check_embeds
+
+        check_embeds(lm, prompt)
+        if not self.kv:
+            return
+        from ragzip.kv.precomputed import PrecomputedKV
+        from ragzip.kv.session import check_kv, eviction_of
+
+        with lm.lock:
+            if isinstance(self.kv[0], PrecomputedKV):
+                self.kv[0].check(lm, messages, number)
+            else:
+                check_kv(lm, prompt.length, eviction_of(self.kv))
 
     @contextmanager
     def _cached(
         self, lm: CausalLM, messages: Sequence[Message[Segment]], prompt: EncodedPrompt, number: int
-    ) -> Iterator[tuple[EncodedPrompt | None, Any, KVSession | None]]:
-        """A prompt with its cache while it is answered, and what makes that smaller; None where all is as usual."""
+    ) -> Iterator[tuple[EncodedPrompt | None, Any, Callable[[], dict[str, Any]]]]:
+        """A prompt with its cache while it is answered, None where all is as usual; and what to tell of that then."""
         if not self.kv:
-            yield None, None, None
+            yield None, None, dict
             return
         from ragzip.kv.precomputed import PrecomputedKV
-        from ragzip.kv.session import KVSession
+        from ragzip.kv.session import KVSession, bytes_of
 
         if isinstance(self.kv[0], PrecomputedKV):
-            read, cache = self.kv[0].prepare(lm, messages, number)
+            read, cache, known = self.kv[0].prepare(lm, messages, number)
             self.check_window(number, read.length, lm.window)
-            yield read, cache, None
+            each = sum(map(bytes_of, cache.layers)) // max(cache.get_seq_length(), 1)
+            size = each * read.length
+            yield read, cache, lambda: {"kv_bytes": size, "kv_bytes_full": size, "cached_tokens": known}
             return
         session = KVSession(lm, prompt, self.kv)
         with session.open():
-            yield prompt, session.cache, session
+            yield (
+                prompt,
+                session.cache,
+                lambda: {
+                    "kv_bytes": session.bytes,
+                    "kv_bytes_full": session.full_bytes,
+                    "kv_positions": session.positions,
+                },
+            )
 
     def stops(self, messages: Sequence[Message[Segment]]) -> tuple[str, ...]:
         """What ends an answer: ``stop``, and the closing mark where its turn is begun within a quotation."""

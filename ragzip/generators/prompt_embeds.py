@@ -13,7 +13,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from ragzip.errors import ConfigError
+from ragzip.errors import ConfigError, GenerationError
 from ragzip.types import Message, Segment
 
 if TYPE_CHECKING:
@@ -61,11 +61,17 @@ def completion_requests(
         prompt = encode_prompt(lm, messages, number=place)
         generator.check_window(place, prompt.length, lm.window)
         pieces = prompt.pieces
-        rows = torch.cat([lm.embed(piece) if isinstance(piece, list) else piece for piece in pieces])
+        whole = torch.cat([lm.embed(piece) if isinstance(piece, list) else piece for piece in pieces])
+        rows = whole.to("cpu", getattr(torch, number))
+        if not bool(torch.isfinite(rows).all()):
+            raise GenerationError(
+                f"prompt {place} for {lm.name!r} has values beyond what {number} can say",
+                hint="Send float32 or bfloat16.",
+            )
         body: dict[str, Any] = {
             "model": served_model or generator.model,
             "prompt": "",
-            "prompt_embeds": encoded(rows.to("cpu", getattr(torch, number))),
+            "prompt_embeds": encoded(rows),
             "max_tokens": generator.max_new_tokens,
             "temperature": generator.temperature,
             # named, since servers take what is not from the model's own defaults

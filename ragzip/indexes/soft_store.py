@@ -240,7 +240,7 @@ def find_store(place: str | Path, setting: Setting) -> Path:
         except StoreDamaged as error:
             damaged = error  # of no matter, if a sound one fits
     for path, there in others:
-        if _same(there, setting):
+        if same_rows(there, setting):
             return path
     if damaged is not None:
         raise damaged
@@ -259,6 +259,19 @@ def store_folder(index: str | Path, setting: Setting, precision: Precision) -> P
     return Path(index) / FOLDER / f"{setting.method}{rate}-{mark}{'-int8' if precision == 'int8' else ''}"
 
 
+def stores_identity(place: str | Path, method: str) -> str:
+    """A hash of what the stores of a method at a place, or of an index, hold; "" where there are none."""
+    root = Path(place)
+    found = []
+    for path in [root / MANIFEST, *sorted((root / FOLDER).glob(f"*/{MANIFEST}"))]:
+        try:
+            if path.is_file() and _read(path.parent)[0].method == method:
+                found.append(checksum(path))
+        except (StoreError, OSError):
+            continue  # something that fails with its own words when it is used
+    return hashlib.sha256("".join(found).encode()).hexdigest()[:16] if found else ""
+
+
 def verify_stores(index: str | Path) -> list[str]:
     """What is wrong with the stores beside an index."""
     problems: list[str] = []
@@ -270,7 +283,8 @@ def verify_stores(index: str | Path) -> list[str]:
     return problems
 
 
-def _same(there: Setting, here: Setting) -> bool:
+def same_rows(there: Setting, here: Setting) -> bool:
+    """Whether rows made with one are those made with the other; the name of the weights does not matter."""
     return all(getattr(there, name) == getattr(here, name) for name in _DECIDING)
 
 

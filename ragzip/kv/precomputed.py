@@ -14,6 +14,7 @@ from uuid import uuid4
 from ragzip.errors import ConfigError, GenerationError, ModelError, StoreDamaged
 from ragzip.indexes.files import guarded, new_file
 from ragzip.kv.rotary import angles, check_rotary, half_turned
+from ragzip.models.causal_lm import check_keys
 from ragzip.models.chat import EncodedPrompt, encode_prompt
 from ragzip.models.identity import folder_fingerprint
 from ragzip.models.runtime import remembers
@@ -53,8 +54,10 @@ class PrecomputedKV(KVCompression):
         if not isinstance(self.store, str):
             raise ConfigError("store", f"must be a folder's name, not {self.store!r}")
 
-    def prepare(self, lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -> tuple[EncodedPrompt, Any]:
-        """The prompt, and a cache in which all of it is but what stands behind the last passage.
+    def prepare(
+        self, lm: CausalLM, messages: Sequence[Message[Segment]], number: int
+    ) -> tuple[EncodedPrompt, Any, int]:
+        """The prompt, a cache of all of it but what stands behind the last passage, and the tokens that were known.
 
         Args:
             lm: The model; its lock is held.
@@ -68,42 +71,56 @@ class PrecomputedKV(KVCompression):
         import torch
         from transformers.cache_utils import DynamicCache
 
-        check_rotary(lm, "precomputed_kv")
+        self.check(lm, messages, number)
         parts = blocks_of(lm, messages, number)
         ids = [token for part in parts for token in part]
         first, *passages, _ = parts
         cache: Any = DynamicCache()
         if not passages:
-            return EncodedPrompt((ids,)), cache
+            return EncodedPrompt((ids,)), cache, 0
         with torch.inference_mode():
             model = f"{folder_fingerprint(lm.folder)} {lm.dtype}"
-            pieces, place = [self._read(lm, model, [], first)] if first else [], len(first)
-            for passage in passages:
-                found = self._read(lm, model, first, passage)
-                pieces.append(turned(lm, found, place - len(first)))
-                place += len(passage)
+            pieces: list[Tensor] = []
+            place = known = 0
+            for part in [first, *passages] if first else passages:
+                found, cached = self._read(lm, model, first if place else [], part)
+                pieces.append(turned(lm, found, place - len(first)) if place else found)
+                place += len(part)
+                known += len(part) * cached
             whole = torch.cat(pieces, dim=-2).to(device=lm.device, dtype=lm.model.dtype)
         for layer in range(len(whole)):
             cache.update(whole[layer, 0][None], whole[layer, 1][None], layer)
-        return EncodedPrompt((ids,)), cache
+        return EncodedPrompt((ids,)), cache, known
 
-    def _read(self, lm: CausalLM, model: str, before: list[int], ids: list[int]) -> Tensor:
-        """Keys and values of tokens behind others: ``[layers, 2, key heads, n, width]``; from where they are kept."""
+    def check(self, lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -> None:
+        """Refuses what ``prepare`` would refuse, before anything is computed."""
+        check_keys(lm)
+        check_rotary(lm, "precomputed_kv")
+        if any(isinstance(piece, SoftSegment) for message in messages for piece in message.pieces):
+            raise GenerationError(
+                f"prompt {number} has soft segments, which precomputed_kv cannot put between its caches",
+                hint="Use it without soft compressors.",
+            )
+
+    def _read(self, lm: CausalLM, model: str, before: list[int], ids: list[int]) -> tuple[Tensor, bool]:
+        """Keys and values of tokens behind others, ``[layers, 2, key heads, n, width]``, and whether they were kept."""
         key = hashlib.sha256(f"{model} {before} {ids}".encode()).hexdigest()
         with _lock:
-            if key in _held:
+            found = _held.get(key)
+            if found is not None:
                 _held.move_to_end(key)
-                return _held[key]
-        found = self._load(key) if self.store else None
+        if found is None and self.store:
+            found = self._load(key)
+        cached = found is not None
         if found is None:
             found = _compute(lm, before, ids)
-            if self.store:
-                self._save(key, found)
+        if self.store and not self._path(key).is_file():
+            self._save(key, found)
         with _lock:
             _held[key] = found
             while sum(t.numel() * t.element_size() for t in _held.values()) > _MEMORY and len(_held) > 1:
                 _held.popitem(last=False)
-        return found
+        return found, cached
 
     def _load(self, key: str) -> Tensor | None:
         from safetensors import SafetensorError
@@ -155,11 +172,6 @@ def blocks_of(lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -
     for message in messages:
         pieces: list[str | Segment] = []
         for piece in message.pieces:
-            if isinstance(piece, SoftSegment):
-                raise GenerationError(
-                    f"prompt {number} has soft segments, which precomputed_kv cannot put between its caches",
-                    hint="Use it without soft compressors.",
-                )
             if not isinstance(piece, TextSegment):
                 pieces.append(piece)
                 continue

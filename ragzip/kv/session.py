@@ -13,6 +13,8 @@ from ragzip.kv._eviction import Eviction
 from ragzip.kv._seen import Seen
 from ragzip.kv.quantized import QuantizedKV, packed_layer
 from ragzip.kv.rotary import angles, check_rotary, taken_back
+from ragzip.models.causal_lm import check_keys
+from ragzip.models.picking import spelt
 from ragzip.protocols import KVCompression
 from ragzip.registry import name_of
 from ragzip.text import sentences
@@ -40,6 +42,7 @@ class KVSession:
         cache: What the model is given.
         bytes: That the prompt's cache took once it was read: the memory of every tensor that is held for it.
         full_bytes: That it would have taken.
+        positions: That it holds, of each key head on average.
     """
 
     def __init__(self, lm: CausalLM, prompt: EncodedPrompt, methods: Sequence[KVCompression]) -> None:
@@ -47,14 +50,15 @@ class KVSession:
 
         self._lm, self._length = lm, prompt.length
         self._prompt = prompt
-        self._eviction = next((method for method in methods if isinstance(method, Eviction)), None)
+        self._eviction = eviction_of(methods)
         bits = [method.bits for method in methods if isinstance(method, QuantizedKV)]
         count = int(lm.model.config.get_text_config(decoder=True).num_hidden_layers)
         self.cache: Any = Cache(layers=[packed_layer(bits[0]) for _ in range(count)]) if bits else DynamicCache()
         self._quantized = bool(bits)
         self._layers = count
-        self._seen = 0
+        self._seen: set[int] = set()
         self.bytes = self.full_bytes = 0
+        self.positions = 0.0
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -64,16 +68,9 @@ class KVSession:
             ModelError: Layers that do not see the whole prompt, or that attend in a way that shows nothing: their
                 caches cannot be made smaller; or a rotary embedding of another kind than the method can take back.
         """
+        check_kv(self._lm, self._length, self._eviction)
         config = self._lm.model.config
         text = config.get_text_config(decoder=True)
-        reach = [value for key in _REACH if isinstance(value := getattr(text, key, None), int)]
-        if any(self._length > value for value in reach):
-            raise ModelError(
-                f"{self._lm.name!r} attends to {min(reach)} positions only; the prompt has {self._length}",
-                hint="Use it without kv, or with a shorter context.",
-            )
-        if self._eviction is not None and self._eviction.rotates:
-            check_rotary(self._lm, name_of(self._eviction))
         usual = (config._attn_implementation, text._attn_implementation)
         name = _register(usual[1])
         keys = {id(config), id(text)}
@@ -91,16 +88,21 @@ class KVSession:
 
     def _check(self, *_: Any) -> None:
         """Once the prompt was read, and before anything is written: whether all layers showed what they read."""
-        if self._seen < self._layers:
+        if len(self._seen) < self._layers:
             raise ModelError(
-                f"{self._lm.name!r} shows {self._seen} of its {self._layers} layers: its attention is of another kind",
+                f"{self._lm.name!r} shows {len(self._seen)} of its {self._layers} layers: "
+                f"its attention is of another kind",
                 hint="Use it without kv.",
             )
+
+    def saw(self, layer: int) -> bool:
+        """Whether a layer has read the prompt."""
+        return layer in self._seen
 
     def see(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> None:
         """Called by a layer that read the prompt: evicts, then packs."""
         held = self.cache.layers[layer]
-        self._seen += 1
+        self._seen.add(layer)
         self.full_bytes += sum(t.numel() * t.element_size() for t in (key, value))
         queries, keys, values = query[0], key[0], value[0]
         seen = Seen(layer, queries, keys, values, scaling, lambda: self._sentences.to(keys.device), self._unrotated)
@@ -109,6 +111,7 @@ class KVSession:
             at = places[..., None].expand(-1, -1, keys.shape[-1])
             keys, values = keys.gather(1, at), values.gather(1, at[..., : values.shape[-1]])
             held.keys, held.values = keys[None].contiguous(), values[None].contiguous()
+        self.positions += keys.shape[1] / self._layers
         if self._quantized:
             held.seal()
         self.bytes += bytes_of(held)
@@ -121,9 +124,37 @@ class KVSession:
     def _unrotated(self, queries: Tensor, future: int) -> tuple[Tensor, Tensor, Tensor]:
         import torch
 
-        cosines, sines = angles(self._lm, queries, torch.arange(self._length + future))
-        plain = taken_back(queries, cosines[: self._length], sines[: self._length])
-        return plain, cosines[self._length :], sines[self._length :]
+        # asked one by one: some embeddings turn all places otherwise once there are many
+        plain = taken_back(queries, *angles(self._lm, queries, torch.arange(self._length)))
+        return plain, *angles(self._lm, queries, torch.arange(self._length, self._length + future))
+
+
+def eviction_of(methods: Sequence[KVCompression]) -> Eviction | None:
+    """What of some methods makes a cache hold fewer positions."""
+    return next((method for method in methods if isinstance(method, Eviction)), None)
+
+
+def check_kv(lm: CausalLM, length: int, eviction: Eviction | None) -> None:
+    """Refuses what is seen to go wrong before a prompt is read; the model's lock is held.
+
+    Args:
+        lm: The model.
+        length: Positions of the prompt.
+        eviction: What makes the cache smaller, if anything does.
+
+    Raises:
+        ModelError: It says what the model does otherwise.
+    """
+    check_keys(lm)
+    text = lm.model.config.get_text_config(decoder=True)
+    reach = [value for key in _REACH if isinstance(value := getattr(text, key, None), int)]
+    if any(length > value for value in reach):
+        raise ModelError(
+            f"{lm.name!r} attends to {min(reach)} positions only; the prompt has {length}",
+            hint="Use it without kv, or with a shorter context.",
+        )
+    if eviction is not None and eviction.rotates:
+        check_rotary(lm, name_of(eviction))
 
 
 def bytes_of(layer: Any) -> int:
@@ -143,7 +174,7 @@ def sentence_numbers(lm: CausalLM, prompt: EncodedPrompt) -> Tensor:
         if not isinstance(piece, list):
             numbers += range(start, start + len(piece))
             continue
-        texts = [lm.text.tokenizer.decode([token], skip_special_tokens=False) for token in piece]
+        texts = spelt(lm.text, piece)
         ends = torch.tensor([len(text) for text in texts]).cumsum(0)
         firsts = torch.tensor([first for first, _ in sentences("".join(texts))] or [0])
         owner = (torch.searchsorted(firsts, (ends - 1).clamp_min(0), right=True) - 1).clamp_min(0)
@@ -166,13 +197,13 @@ def _register(usual: str) -> str:
 def _attend(
     usual: str, module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
 ) -> Any:
-    """Attention as usual; the layer's cache is looked at where it read more than one position."""
+    """Attention as usual; the layer's cache is looked at when it has read the prompt, which comes first."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     out = ALL_ATTENTION_FUNCTIONS.get_interface(usual, eager)(module, query, key, value, attention_mask, **options)
     session = _active.get(id(module.config))
-    if session is not None and query.shape[2] > 1:
+    if session is not None and not session.saw(int(module.layer_idx)):
         scaling = options.get("scaling")
         scale = float(query.shape[-1] ** -0.5 if scaling is None else scaling)
         session.see(int(module.layer_idx), query, key, value, scale)

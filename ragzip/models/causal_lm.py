@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ragzip.errors import ModelError
 from ragzip.models.loading import open_tokenizer
 from ragzip.models.locate import canonical, resolve
 from ragzip.models.lora import deciding_files, open_merged, tokenizer_folder
@@ -104,6 +106,34 @@ def load_causal_lm(name: str, *, dtype: str = "auto", device: str = "auto", own:
         return load()
     found: CausalLM = kept(("causal_lm", canonical(name), *state(*files), str(number), device), load)
     return found
+
+
+def keeps_keys(model: Any) -> bool:
+    """Whether all that a model keeps of what it read are keys and values, for each position its own.
+
+    Recurrent layers and convolutions keep a state of everything they read, which cannot be cut, shared or put together.
+    """
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        return False
+    try:
+        layers = DynamicCache(config=model.config).layers
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+    return all(isinstance(layer, DynamicLayer) and not hasattr(layer, "conv_states") for layer in layers)
+
+
+def check_keys(lm: CausalLM) -> None:
+    """Refuses a model that keeps something else than keys and values, for those who make its cache smaller.
+
+    Raises:
+        ModelError: It does.
+    """
+    if not keeps_keys(lm.model):
+        raise ModelError(
+            f"{lm.name!r} has layers that keep something else than keys and values", hint="Use it without kv."
+        )
 
 
 def _forget_defaults(model: Any) -> None:

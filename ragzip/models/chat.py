@@ -129,12 +129,14 @@ def _rows(lm: CausalLM, segment: SoftSegment, number: int) -> Tensor:
             f"[n_tokens, {lm.dimensions}]",
             hint="Use a compressor that was made for this generator.",
         )
-    if not bool(torch.isfinite(rows).all()):
+    read = rows.to(device=lm.device, dtype=lm.model.dtype)
+    if not bool(torch.isfinite(read).all()):
+        whose = f"in the {lm.dtype} of {lm.name!r}" if bool(torch.isfinite(rows).all()) else "as they were made"
         raise GenerationError(
-            f"prompt {number} has a soft segment with values that are not finite",
-            hint="The compressor that made it is broken, or its number format is too narrow.",
+            f"prompt {number} has a soft segment with values that are not finite {whose}",
+            hint="The compressor that made it is broken, or a number format is too narrow: try dtype: fp32.",
         )
-    return rows.to(device=lm.device, dtype=lm.model.dtype)
+    return read
 
 
 def _render(lm: CausalLM, turns: list[dict[str, str]], number: int) -> str | None:

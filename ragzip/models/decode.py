@@ -89,6 +89,19 @@ def decode_batch(
     return tap.results([prompt.length for prompt in prompts], start)
 
 
+def check_embeds(lm: CausalLM, prompt: EncodedPrompt) -> None:
+    """Refuses soft rows for a model that reads ids alone.
+
+    Raises:
+        GenerationError: It does, and the prompt has some.
+    """
+    if prompt.ids is None and "inputs_embeds" not in inspect.signature(lm.model.forward).parameters:
+        raise GenerationError(
+            f"{lm.name!r} reads token ids only, not embeddings (its forward takes no inputs_embeds)",
+            hint="Use another generator, or no soft compressor.",
+        )
+
+
 def _inputs(lm: CausalLM, prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
     """Left-padded ids, or left-padded input embeddings where any prompt has soft rows."""
     import torch
@@ -103,11 +116,8 @@ def _inputs(lm: CausalLM, prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]
         for row, found in enumerate(ids):
             tokens[row, width - len(found or ()) :] = torch.tensor(found, dtype=torch.long)
         return {"input_ids": tokens.to(lm.device), "attention_mask": mask.to(lm.device)}
-    if "inputs_embeds" not in inspect.signature(lm.model.forward).parameters:
-        raise GenerationError(
-            f"{lm.name!r} reads token ids only, not embeddings (its forward takes no inputs_embeds)",
-            hint="Use another generator, or no soft compressor.",
-        )
+    for prompt in prompts:
+        check_embeds(lm, prompt)
     rows = torch.zeros(len(prompts), width, lm.dimensions, dtype=lm.model.dtype, device=lm.device)
     for row, prompt in enumerate(prompts):
         pieces = [lm.embed(piece) if isinstance(piece, list) else piece for piece in prompt.pieces]

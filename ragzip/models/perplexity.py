@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ragzip import models
+from ragzip.errors import ModelError
+from ragzip.models.causal_lm import keeps_keys
 from ragzip.models.tokenizer import well_formed
 
 if TYPE_CHECKING:
@@ -323,6 +325,10 @@ def load_perplexity(name: str, *, dtype: str = "auto", device: str = "auto") -> 
         ConfigError: A dtype or device that does not exist.
     """
     lm = models.load_causal_lm(name, dtype=dtype, device=device)
+    if not keeps_keys(lm.model):
+        raise ModelError(
+            f"{name!r} keeps a state of all it read, which cannot be shared between texts", hint="Use another model."
+        )
     return Perplexity(lm, min(lm.window, _WINDOW), _POSITIONS.get(lm.device, _MANY))
 
 

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ragzip.errors import ModelError
@@ -69,7 +70,7 @@ def word_table(
         ids = [token for segments in read(texts[start : start + _BATCH]) for segment in segments for token in segment]
         counts += torch.bincount(torch.tensor(ids, dtype=torch.long), minlength=vocabulary)
     information = -torch.log((counts + 0.5) / max(int(counts.sum()), 1))
-    tokens = _behind_a_letter(text, vocabulary)
+    tokens = spelt(text, range(vocabulary))
     ends = torch.tensor([[not _letter(t[:1]) for t in tokens], [not _letter(t[-1:]) for t in tokens]]).float()
     scores = _RARITY * information
     seen, wanted = _wanted(text, information, ends, read, asked)
@@ -145,11 +146,12 @@ def _wanted(
     return seen, wanted
 
 
-def _behind_a_letter(text: TextTokenizer, vocabulary: int) -> list[str]:
+def spelt(text: TextTokenizer, ids: Iterable[int]) -> list[str]:
     """Each token as it is spelt behind a letter, where one that goes on with a word shows no space in between."""
     (anchor,) = text.encode(["a"])
-    before = len(text.tokenizer.decode(anchor))
-    return [word[before:] for word in text.tokenizer.decode_batch([[*anchor, token] for token in range(vocabulary)])]
+    read = partial(text.tokenizer.decode_batch, skip_special_tokens=False)
+    before = len(read([anchor])[0])
+    return [word[before:] for word in read([[*anchor, token] for token in ids])]
 
 
 def _letter(character: str) -> bool:

@@ -62,8 +62,8 @@ def next_logits(
     if not endings:
         return np.zeros((0, len(tokens)), dtype=np.float32)
     wanted = tuple(tokens)
-    reader: _Reader = kept(("prefix", id(lm), wanted), lambda: _Reader(lm, twin(lm, wanted)))
-    with lm.lock, torch.inference_mode():
+    with lm.lock, torch.inference_mode():  # nobody else may change the model while its twin is made
+        reader: _Reader = kept(("prefix", id(lm), wanted), lambda: _Reader(lm, twin(lm, wanted)))
         longest = len(beginning) + max(map(len, endings))
         if shared and beginning and len(endings) > 1 and reader.shares(longest):
             found = reader.packed(beginning, endings)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 
 from ragzip import BM25Sentences, Pipeline
+from ragzip.compressors._stored import fill
+from ragzip.compressors.comp_llm import CompLLM
 from ragzip.evaluation.identity import identities, window_of
 from ragzip.evaluation.rows import plan
 from ragzip.generators.echo import Echo
 from ragzip.generators.openai import OpenAI
 from ragzip.retrievers.oracle import Oracle
+from ragzip.types import Passage
+from tests.matrix import soft_model
 
 
 def rows(*parts, generator=None, retriever=None):
@@ -35,3 +39,13 @@ def test_a_file_that_changes_is_another_one(tmp_path):
     assert identities(rows(retriever=Oracle(str(labels)))) != before
     labels.unlink()
     assert identities(rows(retriever=Oracle(str(labels)))) == {}
+
+
+def test_a_store_that_grows_is_another_one(tmp_path):
+    method = CompLLM(model=soft_model("comp_llm"), store=str(tmp_path), dtype="fp32", device="cpu")
+    fill(method, [Passage("a", "Alba is a town.")], tmp_path)
+    before = identities(rows(method))
+    assert before[f"store of comp_llm {tmp_path}"]
+    fill(method, [Passage("b", "Borgo is a hill.")], tmp_path)
+    after = identities(rows(method))
+    assert {key for key in after if after[key] != before[key]} == {f"store of comp_llm {tmp_path}"}

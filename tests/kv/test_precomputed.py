@@ -91,7 +91,7 @@ def by_hand(lm, parts):
 def test_what_is_put_together_reads_as_passages_that_do_not_see_each_other(lm, passages):
     messages = prompt(*passages)
     parts = blocks_of(lm, messages, 0)
-    made, cache = PrecomputedKV().prepare(lm, messages, 0)
+    made, cache, _ = PrecomputedKV().prepare(lm, messages, 0)
     assert made.ids == [token for part in parts for token in part]
     size = cache.get_seq_length()
     assert size == made.length - len(parts[-1])
@@ -212,3 +212,23 @@ def test_processes_that_write_the_same_cache_do_not_disturb_each_other(tmp_path)
         thread.join()
     assert problems == []
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["ab" * 32 + ".safetensors"]
+
+
+def test_what_is_in_memory_gets_into_a_store_too(generator, tmp_path):
+    generator.generate([prompt(ALBA, BORGO)])
+    with_store = dataclasses.replace(generator, kv=(PrecomputedKV(str(tmp_path)),))
+    (found,) = with_store.generate([prompt(ALBA, BORGO)])
+    files = sorted(tmp_path.rglob("*.safetensors"))
+    assert len(files) == 4  # the beginning, two passages and what parts them
+    precomputed._held.clear()
+    (again,) = with_store.generate([prompt(BORGO, ALBA)])
+    assert again.cached_tokens == found.cached_tokens > 0
+    assert sorted(tmp_path.rglob("*.safetensors")) == files
+
+
+def test_what_was_read_before_is_told(generator):
+    first, second = (generator.generate([prompt(ALBA, BORGO)])[0] for _ in range(2))
+    assert first.cached_tokens == 0
+    assert 0 < second.cached_tokens < second.prompt_tokens
+    assert second.kv_bytes == second.kv_bytes_full == first.kv_bytes > 0
+    assert second.kv_bytes % second.prompt_tokens == 0

@@ -201,3 +201,10 @@ def test_from_several_threads(lm):
 
 def test_no_endings(lm):
     assert next_logits(lm, [5], [], (5, 9)).shape == (0, 2)
+
+
+def test_nobody_changes_the_model_while_its_twin_is_made(lm, monkeypatch):
+    held, made = [], prefix.twin
+    monkeypatch.setattr(prefix, "twin", lambda *given: held.append(lm.lock._is_owned()) or made(*given))
+    next_logits(lm, [3, 4], [[5], [6]], [301, 302])
+    assert held == [True]
