@@ -14,9 +14,8 @@ from ragzip.errors import ConfigError, ModelError
 from ragzip.indexes.soft_store import Setting, Unit
 from ragzip.models import Dtype, canonical, check_options, resolve
 from ragzip.models.identity import folder_fingerprint
-from ragzip.models.runtime import kept, state
-from ragzip.models.soft_folder import check_same, read_soft_config, space_of
-from ragzip.models.weights import weight_files
+from ragzip.models.runtime import kept
+from ragzip.models.soft_folder import check_same, deciding_state, read_soft_config, space_of
 from ragzip.protocols import Compressor
 from ragzip.types import Context, Passage, Query, SoftSegment, TextSegment, context_of
 
@@ -128,7 +127,7 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
 def setting_of(model: str, architecture: str, *, rate: int = 0, columns: int = 0) -> Setting:
     """What rows of a folder of weights are made with; as wide as the generator's embeddings, unless told otherwise."""
     folder = resolve(model)
-    files = state(*weight_files(folder), folder / "config.json")
+    files = deciding_state(folder)
 
     def read() -> Setting:
         config = read_soft_config(folder, architecture)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from ragzip.errors import StoreError
 from ragzip.indexes.soft_store import (
     SHARD_BYTES,
     Filling,
@@ -15,8 +17,10 @@ from ragzip.indexes.soft_store import (
     Setting,
     SoftStore,
     Unit,
+    check_setting,
     find_store,
     lock,
+    same_rows,
     store_folder,
 )
 from ragzip.models.runtime import state
@@ -34,6 +38,7 @@ _open: dict[Path, tuple[tuple[str, int, int], SoftStore]] = {}
 _roots: dict[tuple[str, Setting], Path] = {}
 _guard = threading.Lock()
 _TOGETHER = 64  # passages that are compressed together
+_SECONDS = 60.0  # after which what was computed is written: whatever ends the process, no more is lost
 _COMMIT_ROWS = 65_536  # rows of a shard: 75 MB in half precision with 576 columns
 
 
@@ -165,7 +170,9 @@ def fill(
                 done += len(some)
                 if on_progress:
                     on_progress(done)
-        except KeyboardInterrupt:
+        except StoreError:
+            raise  # of the store itself: no place to write to
+        except BaseException:
             work.commit()  # what was computed is not to be computed again
             raise
         work.commit()
@@ -180,6 +187,7 @@ class _Work:
         self._waiting: dict[Unit, npt.NDArray[np.float32]] = {}
         self._size = self._rows = self.added = self.rows = 0
         self.full = False
+        self._last = time.monotonic()
 
     def missing(self, units: Iterable[Unit]) -> list[Unit]:
         """Those that are neither stored nor waiting."""
@@ -194,7 +202,7 @@ class _Work:
         self._waiting[unit] = rows
         self._size += size
         self._rows += len(rows)
-        if self._rows >= _COMMIT_ROWS:
+        if self._rows >= _COMMIT_ROWS or time.monotonic() - self._last > _SECONDS:
             self.commit()
         return True
 
@@ -204,6 +212,7 @@ class _Work:
         self.added += len(self._waiting)
         self.rows += self._rows
         self._waiting, self._size, self._rows = {}, 0, 0
+        self._last = time.monotonic()
 
     def report(self) -> FillReport:
         """What it came to."""
@@ -218,7 +227,7 @@ def _opened(place: str, setting: Setting) -> SoftStore:
     if root is not None and (root / _MANIFEST).is_file():
         (at,) = state(root / _MANIFEST)
         known = _open.get(root)
-        if known is not None and known[0] == at:
+        if known is not None and known[0] == at and same_rows(known[1].setting, setting):
             return known[1]
     root = find_store(place, setting)
     (at,) = state(root / _MANIFEST)
@@ -227,6 +236,7 @@ def _opened(place: str, setting: Setting) -> SoftStore:
         if known is None or known[0] != at:
             known = _open[root] = (at, SoftStore(root))
         _roots[place, setting] = root
+    check_setting(known[1].setting, setting, root)  # it may be another one by now
     return known[1]
 
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ragzip.errors import ModelError
 from ragzip.models.encoder import Encoder, load_encoder
 from ragzip.models.locate import canonical, resolve
-from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
-from ragzip.models.soft_folder import open_soft, option
+from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept
+from ragzip.models.soft_folder import deciding_state, open_soft, option
 from ragzip.models.token_windows import windows
-from ragzip.models.weights import weight_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +93,7 @@ def load_bridge(name: str, *, dtype: str = "auto", device: str = "auto") -> Brid
     check_options(dtype, device)
     folder = resolve(name)
     device = choose_device(device)
-    files = (*weight_files(folder), folder / "config.json")
+    files = deciding_state(folder)
 
     def load() -> Bridge:
         found = open_soft(name, ARCHITECTURE)
@@ -119,6 +118,6 @@ def load_bridge(name: str, *, dtype: str = "auto", device: str = "auto") -> Brid
             _layers=layers,
         )
 
-    key = ("bridge", canonical(name), *state(*files), str(choose_dtype(dtype, device)), device)
+    key = ("bridge", canonical(name), *files, str(choose_dtype(dtype, device)), device)
     bridge: Bridge = kept(key, load)
     return bridge

@@ -14,11 +14,10 @@ from ragzip.models.loading import open_model
 from ragzip.models.locate import canonical, resolve
 from ragzip.models.picking import WordTable, best, read_words
 from ragzip.models.pooling import read_recipe
-from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
-from ragzip.models.soft_folder import open_soft, option
+from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept
+from ragzip.models.soft_folder import deciding_state, open_soft, option
 from ragzip.models.token_windows import batches, firsts, special_ids, windows
 from ragzip.models.tokenizer import TextTokenizer, encode_batch, read_tokenizer, text_tokenizer, tokenizer_file
-from ragzip.models.weights import weight_files
 from ragzip.text import Stretch
 
 if TYPE_CHECKING:
@@ -211,7 +210,7 @@ def load_chunks(name: str, *, dtype: str = "auto", device: str = "auto") -> Chun
     folder = resolve(name)
     device = choose_device(device)
     number = choose_dtype(dtype, device)
-    files = (*weight_files(folder), folder / "config.json")
+    files = deciding_state(folder)
 
     def load() -> ChunkEncoder:
         found = open_soft(name, ARCHITECTURE)
@@ -254,7 +253,7 @@ def load_chunks(name: str, *, dtype: str = "auto", device: str = "auto") -> Chun
             _dtype=dtype,
         )
 
-    encoder: ChunkEncoder = kept(("chunks", canonical(name), *state(*files), str(number), device), load)
+    encoder: ChunkEncoder = kept(("chunks", canonical(name), *files, str(number), device), load)
     return encoder
 
 

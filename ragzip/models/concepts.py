@@ -22,11 +22,10 @@ from ragzip.models.layers import first_layers, keep
 from ragzip.models.locate import canonical, resolve
 from ragzip.models.lora import Adapter, merge_tensors
 from ragzip.models.picking import WordTable, group, pick, read_words
-from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, loaded, remembers, state
-from ragzip.models.soft_folder import open_soft, option
+from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, loaded, remembers
+from ragzip.models.soft_folder import deciding_state, open_soft, option
 from ragzip.models.token_windows import batches
 from ragzip.models.tokenizer import TextTokenizer, text_tokenizer
-from ragzip.models.weights import weight_files
 from ragzip.text import sentences
 
 if TYPE_CHECKING:
@@ -250,7 +249,7 @@ def load_concepts(name: str, architecture: str, *, dtype: str = "auto", device: 
     check_options(dtype, device)
     folder = resolve(name)
     device = choose_device(device)
-    files = (*weight_files(folder), folder / "config.json")
+    files = deciding_state(folder)
 
     def load() -> ConceptEncoder:
         found = open_soft(name, architecture)
@@ -291,7 +290,7 @@ def load_concepts(name: str, architecture: str, *, dtype: str = "auto", device: 
             ),
         )
 
-    key = ("concepts", architecture, canonical(name), *state(*files), str(choose_dtype(dtype, device)), device)
+    key = ("concepts", architecture, canonical(name), *files, str(choose_dtype(dtype, device)), device)
     encoder: ConceptEncoder = kept(key, load)
     return encoder
 

@@ -59,13 +59,27 @@ def folder_fingerprint(folder: Path) -> str:
     lines = [f"config {_config(folder / (ADAPTER_CONFIG if adapter else 'config.json'))}"]
     if adapter:
         lines.append(f"base {folder_fingerprint(base_folder(folder))}")
-    files = [folder / n for n in _DECIDING if (folder / n).is_file()]
     try:
-        for file in [*files, *weight_files(folder)]:
+        for file in _files(folder):
             lines.append(f"{file.relative_to(folder).as_posix()} {digest(file, digest_memory())}")
     except OSError as error:
         raise ModelError(f"{folder} cannot be read: {error}", hint="Get the model's files again.") from error
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files that decide a model folder's fingerprint, with those of an adapter's base.
+
+    Raises:
+        ModelError: There are no weights.
+    """
+    adapter = is_adapter(folder)
+    own = [folder / (ADAPTER_CONFIG if adapter else "config.json"), *_files(folder)]
+    return [*own, *model_files(base_folder(folder))] if adapter else own
+
+
+def _files(folder: Path) -> list[Path]:
+    return [*(folder / n for n in _DECIDING if (folder / n).is_file()), *weight_files(folder)]
 
 
 def _config(path: Path) -> str:

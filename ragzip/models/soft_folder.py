@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import ModelError
-from ragzip.models.identity import fingerprint
-from ragzip.models.locate import canonical, resolve
+from ragzip.models import layers
+from ragzip.models.identity import fingerprint, model_files
+from ragzip.models.locate import canonical, resolve, status
+from ragzip.models.runtime import kept, state
 from ragzip.models.weights import weight_files
 
 if TYPE_CHECKING:
@@ -116,8 +118,26 @@ def read_soft_config(folder: Path, architecture: str = "") -> dict[str, Any]:
     return config
 
 
+def deciding_state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of the files that decide what a folder's weights write: its own, its models' as well.
+
+    Raises:
+        ModelError: Some of them are not here.
+    """
+    own = state(*weight_files(folder), folder / "config.json")
+
+    def read() -> tuple[str, ...]:
+        config = read_soft_config(folder)
+        return tuple(str(config[key]) for key in ("base", "encoder") if config.get(key))
+
+    names: tuple[str, ...] = kept(("soft models", *own), read)
+    return (*own, *state(*(file for name in names for file in model_files(resolve(layers.split(name)[0])))))
+
+
 def space_of(name: str, architecture: str) -> str:
-    """Whose input embeddings a folder's rows are, or "" where it is not here; reads its config and nothing else."""
+    """Whose input embeddings a folder's rows are, or "" where it is not here; reads its config and fetches nothing."""
+    if not status(name):
+        return ""
     try:
         return canonical(str(read_soft_config(resolve(name), architecture)["base"]))
     except ModelError:
@@ -194,6 +214,7 @@ def save_soft(
     import torch
     from safetensors.torch import save
 
+    base, encoder = canonical(base), canonical(encoder) if encoder else ""  # to be found from other working folders
     folder.mkdir(parents=True, exist_ok=True)
     half = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in tensors.items()}
     bad = sorted(key for key, value in half.items() if not bool(torch.isfinite(value).all()))

@@ -99,8 +99,9 @@ class ConceptTraining(SoftTraining):
         return {**recipe, "rank": self.rank, "alpha": self.alpha}
 
     def seen(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The layers that the adapter changes: of those that Llama-like models have, the ones that this one has."""
-        return {"targets": [name for name in TARGETS if any(f".{name}.lora_" in key for key in tensors)]}
+        """The layers that the adapter changes."""
+        found = {key.partition(".lora_")[0].rpartition(".")[2] for key in tensors if ".lora_" in key}
+        return {"targets": sorted(found, key=lambda name: (TARGETS.index(name) if name in TARGETS else -1, name))}
 
 
 class ConceptWriter(RowsAlone):

@@ -13,7 +13,6 @@ from ragzip.compressors._judge import Judge, load_judge
 from ragzip.errors import ModelError, UsageError
 from ragzip.models import EMBEDDER, GENERATOR, Dtype, load_encoder
 from ragzip.models.locate import resolve
-from ragzip.models.lora import TARGETS
 from ragzip.models.prefix import next_logits, twin
 from ragzip.training._judged_data import Group, Judged, make_groups
 from ragzip.training.baselines import of_groups
@@ -140,7 +139,7 @@ class EXITTraining:
             out,
             config={**trainer_config(self), "data": fingerprint(kept_examples)},
             best="score",
-            save=partial(save_adapter, out, self.base, TARGETS, self.rank, self.alpha, task="CAUSAL_LM"),
+            save=partial(save_adapter, out, self.base, adapter.targets, self.rank, self.alpha, task="CAUSAL_LM"),
             resume=resume,
             on_event=on_event,
         )

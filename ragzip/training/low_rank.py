@@ -36,20 +36,26 @@ class Adaptable:
 class LowRank:
     """Matrices of a rank for each target; they count from the start on, unless they are switched off.
 
-    Targets are linear layers, by their names or the last parts of these.
+    Targets are linear layers, by their names or the last parts of these. Where none are named, they are those of a
+    Llama-like model, or, of a model that has not all of these, all layers but the output's: half adapted, models give
+    answers that only look fine.
+
+    Attributes:
+        targets: As named, or found.
     """
 
     def __init__(
-        self, lm: CausalLM | Adaptable, rank: int, alpha: int, seed: int, targets: Collection[str] = TARGETS
+        self, lm: CausalLM | Adaptable, rank: int, alpha: int, seed: int, targets: Collection[str] = ()
     ) -> None:
         import torch
 
+        self.targets = tuple(targets) or _targets(lm.model)
         generator = torch.Generator().manual_seed(seed)
         self._named: list[tuple[str, Any]] = []
         self._hooks = []
         self._on = True
         for name, module in lm.model.named_modules():
-            if not isinstance(module, torch.nn.Linear) or {name, name.rpartition(".")[2]}.isdisjoint(targets):
+            if not isinstance(module, torch.nn.Linear) or {name, name.rpartition(".")[2]}.isdisjoint(self.targets):
                 continue
             down = torch.randn(rank, module.in_features, generator=generator) / math.sqrt(module.in_features)
             a = torch.nn.Parameter(down.to(module.weight))
@@ -58,7 +64,9 @@ class LowRank:
             self._named += [(f"{key}.lora_A.weight", a), (f"{key}.lora_B.weight", b)]
             self._hooks.append(module.register_forward_hook(partial(self._add, a, b, alpha / rank)))
         if not self._named:
-            raise ModelError(f"{lm.name} has none of the layers {', '.join(targets)}", hint="Use a Llama-like model.")
+            raise ModelError(
+                f"{lm.name} has none of the layers {', '.join(self.targets or TARGETS)}", hint="Use a Llama-like model."
+            )
 
     def named(self) -> list[tuple[str, Any]]:
         """The matrices, as ``peft`` names them."""
@@ -100,6 +108,15 @@ class LowRank:
         from torch.nn.functional import linear
 
         return out + linear(linear(given[0], a), b) * scale if self._on else out
+
+
+def _targets(model: Any) -> tuple[str, ...]:
+    import torch
+
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    linear = [n for n, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head]
+    names = {name.rpartition(".")[2] for name in linear}
+    return TARGETS if names.issuperset(TARGETS) else tuple(sorted(names))
 
 
 def check_base(name: str) -> None:

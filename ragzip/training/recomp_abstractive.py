@@ -14,7 +14,6 @@ from ragzip.compressors._writer import Writer, tidy
 from ragzip.compressors.recomp_abstractive import NOTHING, SURE, said
 from ragzip.errors import ModelError
 from ragzip.models import EMBEDDER, GENERATOR, load_causal_lm, unload
-from ragzip.models.lora import TARGETS
 from ragzip.training._summary_data import SETS, Pair, make_pairs
 from ragzip.training.baselines import of_summaries, summary_scores
 from ragzip.training.encoders import check_trainer, divide, numbers
@@ -104,7 +103,7 @@ class RecompAbstractiveTraining:
         make = partial(make_pairs, seed=self.seed, passages=self.passages, empty=self.empty)
         random.Random(f"{self.seed} order").shuffle(kept_examples)  # noqa: S311 - no secret
         wanted = 2 * self.steps * self.batch
-        lm = load_causal_lm(self.base, dtype=self.dtype, device=self.device)
+        lm = load_causal_lm(self.base, dtype=self.dtype, device=self.device, own=True)
         kept = [prompt for prompt, _ in self._prompts(lm, make(kept_examples[:wanted]))]
         pairs = self._prompts(lm, make(held_examples))
         random.Random(f"{self.seed} written").shuffle(pairs)  # noqa: S311 - no secret
@@ -124,7 +123,7 @@ class RecompAbstractiveTraining:
                 out,
                 config={**trainer_config(self), "data": fingerprint(kept_examples)},
                 best="likelihood",
-                save=partial(save_adapter, out, self.base, TARGETS, self.rank, self.alpha, task="CAUSAL_LM"),
+                save=partial(save_adapter, out, self.base, adapter.targets, self.rank, self.alpha, task="CAUSAL_LM"),
                 resume=resume,
                 on_event=on_event,
             )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ragzip.errors import ModelError
+from ragzip.models.identity import fingerprint
 from ragzip.training.loop import LoopResult, LoopSettings, train
 from ragzip.training.options import OnEvent, TrainingEvent, trainer_config
 from ragzip.training.ranks import ranks
@@ -359,7 +360,12 @@ def train_soft(
         run.evaluate,
         settings,
         out,
-        config={**trainer_config(trainer), "data": data.fingerprint, **({"order": run.order} if trainer.start else {})},
+        config={
+            **trainer_config(trainer),
+            "data": data.fingerprint,
+            "models": [fingerprint(str(name)) for key in ("base", "encoder") if (name := getattr(trainer, key, ""))],
+            **({"order": run.order} if trainer.start else {}),
+        },
         best="answer" if plan.telling < 1 else "right",
         save=lambda tensors: save({**tensors, **writer.fixed()}),
         resume=resume,

@@ -212,7 +212,7 @@ class SoftTraining:
         if begun is not self:
             return begun.run(out, data=data, resume=resume, on_event=on_event)
         found = read_soft(self.sets, self.texts, most=self.most, held_out=self.held_out, data=data, seed=self.seed)
-        lm = load_causal_lm(self.base, dtype=self.dtype, device=self.device)
+        lm = load_causal_lm(self.base, dtype=self.dtype, device=self.device, own=True)
         plan = SoftPlan(
             batch=self.batch,
             telling=self.telling,

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from ragzip.errors import ModelError
+from ragzip.models.causal_lm import keeps_keys
 from ragzip.models.chat import encode_prompt
 from ragzip.pipelines.prompt import QA
 from ragzip.training.row_writer import Piece, Told
@@ -108,7 +110,8 @@ class Frames:
     def _framed(self, messages: Sequence[Message[Segment]], answer: str) -> Framed:
         pieces: list[list[int] | int] = []
         count = 0
-        for piece in encode_prompt(self._lm, messages).pieces:
+        prompt = encode_prompt(self._lm, messages)
+        for piece in prompt.pieces:
             if isinstance(piece, list):
                 pieces.append(piece)
             else:
@@ -116,6 +119,12 @@ class Frames:
                 count += 1
         (ids,) = self._lm.text.encode([answer])
         end = self._lm.tokenizer.eos_token_id
+        if prompt.length + len(ids) > self._lm.window:
+            raise ModelError(
+                f"a prompt of {prompt.length} positions with an answer of {len(ids)} tokens does not fit the window of "
+                f"{self._lm.window} of {self._lm.name!r}",
+                hint="Use shorter texts or fewer passages, or a generator with a longer window.",
+            )
         return Framed(tuple(pieces), [*ids, int(end)] if end is not None else ids)
 
 
@@ -124,13 +133,14 @@ class Reader:
 
     Args:
         lm: The generator; its parameters ask for no gradient.
-        begins: Prompts whose common beginning is read once and kept; none for no such beginning.
+        begins: Prompts whose common beginning is read once and kept; none for no such beginning. Where the generator
+            keeps something else than keys and values, it is read with each prompt.
         most: Positions of one forward pass, padding included.
     """
 
     def __init__(self, lm: CausalLM, begins: Sequence[Framed], *, most: int) -> None:
         self._lm, self._most = lm, most
-        self._prefix = _common(begins)
+        self._prefix = _common(begins) if keeps_keys(lm.model) else []
         self._kept: list[tuple[Tensor, Tensor]] = []
         if self._prefix:
             self._read_prefix()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
+from ragzip.compressors import _stored
 from ragzip.compressors._stored import fill
 from ragzip.compressors.comp_llm import CompLLM
 from ragzip.compressors.icae import ICAE
@@ -17,8 +19,10 @@ from ragzip.compressors.sentence_filter import SentenceFilter
 from ragzip.errors import ModelError, StoreError, StoreMismatch
 from ragzip.indexes.soft_store import SoftStore
 from ragzip.protocols import Stack
+from ragzip.testing.models import tiny_causal_lm
+from ragzip.testing.soft import tiny_soft
 from ragzip.types import TextSegment, context_of
-from tests.compressors.soft_parts import ALBA, BORGO, FLAT, LONG, QUERY, compress, made, tokens_of
+from tests.compressors.soft_parts import ALBA, BORGO, FLAT, LONG, QUERY, base_of, compress, made, tokens_of
 
 
 @pytest.mark.parametrize("cls", [*FLAT, REFRAG])
@@ -159,3 +163,69 @@ def test_a_full_store_does_not_hide_that_the_generator_is_another(cls, tmp_path,
     (weights / "config.json").write_text(json.dumps({**config, "base_sha256": "0" * 64}))
     with pytest.raises(ModelError, match="was trained with"):
         compress(dataclasses.replace(made(cls), model=str(weights), store=str(tmp_path)), ALBA)
+
+
+def test_a_store_that_took_the_place_of_another_one_is_looked_at(tmp_path):
+    """The folder is as it was opened for the others: it holds their rows, and not those that are asked for."""
+    models = [tmp_path / name for name in "ab"]
+    base = base_of(CompLLM)
+    for seed, folder in enumerate(models):
+        tiny_soft(folder, "comp_llm", base=base, seed=seed)
+    own, other = (CompLLM(model=str(m), store=str(tmp_path / "store"), dtype="fp32", device="cpu") for m in models)
+    for method in (own, other):
+        report = fill(dataclasses.replace(method, store=""), [ALBA], tmp_path / f"index {Path(method.model).name}")
+        shutil.rmtree(tmp_path / "store", ignore_errors=True)
+        shutil.copytree(report.folder, tmp_path / "store")
+        compress(method, ALBA)
+    with pytest.raises(StoreMismatch):
+        compress(own, ALBA)
+    compress(other, ALBA)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("of the passages"), KeyboardInterrupt(), ModelError("not finite")])
+def test_whatever_ends_the_filling_what_was_computed_stays(error, tmp_path):
+    def passages():
+        yield from (dataclasses.replace(ALBA, id=str(n), text=f"{ALBA.text} {n} ships.") for n in range(64))
+        raise error
+
+    with pytest.raises(type(error)):
+        fill(made(CompLLM), passages(), tmp_path)
+    report = fill(made(CompLLM), [], tmp_path)
+    assert report.pieces > 60
+
+
+def test_what_waits_is_written_after_a_minute(tmp_path, monkeypatch):
+    now = iter(range(0, 10_000_000, 61))
+    monkeypatch.setattr("ragzip.compressors._stored.time.monotonic", lambda: float(next(now)))
+    commits = []
+    monkeypatch.setattr(
+        _stored._Work, "commit", lambda self, real=_stored._Work.commit: commits.append(1) or real(self)
+    )
+    fill(made(CompLLM), [ALBA], tmp_path)
+    assert len(commits) > 3
+
+
+def test_another_generator_in_the_place_of_the_one_that_was_trained_for_is_refused(tmp_path):
+    shutil.copytree(base_of(CompLLM), tmp_path / "lm")
+    tiny_soft(tmp_path / "soft", "comp_llm", base=tmp_path / "lm")
+    method = CompLLM(model=str(tmp_path / "soft"), dtype="fp32", device="cpu")
+    compress(method, ALBA)
+    tiny_causal_lm(tmp_path / "lm", seed=7)
+    with pytest.raises(ModelError, match="checksum"):
+        compress(method, ALBA)
+
+
+def test_weights_do_not_hang_on_the_working_folder(tmp_path, monkeypatch):
+    shutil.copytree(base_of(CompLLM), tmp_path / "lm")
+    monkeypatch.chdir(tmp_path)
+    tiny_soft(tmp_path / "soft", "comp_llm", base="./lm")
+    method = CompLLM(model=str(tmp_path / "soft"), dtype="fp32", device="cpu")
+    space = method.space
+    monkeypatch.chdir("/")
+    assert method.space == space == str(tmp_path / "lm")
+    assert compress(method, ALBA).segments[0].space == space
+
+
+def test_nothing_is_fetched_to_say_whose_rows_they_are(monkeypatch):
+    monkeypatch.setattr("ragzip.models.hub.download", lambda *args, **more: pytest.fail("asked the hub"))
+    assert [cls(model="someone/not-here").space for cls in FLAT] == ["", "", ""]
