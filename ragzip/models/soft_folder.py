@@ -126,12 +126,12 @@ def deciding_state(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """
     own = state(*weight_files(folder), folder / "config.json")
 
-    def read() -> tuple[str, ...]:
+    def read() -> list[Path]:
         config = read_soft_config(folder)
-        return tuple(str(config[key]) for key in ("base", "encoder") if config.get(key))
+        names = [str(config[key]) for key in ("base", "encoder") if config.get(key)]
+        return [file for name in names for file in model_files(resolve(layers.split(name)[0]))]
 
-    names: tuple[str, ...] = kept(("soft models", *own), read)
-    return (*own, *state(*(file for name in names for file in model_files(resolve(layers.split(name)[0])))))
+    return (*own, *state(*kept(("soft models", *own), read)))
 
 
 def space_of(name: str, architecture: str) -> str:
