@@ -79,6 +79,11 @@ def build(
     json_: Json = False,
 ) -> None:
     """Index PATHS; run again, only what changed is indexed, and what is gone from PATHS is removed."""
+    from ragzip.pipelines.fitting import misfit
+
+    wrong = misfit("dense", model) if model else ""
+    if wrong:
+        raise UsageError(f"--model: {wrong}", hint="Give a model that makes embeddings: ragzip models")
     settings = {
         "tokens": tokens,
         "overlap": overlap,

@@ -38,9 +38,10 @@ def _missing(pipeline: Any) -> list[str]:
     """Indexes that do not open, and models and files that are not here, without loading any."""
     from ragzip import indexes, models
     from ragzip.errors import RagzipError
+    from ragzip.pipelines.fitting import components
 
     problems = []
-    for path, part in _components(pipeline):
+    for path, part in components(pipeline):
         index, model = getattr(part, "index", None), getattr(part, "model", None)
         if isinstance(index, str):
             try:
@@ -56,29 +57,18 @@ def _missing(pipeline: Any) -> list[str]:
             for option, name in names.items()
             if isinstance(name, str) and name and not models.status(name)
         ]
+        lacking = getattr(part, "lacking", None)
+        problems += [f"{path}.{what}" for what in lacking()] if callable(lacking) else []
         file = getattr(part, "path", None)
         if isinstance(file, str) and file and not Path(file).is_file():
             problems.append(f"{path}.path: no file {file!r}")
     return problems
 
 
-def _components(component: Any, path: str = "") -> list[tuple[str, Any]]:
-    from ragzip.protocols import Stack
-
-    found = [(path, component)] if path else []
-    for field in dataclasses.fields(component):
-        value = getattr(component, field.name)
-        items = value.compressors if isinstance(value, Stack) else value if isinstance(value, tuple) else (value,)
-        many = isinstance(value, Stack | tuple)
-        for i, item in enumerate(items):
-            if dataclasses.is_dataclass(item) and not isinstance(item, type):
-                name = f"{field.name}.{i}" if many else field.name
-                found += _components(item, f"{path}.{name}" if path else name)
-    return found
-
-
 def list_(
-    kind: Annotated[str | None, typer.Argument(help="retriever, compressor, generator, prompt or training.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(help="retriever, compressor, generator, kv, prompt or training.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """List the components by role."""
@@ -142,7 +132,7 @@ def _default(field: Any) -> str:
     from ragzip import config
 
     if field.default is not dataclasses.MISSING:
-        return str(config.to_config(field.default))
+        return str(config.to_config(field.default)) if field.default != "" else '""'
     return "(required)" if field.default_factory is dataclasses.MISSING else str(field.default_factory())
 
 

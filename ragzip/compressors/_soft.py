@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 from ragzip.compressors._groups import shown
 from ragzip.compressors._relevance import titles_of
 from ragzip.compressors._stored import encode, stored
-from ragzip.errors import ConfigError, ModelError
-from ragzip.indexes.soft_store import Setting, Unit
+from ragzip.errors import ConfigError, ModelError, StoreError
+from ragzip.indexes.soft_store import Setting, Unit, find_store
 from ragzip.models import Dtype, canonical, check_options, resolve
 from ragzip.models.identity import folder_fingerprint
 from ragzip.models.runtime import kept
@@ -49,6 +49,21 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
     def space(self) -> str:
         """Whose input embeddings the rows are, or "" where the weights are not here."""
         return space_of(self.model, self.architecture)
+
+    def lacking(self) -> list[str]:
+        """What the weights or the store lack for these options, by option; nothing is loaded."""
+        rate = getattr(self, "rate", None)
+        try:
+            rates = read_soft_config(resolve(self.model), self.architecture).get("rates", ()) if self.space else ()
+            if rate is not None and rates and rate not in rates:
+                return [f"rate: {rate} was not trained for {self.model!r}, which has {', '.join(map(str, rates))}"]
+            if self.store and self.space:
+                find_store(self.store, self.setting())
+        except StoreError as error:
+            return [f"store: {error}"]
+        except ModelError as error:
+            return [f"model: {error}"]
+        return []
 
     @abstractmethod
     def units(self, texts: Sequence[str], titles: Sequence[str]) -> list[list[Unit]]:

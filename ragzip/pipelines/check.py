@@ -105,6 +105,8 @@ def check_stack(compressor: Compressor[Any, Any], generator: Generator[Any]) -> 
         StackError: Two parts that do not fit; shows the whole stack, marks the place, and says what to do.
     """
     parts = flatten(compressor)
+    for i, part in enumerate(parts):
+        _check_within(part, f"compressors[{i}]")
     current, space, last_soft = frozenset({TEXT}), "", -1
     for i, part in enumerate(parts):
         flow = flow_of(part)
@@ -127,6 +129,32 @@ def check_stack(compressor: Compressor[Any, Any], generator: Generator[Any]) -> 
         problem += f"writes embeddings of {space!r}."
         hint = f"Set generator.model to {space!r}, or use a compressor trained for {model!r}."
         raise StackError("generator.model", problem + "\n" + table(parts, -1), hint=hint)
+
+
+def _check_within(compressor: Compressor[Any, Any], path: str) -> None:
+    """Checks a compressor that another one is an option of: what it takes and gives is said by the option's type."""
+    try:
+        hints = get_type_hints(type(compressor))
+    except NameError:
+        return
+    for name, hint in hints.items():
+        inner = getattr(compressor, name, None)
+        if get_origin(hint) is not Compressor or not isinstance(inner, Compressor):
+            continue
+        takes, gives = (_kinds(kind) for kind in get_args(hint))
+        current = takes
+        for part in flatten(inner):
+            flow = flow_of(part)
+            if not current <= flow.takes:
+                problem = (
+                    f"{name_of(part)!r} takes {_say(flow.takes)}, but is given {_say(current - flow.takes)} segments"
+                )
+                raise StackError(f"{path}.{name}", problem, hint="Put text compressors before soft ones.")
+            current = current if flow.gives is None else flow.gives
+            _check_within(part, f"{path}.{name}")
+        if not current <= gives:
+            problem = f"gives {_say(current - gives)} segments, but {name_of(compressor)!r} needs {_say(gives)} here"
+            raise StackError(f"{path}.{name}", problem, hint="Use a text compressor.")
 
 
 def _mismatch(

@@ -23,7 +23,11 @@ def apply_overrides(values: Any, overrides: Sequence[str]) -> Any:
     for override in overrides:
         path, equals, text = override.partition("=")
         if not equals or not path.strip():
-            raise ConfigError("--set", f"{override!r} is not path=value", hint="Example: compressors.0.threshold=0.1")
+            raise ConfigError(
+                "--set",
+                f"{override!r} is not path=value",
+                hint="Example: --set steps=100, --set compressors.0.budget=200",
+            )
         result = _set(result, path.strip().split("."), yaml_io.scalar(text), path.strip())
     return result
 

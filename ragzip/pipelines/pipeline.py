@@ -13,6 +13,7 @@ from typing import Any, Generic
 from ragzip import config, yaml_io
 from ragzip.errors import ConfigError, UsageError
 from ragzip.pipelines.check import check_stack
+from ragzip.pipelines.fitting import check_models
 from ragzip.pipelines.prompt import QA
 from ragzip.pipelines.provenance import cite
 from ragzip.pipelines.stream import AnswerStream
@@ -79,6 +80,7 @@ class Pipeline(Generic[S]):
 
         Raises:
             StackError: Says which parts, shows the stack, and what to do.
+            ConfigError: A part that is none, or a model of another kind than its part reads.
         """
         for role, kind in (("generator", "generate"), ("retriever", "retrieve"), ("prompt", "render")):
             part = getattr(self, role)
@@ -90,6 +92,7 @@ class Pipeline(Generic[S]):
             if isinstance(part, type) or not isinstance(part, Compressor):
                 raise ConfigError(f"compressors.{i}", f"{part!r} is not a compressor", hint="Call the class.")
         check_stack(self.stack, self.generator)
+        check_models(self)
 
     def counter(self) -> TokenCounter:
         """Counts as this pipeline's generator reads: its tokenizer, with titles if the prompt renders them."""

@@ -11,8 +11,8 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from ragzip.errors import ConfigError
 from ragzip.protocols._roles import Counter
-from ragzip.protocols._run import Remembering, WordCounter, run_stack
-from ragzip.types import CompressionResult, Context, Segment
+from ragzip.protocols._run import Remembering, WordCounter, note, run_stack
+from ragzip.types import CompressionResult, Context, Segment, Status
 
 In_contra = TypeVar("In_contra", bound=Segment, contravariant=True)
 Out_co = TypeVar("Out_co", bound=Segment, covariant=True)
@@ -131,7 +131,20 @@ class Stack(Compressor[In_contra, Out_co]):
 
     def compress(self, contexts: Sequence[Context[In_contra]]) -> Sequence[Context[Out_co]]:
         """The contexts of ``run``. Without a bound counter growth is judged in words; budgets are each part's own."""
-        return [result.context for result in self.run(contexts)]
+        results = self.run(contexts)
+        failed = (step for result in results for step in result.steps if step.status in (Status.ERROR, Status.TIMEOUT))
+        for step in failed:  # a part of something else: what goes wrong in it must not be passed over in silence
+            note(f"{step.name}: {step.status.value}: {step.detail}")
+        return [result.context for result in results]
+
+    def run_within(
+        self, contexts: Sequence[Context[In_contra]], counter: Counter, *, timeout: float | None, min_tokens: int
+    ) -> list[CompressionResult[Out_co]]:
+        """As ``run``, as a part of another stack: bound to its counter, and with its limits where there are none."""
+        given = self.timeout if self.timeout is not None else timeout
+        return run_stack(
+            self.compressors, contexts, counter, timeout=given, min_tokens=max(self.min_tokens, min_tokens)
+        )
 
     def run(
         self, contexts: Sequence[Context[In_contra]], *, counter: Counter | None = None

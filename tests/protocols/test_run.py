@@ -5,6 +5,7 @@ import time
 import pytest
 
 from ragzip.compressors.bm25_sentences import BM25Sentences
+from ragzip.compressors.structured import Structured
 from ragzip.compressors.top_k import TopK
 from ragzip.errors import ConfigError, ModelError, UsageError
 from ragzip.protocols import Stack
@@ -194,3 +195,30 @@ def test_limits_that_cannot_be_are_refused_by_name(option, value):
 def test_a_timeout_longer_than_clocks_can_wait_is_none():
     (result,) = Stack((Slow(0.0),), timeout=1e12).run([CONTEXT], counter=COUNTER)
     assert statuses(result) == [Status.OK]
+
+
+def test_the_steps_of_a_stack_within_are_told_one_by_one():
+    inner = Stack((First(2), Fails()), min_tokens=3)
+    (result,) = run(Stack((inner, First(1))), CONTEXT)
+    assert [(step.name, step.status) for step in result.steps] == [
+        ("first", Status.OK),
+        ("fails", Status.ERROR),
+        ("first", Status.OK),
+    ]
+    assert result.tokens_in == result.steps[0].tokens_in
+    assert result.tokens_out == result.steps[-1].tokens_out
+    assert run(Stack((First(2), Fails(), First(1))), CONTEXT)[0].context == result.context
+
+
+def test_a_stack_within_keeps_its_limits_and_takes_the_others():
+    inner = Stack((Slow(),), timeout=0.05)
+    assert statuses(run(Stack((inner,)), CONTEXT)[0]) == [Status.TIMEOUT]
+    assert statuses(run(Stack((Stack((Slow(),)),), timeout=0.05), CONTEXT)[0]) == [Status.TIMEOUT]
+    assert statuses(run(Stack((Stack((First(1),), min_tokens=99),)), CONTEXT)[0]) == [Status.SKIPPED_SHORT]
+    assert statuses(run(Stack((Stack((First(1),)),), min_tokens=99), CONTEXT)[0]) == [Status.SKIPPED_SHORT]
+
+
+def test_what_fails_within_another_compressor_is_told():
+    (result,) = run(Structured(Stack((Fails(), BM25Sentences(budget=9)))), CONTEXT)
+    assert [step.status for step in result.steps] == [Status.OK]
+    assert "fails: error: " in result.steps[0].detail
