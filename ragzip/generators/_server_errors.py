@@ -7,7 +7,10 @@ import re
 
 from ragzip.errors import GenerationError, PromptTooLong
 
-_TOO_LONG = re.compile(r"context.{0,10}length|maximum context|too long|too many tokens|context window", re.IGNORECASE)
+_TOO_LONG = re.compile(
+    r"context.{0,10}(?:length|size)|maximum context|too long|too many tokens|context window|exceed_context",
+    re.IGNORECASE,
+)
 
 
 def explain(error: Exception, model: str, url: str, key_env: str, timeout: float) -> GenerationError:
@@ -42,15 +45,15 @@ def explain(error: Exception, model: str, url: str, key_env: str, timeout: float
             f"{server} turned the request away: {_said(error, key_env) or 'too many requests'}",
             hint="Wait, lower concurrency, raise retries, or check the account's credit.",
         )
-    if isinstance(status, int) and status >= 500:
-        return GenerationError(
-            f"{server} failed (HTTP {status}): {_said(error, key_env)}", hint="Look at its log, or try again later."
-        )
     if isinstance(status, int):
         said = _said(error, key_env)
         problem = f"{server} refuses the request (HTTP {status}): {said}"
-        if _TOO_LONG.search(said):
+        if _TOO_LONG.search(f"{said} {_kind(error)}"):
             return PromptTooLong(problem, hint="Lower top_k, or add a budget to the compressors.")
+        if status >= 500:
+            return GenerationError(
+                f"{server} failed (HTTP {status}): {said}", hint="Look at its log, or try again later."
+            )
         return GenerationError(problem, hint="Check model and options.")
     if name == "APIConnectionError":
         cause = _line(error.__cause__ or error, key_env)
@@ -72,6 +75,13 @@ def _said(error: Exception, key_env: str) -> str:
         if isinstance(words, str) and words.strip():
             return _clean(words, key_env)
     return _line(error, key_env)
+
+
+def _kind(error: Exception) -> str:
+    """What the server calls its error, where its JSON body says so."""
+    body = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, dict) else None
+    return str(inner.get("type", "")) if isinstance(inner, dict) else ""
 
 
 def _line(error: BaseException, key_env: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     import openai
 
 _OFFICIAL = "https://api.openai.com/v1"
+_MOST_CLIENTS = 8
+_clients: OrderedDict[tuple[Any, ...], openai.OpenAI] = OrderedDict()  # connections stay open between answers
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,12 @@ class OpenAI:
         """Tokens of each text as the chosen tokenizer cuts it; the server's own may differ."""
         return CountTokens(self.tokenizer)(texts)
 
+    def load(self) -> None:
+        """Imports the client and prepares it, so that no answer's time holds that; asks the server nothing."""
+        if self._is_official and not os.environ.get(self.api_key_env, "").strip():
+            return  # said when it is used
+        self._client()
+
     def generate(
         self, prompts: Sequence[Sequence[Message[TextSegment]]], *, on_text: OnText | None = None
     ) -> list[Generation]:
@@ -141,14 +151,15 @@ class OpenAI:
                 threading.Thread(target=work, daemon=True, name="ragzip-openai").start()
             wait(answers, return_when=FIRST_EXCEPTION)
             failed = [answer for answer in answers if answer.done() and answer.exception()]
-            return [answer.result() for answer in failed or answers]
+            found = [answer.result() for answer in failed or answers]
+        except BaseException:
+            _forget(client)  # requests may be under way
+            raise
         finally:
             over.set()
-            try:
-                with one_at_a_time:  # the listener may be in the middle of a word
-                    pass
-            finally:
-                client.close()
+            with one_at_a_time:  # the listener may be in the middle of a word
+                pass
+        return found
 
     def _answer(
         self, client: openai.OpenAI, turns: list[dict[str, str]], tell: Callable[[str], None] | None, start: float
@@ -216,15 +227,30 @@ class OpenAI:
                 f"no API key for {self.base_url}: the environment variable {self.api_key_env} is not set",
                 hint=f"Set {self.api_key_env}, or point base_url at a server of your own.",
             )
-        import openai
+        known = (hashlib.sha256(key.encode()).hexdigest(), self.base_url, self.timeout, self.retries)
+        with _lock:
+            if known in _clients:
+                return _clients[known]
+            import openai
 
-        return openai.OpenAI(
-            api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=self.retries
-        )
+            _clients[known] = client = openai.OpenAI(
+                api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=self.retries
+            )
+            while len(_clients) > _MOST_CLIENTS:
+                _clients.popitem(last=False)  # closed once nobody uses it
+        return client
 
     @property
     def _is_official(self) -> bool:
         return urlsplit(self.base_url).hostname == urlsplit(_OFFICIAL).hostname
+
+
+def _forget(client: openai.OpenAI) -> None:
+    """Breaks off whatever a client is doing; the next answer gets another one."""
+    with _lock:
+        for known in [known for known, one in _clients.items() if one is client]:
+            del _clients[known]
+    client.close()
 
 
 def _turns(messages: Sequence[Message[TextSegment]], number: int) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ragzip.errors import ConfigError, GenerationError
+from ragzip.generators import openai as openai_module
 from ragzip.generators.openai import OpenAI
 from ragzip.types import Message, SoftSegment, TextSegment
 from tests.generators.server import running
@@ -158,6 +159,8 @@ def test_stop_and_length(make, server):
         ({"status": 404}, "does not know the model 'm'", "ends in /v1"),
         ({"status": 429, "error": f"quota of {SECRET} used up"}, r"turned the request away: quota of \*\*\*", "Wait"),
         ({"status": 400, "error": "maximum context length is 8"}, r"refuses the request \(HTTP 400\)", "budget"),
+        ({"status": 400, "error": "request (9 tokens) exceeds the available context size (4)"}, "exceeds", "budget"),
+        ({"status": 500, "error": "Context size has been exceeded."}, "Context size", "budget"),
         ({"status": 400, "error": "bad key sk-proj-abc***789"}, r"bad key \*\*\*", "options"),
         ({"status": 422, "error": "no such option"}, "no such option", "options"),
         ({"status": 500, "error": "out of luck"}, r"failed \(HTTP 500\): out of luck", "log"),
@@ -332,3 +335,29 @@ def test_nobody_is_told_of_answers_after_the_end(make, server):
     count = len(told)
     time.sleep(0.3)
     assert len(told) == count
+
+
+def test_the_client_is_kept_and_prepared(make, server):
+    openai_module._clients.clear()
+    made = make()
+    made.load()
+    assert len(openai_module._clients) == 1 and not server.requests
+    (client,) = openai_module._clients.values()
+    made.generate([user("q")])
+    made.generate([user("q"), user("r")])
+    assert list(openai_module._clients.values()) == [client]
+    server.plan = [{"status": 401}]
+    with pytest.raises(GenerationError):
+        make().generate([user("q")])
+    assert client not in openai_module._clients.values()  # what it had under way is broken off
+    assert make().generate([user("q")])
+
+
+def test_another_key_is_another_client(make, monkeypatch):
+    openai_module._clients.clear()
+    made = make()
+    made.load()
+    monkeypatch.setenv("OPENAI_API_KEY", "another")
+    made.load()
+    assert len(openai_module._clients) == 2
+    assert "another" not in repr(openai_module._clients.keys())
