@@ -12,7 +12,7 @@ import typer
 from ragzip.cli.console import note, waiting, writes_unicode
 from ragzip.cli.query import build_stack
 from ragzip.errors import UsageError
-from ragzip.types import CompressionResult, Passage, Query, Segment, TextSegment, context_of
+from ragzip.types import CompressionResult, Passage, Query, Segment, Span, TextSegment, context_of
 
 MAX_INPUT = 64_000_000
 _TEXT_KEYS = ("text", "contents", "content", "body", "passage")
@@ -55,7 +55,7 @@ def compress(
 
     stack: Stack[TextSegment, Segment] = Stack(stack_parts)
     _require_text(stack)
-    passages = tuple(_passage(row, i) for i, row in enumerate(rows)) if rows else (Passage("stdin", text),)
+    passages = tuple(map(_passage, rows, _ids(rows))) if rows else (Passage("stdin", text),)
     counter = TokenCounter(CountTokens(tokenizer), titles=bool(rows))
     with waiting("compressing"):
         result = stack.run([context_of(Query(query), passages)], counter=counter)[0]
@@ -151,39 +151,54 @@ def _text_key(row: dict[str, Any]) -> str:
     return next((key for key in _TEXT_KEYS if key in row), "text")
 
 
-def _passage(row: dict[str, Any], position: int) -> Passage:
+def _ids(rows: list[dict[str, Any]]) -> list[str]:
+    """What the passages are called: as the rows say where that tells them apart, else by their positions."""
+    given = [str(row["id"]) for row in rows if isinstance(row.get("id"), str | int) and row["id"] != ""]
+    return given if len(set(given)) == len(rows) else [str(position) for position in range(len(rows))]
+
+
+def _passage(row: dict[str, Any], name: str) -> Passage:
     score = row.get("score")
     number = None
     if isinstance(score, int | float) and not isinstance(score, bool) and abs(score) <= sys.float_info.max:
         number = float(score)
     title = row.get("title")
-    # Ids repeat in other people's files; spans need them to be unique, so the position takes their place.
-    return Passage(str(position), row[_text_key(row)], title if isinstance(title, str) else "", number)
+    return Passage(name, row[_text_key(row)], title if isinstance(title, str) else "", number)
 
 
 def _write(result: CompressionResult[Segment], rows: list[dict[str, Any]]) -> None:
     segments = [s for s in result.context.segments if isinstance(s, TextSegment) and s.text]
-    if not rows:
-        from ragzip.tokens import SEPARATOR
+    from ragzip.tokens import SEPARATOR
 
+    if not rows:
         text = SEPARATOR.join(s.text for s in segments)
         typer.echo(text, nl=not text.endswith("\n") and bool(text))
         return
     from ragzip.models.tokenizer import well_formed
 
-    for segment in segments:
-        typer.echo(well_formed(json.dumps(_line(segment, rows), ensure_ascii=not writes_unicode(), allow_nan=False)))
+    position = {name: number for number, name in enumerate(_ids(rows))}
+    parts = [(segment.text, [(position[span.passage_id], span) for span in segment.sources]) for segment in segments]
+    lines: list[tuple[str, list[tuple[int, Span]]]] = []
+    for text, places in parts:  # what is left of one row is one line
+        rows_of = {at for at, _ in places}
+        if lines and len(rows_of) == 1 and rows_of == {at for at, _ in lines[-1][1]}:
+            before, known = lines[-1]
+            lines[-1] = (f"{before}{SEPARATOR}{text}", [*known, *places])
+        else:
+            lines.append((text, places))
+    for text, places in lines:
+        line = _line(text, places, rows)
+        typer.echo(well_formed(json.dumps(line, ensure_ascii=not writes_unicode(), allow_nan=False)))
 
 
-def _line(segment: TextSegment, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A segment as the row it came from; where it came from several, with nothing that only one of them says."""
-    places = [(int(span.passage_id), span) for span in segment.sources]
+def _line(text: str, places: list[tuple[int, Span]], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is left of a row; where it came from several, with nothing that only one of them says."""
     row = rows[places[0][0] if places else 0]
     if len({position for position, _ in places}) <= 1:
-        return {**row, _text_key(row): segment.text, "spans": [[span.start, span.end] for _, span in places]}
+        return {**row, _text_key(row): text, "spans": [[span.start, span.end] for _, span in places]}
     names = [position if rows[position].get("id") is None else rows[position]["id"] for position, _ in places]
     sources = [{"id": name, "start": s.start, "end": s.end} for name, (_, s) in zip(names, places, strict=True)]
-    return {_text_key(row): segment.text, "sources": sources}
+    return {_text_key(row): text, "sources": sources}
 
 
 def _write_json(result: CompressionResult[Segment]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +18,7 @@ DEFAULT_BUDGET = 400
 DEFAULT_TOP_K = 20
 MODEL = "smollm2-135m-instruct"
 _MOST_INPUT = 10_000_000
+_SAMPLE = 10_000  # passages that are looked at for the keys that there are
 SENTENCE = "Answer with one sentence of the context above.\nQuestion:"  # somebody reads it, beside its citations
 PARAGRAPH = "\n\n"  # where the answer of a small model ends, and its wandering begins
 
@@ -93,6 +96,8 @@ def query(
             from ragzip.pipelines.overrides import apply_overrides
 
             made = Pipeline.from_config(apply_overrides(made.to_config(), set_))
+    if made.retriever is None:
+        raise UsageError(f"{pipeline} has no retriever", hint="Give --index kb/, or add a retriever to the file.")
     made.check()
     with waiting("loading models"):
         made.warm_up()
@@ -137,10 +142,34 @@ def _one(pipeline: Any, question: str, as_json: bool, show_context: bool) -> Non
         answer = pipeline.answer(question)
     if not answer.compression.context.passages:
         note("no passage was found; the answer is the model's own")
+        _explain_filters(pipeline.retriever)
     if as_json:
         print_json(answers.as_dict(answer, context=show_context))
     else:
         answers.show(answer, show_context=show_context)
+
+
+def _explain_filters(retriever: Any) -> None:
+    """Says which keys there are where a filter asks for one that no passage has: a misspelt one finds nothing."""
+    from ragzip.indexes import Index, filters
+
+    given = next((part.filters for part in _parts(retriever) if getattr(part, "filters", ())), ())
+    index = next((part.index for part in _parts(retriever) if isinstance(getattr(part, "index", None), str)), "")
+    if not given or not index:
+        return
+    keys = {"id", "title"}.union(*(passage.metadata for passage in itertools.islice(Index.open(index), _SAMPLE)))
+    unknown = sorted({condition.key for condition in filters.parse(given)} - keys)
+    if unknown:
+        note(f"no passage has {', '.join(map(repr, unknown))}; there are {', '.join(sorted(keys))}")
+
+
+def _parts(retriever: Any) -> Iterator[Any]:
+    """A retriever and those within it."""
+    yield retriever
+    for name in ("retriever", "retrievers"):
+        inner = getattr(retriever, name, ())
+        for one in inner if isinstance(inner, tuple) else (inner,):
+            yield from _parts(one)
 
 
 def _loop(pipeline: Any, as_json: bool, show_context: bool) -> None:
@@ -203,6 +232,11 @@ def build_stack(names: list[str], wanted: dict[str, Any]) -> tuple[Any, ...]:
     """
     from ragzip import config, registry
 
+    together = next((name for name in names if "," in name), "")
+    if together:
+        raise UsageError(f"{together!r} is no compressor", hint="Repeat the option: -c provence -c truncate")
+    if "none" in names:
+        raise UsageError("none stands alone: it switches compression off", hint="Leave it or the others out.")
     settings: list[dict[str, Any]] = [{"type": name} for name in names]
     fields = [{f.name for f in config.options(registry.get("compressor", name, path="--compress"))} for name in names]
     if not wanted and any(_budget_name(known) for known in fields):

@@ -145,10 +145,13 @@ def reporting(label: str) -> Iterator[Callable[[int, int], None]]:
     yield report_line
 
 
+_ABOUT = ("comparisons", "failed", "failed_steps", "savings", "break_even", "fronts")
+
+
 def print_run(run: Run, as_json: bool, metrics: str | None = None, **extra: Any) -> None:
     """The table, with the metrics that were asked for by name, or one JSON object, on standard output."""
     if as_json:
-        about = {key: run.summary.get(key) for key in ("comparisons", "failed", "failed_steps", "savings", "fronts")}
+        about = {key: run.summary.get(key) for key in _ABOUT}
         print_json({"run": str(run.path), "data": run.config["data"], "metrics": run.metrics, **about, **extra})
         return
     from ragzip.evaluation.report.terminal import show

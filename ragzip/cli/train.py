@@ -58,7 +58,10 @@ def train(
     if data_dir is not None and not data_dir.is_dir():
         raise UsageError(f"--data-dir {data_dir} is no folder", hint="Give the folder of the named sets.")
     if config is None and corpus is None:
-        raise UsageError("no config was given", hint="Give a YAML file, as those in examples/training/.")
+        raise UsageError(
+            "no config was given",
+            hint="Give a YAML file, as those in examples/training/, or --corpus kb/ to train on an index.",
+        )
     if corpus is not None:
         set_ = [*(set_ or ()), f"corpus={yaml_io.quoted(str(corpus))}"]
     trainer = read_trainer(method, config, set_ or ())

@@ -89,7 +89,9 @@ def recommend(
     ),
     pipelines: Annotated[
         list[Path] | None,
-        typer.Option("--pipeline", "-p", help="Candidates; default: every built-in scorer at four budgets."),
+        typer.Option(
+            "--pipeline", "-p", help="Candidates; default: sentence_filter and bm25_sentences at four budgets."
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Values to try in the one --pipeline, as in 'ragzip sweep'.")

@@ -52,6 +52,11 @@ def select(names: Sequence[str], data: DataSet, *, generate: bool, retrieves: bo
                     f"the metric {metric.name} needs {missing}, and {where}",
                     hint="Leave it out, or choose another set.",
                 )
+            if not retrieves and metric.name in _INDEX:
+                raise UsageError(
+                    f"the metric {metric.name} needs an index, and no pipeline retrieves from one",
+                    hint="Leave it out, or add a retriever.",
+                )
             if not timed and metric.name in _TIMED:
                 raise UsageError(
                     f"the metric {metric.name} needs every question timed by itself", hint="Leave --batch at 1."

@@ -252,8 +252,15 @@ def _difference(old: Any, new: Any, path: str) -> str:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys((*old, *new)):
             if old.get(key) != new.get(key):
+                if key not in old or key not in new:
+                    return f"{path}.{key} is {'there and not here' if key in old else 'here and not there'}"
                 return _difference(old.get(key), new.get(key), f"{path}.{key}")
-    return f"{path} is {old!r:.60} there and {new!r:.60} here"
+    return f"{path} is {_short(old)} there and {_short(new)} here"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _recover(folder: Path, names: list[str]) -> list[str]:

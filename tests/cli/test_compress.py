@@ -180,3 +180,24 @@ def test_a_lone_surrogate_passes_as_a_question_mark(pipe) -> None:
 def test_text_that_begins_with_a_bracket_is_text(pipe) -> None:
     text = "[1] A note. {more} text.\n"
     assert pipe(text, "--query", "q", "--compress", "budget", "--budget", "50").out == text
+
+
+def test_what_is_left_of_a_line_is_one_line(pipe) -> None:
+    texts = ["Intro here.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nThe end of it.", "- x\n- y\n\nMore words."]
+    rows = [{"id": f"d{i}", "text": text, "n": i} for i, text in enumerate(texts)]
+    result = pipe("\n".join(map(json.dumps, rows)), "-q", "end", "-c", "structured", "--budget", "60")
+    lines = [json.loads(line) for line in result.out.splitlines()]
+    assert [line["id"] for line in lines] == ["d0", "d1"]
+    assert "| 1 | 2 |" in lines[0]["text"]
+    assert [line["n"] for line in lines] == [0, 1]
+
+
+def test_ids_that_tell_lines_apart_stay(pipe) -> None:
+    def ids(*names):
+        data = "\n".join(json.dumps({"id": name, "text": "Some words here. And more."}) for name in names)
+        result = pipe(data, "-q", "words", "-c", "budget", "--json", "--budget", "99")
+        return [passage["id"] for passage in json.loads(result.out)["passages"]]
+
+    assert ids("a", "b") == ["a", "b"]
+    assert ids(7, "x") == ["7", "x"]
+    assert ids("a", "a") == ids("", "b") == ids(None, "b") == ["0", "1"]

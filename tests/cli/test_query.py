@@ -157,3 +157,30 @@ def test_the_prompt_loop_keeps_standard_output_clean(call: Call, look: Path, mon
     asked = [json.loads(line)["question"] for line in result.out.splitlines()]
     assert asked == ["Where is the cat?", "Do dogs bark?"]
     assert "? " in result.err
+
+
+def test_a_filter_for_what_no_passage_has_says_so(call: Call, look: Path) -> None:
+    for known, wanted in (("source=nowhere.md", False), ("suorce=cats.md", True)):
+        result = call("query", "Where did the cat sit?", "-p", look, "--set", f"retriever.filters=['{known}']")
+        assert result.code == 0
+        assert "no passage was found" in result.err
+        assert ("no passage has 'suorce'; there are" in result.err) is wanted
+
+
+def test_without_a_retriever_nothing_is_loaded(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "given.yaml"
+    path.write_text(
+        "ragzip: 1\ncompressors: [{type: budget, tokens: 9}]\ngenerator: {type: huggingface, model: ./no}\n"
+    )
+    result = call("query", "q", "--pipeline", path)
+    assert result.code == 2
+    assert "has no retriever" in result.err and "--index" in result.err
+
+
+@pytest.mark.parametrize(
+    ("names", "says"), [(["provence,truncate"], "Repeat the option"), (["none", "provence"], "none stands alone")]
+)
+def test_chains_are_options_that_are_repeated(call: Call, kb: Path, names: list[str], says: str) -> None:
+    given = [part for name in names for part in ("--compress", name)]
+    result = call("query", "q", "--index", kb, *given)
+    assert result.code == 2 and says in result.err
