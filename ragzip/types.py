@@ -253,7 +253,7 @@ class Generation:
         kv_bytes: What the key-value cache of the prompt took once it was read and compressed; 0 where it was not.
         kv_bytes_full: What it would have taken without that.
         kv_positions: Positions of the prompt that it held then, of each key head on average; 0 where that is all.
-        cached_tokens: Tokens of the prompt whose keys and values were computed before, and not now.
+        cached_tokens: Tokens of the prompt whose keys and values came from caches of passages, made now or before.
     """
 
     text: str

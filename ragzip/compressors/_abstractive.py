@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from ragzip.compressors._allocate import fit, share_of
-from ragzip.compressors._forced import Force, check_forced, forced, forced_units, touching
-from ragzip.compressors._layout import Layout
+from ragzip.compressors._allocate import fit
+from ragzip.compressors._forced import Force, check_forced, forced, forced_units
+from ragzip.compressors._layout import Layout, _pieces, spans_at
 from ragzip.compressors._options import check_count, check_share, counter_of
 from ragzip.errors import ConfigError
 from ragzip.models import Dtype, check_options
@@ -113,7 +113,10 @@ class Abstractive(Compressor[TextSegment, TextSegment]):
             share = max(share, counter.context(layout.build(must)))
         if share is None or (self.budget is not None and self.budget <= share):
             return fit(layout, ranked, self.budget or 0, counter, must=must)
-        return share_of(layout, ranked, share, self.budget, counter, must)
+        kept = fit(layout, ranked, share, counter, cut=False, must=must)
+        if kept.segments or not ranked:
+            return kept
+        return layout.build(ranked[:1]) if self.budget is None else fit(layout, ranked[:1], self.budget, counter)
 
 
 def check_model(name: str, value: str) -> None:
@@ -139,12 +142,20 @@ def missing(
     units: list[int] = []
     for index, segment in enumerate(context.segments):
         stretches = forced(segment.text, layout.title(index), kinds, pattern)
-        touched = touching(layout.places(index), stretches)
-        for unit, hit in zip(layout.of_segment[index], touched, strict=True):
+        pieces = _pieces(segment, layout.passages) if stretches else None
+        first = 0
+        for unit in layout.of_segment[index]:
             place = layout.units[unit]
-            said = told.of(layout.build((unit,)).segments[0].sources) if hit else ""
-            pieces = (segment.text[a:b] for a, b in stretches if hit and a < place.end and place.start < b)
-            units += [] if all(says(said, piece) for piece in pieces) else [unit]
+            while first < len(stretches) and stretches[first][1] <= place.start:
+                first += 1
+            here, at = list[str](), first
+            while at < len(stretches) and stretches[at][0] < place.end:
+                here.append(segment.text[stretches[at][0] : stretches[at][1]])
+                at += 1
+            if here:
+                spans = segment.sources if pieces is None else spans_at(pieces, place.start, place.end)
+                said = told.of(spans)
+                units += [] if all(says(said, piece) for piece in here) else [unit]
     return cast("tuple[TextSegment, ...]", layout.build(units).segments) if units else ()
 
 
@@ -153,6 +164,7 @@ class _Told:
 
     def __init__(self, written: Sequence[TextSegment]) -> None:
         self._written = written
+        self._loose = {number for number, segment in enumerate(written) if not segment.sources}
         self._near: dict[tuple[str, int], set[int]] = {}  # passage and thousand characters -> what touches them
         self._says: dict[tuple[int, ...], str] = {}
         for number, segment in enumerate(written):
@@ -164,7 +176,7 @@ class _Told:
         """What was written from these characters, or from no characters that are known."""
         blocks = {(s.passage_id, b) for s in spans for b in range(s.start // _BLOCK, s.end // _BLOCK + 1)}
         near = {number for block in blocks for number in self._near.get(block, ())}
-        loose = {number for number, segment in enumerate(self._written) if not segment.sources or not spans}
+        loose = self._loose if spans else set(range(len(self._written)))
         near = {n for n in near if any(_meet(a, b) for a in self._written[n].sources for b in spans)}
         found = tuple(sorted(loose | near))
         if found not in self._says:

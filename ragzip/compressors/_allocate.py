@@ -30,8 +30,7 @@ Skip = Literal["unit", "segment", "all"]
 
 def fits(layout: Layout, limit: int, counter: Counter) -> bool:
     """Whether the whole context is within the limit; not counted where its length leaves no doubt."""
-    most = 8 * limit + 64
-    return (layout.length <= most or layout.bulk <= most) and counter.context(layout.context) <= limit
+    return not layout.longer(8 * limit + 64) and counter.context(layout.context) <= limit
 
 
 def fit(
@@ -96,14 +95,19 @@ def share_of(
         layout: The units.
         ranked: As for ``fit``, like ``counter`` and ``must``.
         share: In tokens.
-        budget: Greater than the share and never exceeded; the first unit is cut to it. None is no limit.
+        budget: Greater than the share and never exceeded: where the first unit does, others fill the share, and where
+            none does it is cut. None is no limit.
         counter: The generator's.
         must: Units that are all kept.
     """
-    best = ranked[:1]
-    if best and share < counter.context(layout.build(best)):
-        return layout.build(best) if budget is None else fit(layout, best, budget, counter)
-    return fit(layout, ranked, share, counter, cut=False, must=must)
+    if not ranked:
+        return layout.build(())
+    best = layout.build(ranked[:1])
+    cost = counter.context(best)
+    if share < cost and (budget is None or cost <= budget):
+        return best
+    kept = fit(layout, ranked, share, counter, cut=False, must=must)
+    return kept if kept.segments or budget is None else fit(layout, ranked[:1], budget, counter)
 
 
 def unless_grown(layout: Layout, context: Context[Segment], counter: Callable[[], Counter]) -> Context[Segment]:

@@ -60,7 +60,9 @@ _NEGATIONS = (
     "tidak bukan belum jangan tanpa không chưa chẳng đừng 안 못 아니 아니다 없다 없는 없이"
 )
 _NOT = frozenset(_NEGATIONS.split())
-_PREFIXED = re.compile(r"[وف]([\u0621-\u064a]+)|[ושה]{1,2}([\u05d0-\u05ea]+)")  # and, then; and, that, which
+_PREFIXED = re.compile(  # behind and, then; and, that
+    r"[وف](?:لا|لم|لن|ليس|ليست|ليسوا|بدون|بلا|غير|دون)|(?:ו|ש|וש)(?:לא|אין|בלא|בלי|מעולם)"
+)
 # Scripts that put no spaces between words. Katakana has borders to others; particles follow a Korean word at once.
 _KATAKANA = r"\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
 _OTHERS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u309f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -188,8 +190,7 @@ def _negations(text: str) -> Iterator[Stretch]:
         word = found.casefold()
         if not word.isascii():
             word = unicodedata.normalize("NFC", word)
-        bare = _PREFIXED.fullmatch(word)
-        if word in _NOT or _CONTRACTED.match(word) or (bare and (bare[1] or bare[2]) in _NOT):
+        if word in _NOT or _CONTRACTED.match(word) or _PREFIXED.fullmatch(word):
             yield match.start(), match.start() + len(found)
     if not text.isascii():
         yield from (match.span() for match in _UNSPACED.finditer(text))

@@ -83,10 +83,17 @@ class Layout:
         """The size of all units."""
         return sum(map(self.size, range(len(self.units))))
 
-    @cached_property
-    def bulk(self) -> int:
-        """The same with runs of one character as that character: tokens can be as long as these."""
-        return sum(len(_RUN.sub(r"\1", self.text(i))) if self.text(i) else self.size(i) for i in range(len(self.units)))
+    def longer(self, most: int) -> bool:
+        """Whether the size of all units is more, runs of one character as that character: tokens can be such runs."""
+        if self.length <= most:
+            return False
+        left = most
+        for unit in range(len(self.units)):
+            text = self.text(unit)
+            left -= len(_RUN.sub(r"\1", text)) if text else self.size(unit)
+            if left < 0:
+                return True
+        return False
 
     def text(self, unit: int) -> str:
         """A unit's characters; "" for a soft segment."""
@@ -190,22 +197,19 @@ def take_from(
         joiner = segment.joiner if not segment.joiner.strip() else " "
         if fine and joiner and _unspaced(segment.text, stretches):
             close = take_from(segment, _with_spaces(segment.text, stretches), pieces, passages, fine, "")
-            if pieces is None or len(pieces) == 1 or (close is not None and _apart(close, passages)):
+            texts = [segment.text[start:end] for start, end in _with_spaces(segment.text, stretches)]
+            if close is None or pieces is None or len(pieces) == 1:
+                apart = _apart(texts)
+            else:
+                apart = _apart([passages[s.passage_id].text[s.start : s.end] for s in close.sources])
+            if apart:
                 return close
         if not joiner:
             stretches = _with_spaces(segment.text, stretches)
     if pieces is None:  # abstractive: the text is cut, and the spans still say what it was written from
         text = joiner.join(segment.text[start:end] for start, end in stretches)
         return TextSegment(text, segment.sources, joiner) if text.strip() else None
-    spans: list[Span] = []
-    for start, end in stretches:
-        number = max(bisect_right(pieces, start, key=lambda piece: piece[0]) - 1, 0)
-        while number < len(pieces) and pieces[number][0] < end:
-            offset, span = pieces[number]
-            first, last = max(start, offset), min(end, offset + len(span))
-            if first < last:
-                spans.append(Span(span.passage_id, span.start + first - offset, span.start + last - offset))
-            number += 1
+    spans = [span for start, end in stretches for span in spans_at(pieces, start, end)]
     text = joiner.join(passages[s.passage_id].text[s.start : s.end] for s in spans)
     return TextSegment(text, tuple(spans), joiner) if text.strip() else None
 
@@ -218,11 +222,25 @@ def _unspaced(text: str, stretches: Sequence[Stretch]) -> bool:
     )
 
 
-def _apart(segment: TextSegment, passages: Mapping[str, Passage]) -> bool:
-    """Whether no two words run together where the spans of a segment are joined by nothing."""
-    texts = [passages[span.passage_id].text[span.start : span.end] for span in segment.sources]
-    seams = [first[-1] + second[0] for first, second in itertools.pairwise(texts)]
-    return all(len(list(words(seam))) > 1 or not (seam[0].isalnum() and seam[1].isalnum()) for seam in seams)
+def spans_at(pieces: Sequence[tuple[int, Span]], start: int, end: int) -> list[Span]:
+    """The spans of a stretch of a segment's text, given what ``_pieces`` gives."""
+    spans: list[Span] = []
+    number = max(bisect_right(pieces, start, key=lambda piece: piece[0]) - 1, 0)
+    while number < len(pieces) and pieces[number][0] < end:
+        offset, span = pieces[number]
+        first, last = max(start, offset), min(end, offset + len(span))
+        if first < last:
+            spans.append(Span(span.passage_id, span.start + first - offset, span.start + last - offset))
+        number += 1
+    return spans
+
+
+def _apart(texts: Sequence[str]) -> bool:
+    """Whether no word or number is made of two where texts are joined by nothing."""
+    seams = (first[-1] + second[0] for first, second in itertools.pairwise(texts))
+    return all(
+        len(words(seam)) != 1 or any(c.isspace() or not (c.isascii() or c.isalnum()) for c in seam) for seam in seams
+    )
 
 
 def _with_spaces(text: str, stretches: Sequence[Stretch]) -> list[Stretch]:

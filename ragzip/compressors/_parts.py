@@ -100,7 +100,8 @@ class _Piece:
 class Asked:
     """A context for another compressor, made of the prose of one, and how its answer is read.
 
-    The texts of each segment are one passage and one segment, so that they are judged with each other as their context.
+    The texts of each segment are one passage, so that they are judged with each other as their context. Its prose is
+    one segment; each value of JSON is one by itself, since what is written anew must not move between them.
 
     Args:
         context: It is never changed.
@@ -128,7 +129,9 @@ class Asked:
                 start += len(text) + len(SEPARATOR)
             self._pieces[name] = pieces
             whole = SEPARATOR.join(text for _, _, text in found)
-            segments.append(TextSegment(whole, (Span(name, 0, len(whole)),)))
+            apart = any(parts[index].kind == "json" for index, _, _ in found)
+            places = [(piece.start, piece.end) for piece in pieces] if apart else [(0, len(whole))]
+            segments += [TextSegment(whole[a:b], (Span(name, a, b),)) for a, b in places]
             passages.append(replace(origin, id=name, text=whole) if origin else Passage(name, whole))
         self.context = Context(context.query, tuple(segments), tuple(passages))
 
@@ -153,9 +156,10 @@ class Asked:
                 if not segment.joiner:
                     found.close.update((piece.part, piece.number) for piece, _ in touched)
             else:
-                first = touched[0][0]
+                most, place = max(touched, key=lambda one: one[1][1] - one[1][0])
                 read = dict.fromkeys(s for piece, _ in touched for s in self._parts[piece.part].segment.sources)
-                found.written.setdefault((first.part, first.number), []).append((segment.text, tuple(read)))
+                written = found.written.setdefault((most.part, most.number), [])
+                written.append((place[0], segment.text, tuple(read)))
         return found
 
     def _places(self, span: Span) -> list[tuple[_Piece, Stretch]]:
@@ -174,13 +178,13 @@ class Answer:
 
     Attributes:
         kept: Stretches.
-        written: What it wrote instead, and what that was read from.
+        written: What it wrote instead, for what begins at this character, and what that was read from.
         loose: What names no source.
         close: Texts whose stretches are joined by nothing: what white space they need is in them.
     """
 
     kept: dict[tuple[int, int], list[Stretch]]
-    written: dict[tuple[int, int], list[tuple[str, tuple[Span, ...]]]]
+    written: dict[tuple[int, int], list[tuple[int, str, tuple[Span, ...]]]]
     loose: list[TextSegment]
     close: set[tuple[int, int]]
 
@@ -189,7 +193,7 @@ class Answer:
         texts = part.texts(everything=True)
         left = sum(
             sum(end - start for start, end in merge(self.kept.get((index, number), [])))
-            + min(sum(len(text) for text, _ in self.written.get((index, number), [])), len(whole))
+            + min(sum(len(text) for _, text, _ in self.written.get((index, number), [])), len(whole))
             for number, whole in enumerate(texts)
         )
         return left / max(sum(map(len, texts)), 1)
@@ -204,8 +208,8 @@ class Answer:
             )
         written = self.written.get((index, 0))
         if written:
-            sources = tuple(dict.fromkeys(span for _, spans in written for span in spans))
-            return TextSegment("\n".join(text for text, _ in written), sources)
+            sources = tuple(dict.fromkeys(span for _, _, spans in written for span in spans))
+            return TextSegment(self._mixed(index, 0, part.segment.text), sources or part.segment.sources)
         kept = merge(self.kept.get((index, 0), []))
         if kept == [(0, len(part.segment.text))]:
             return part.segment
@@ -215,10 +219,15 @@ class Answer:
         joiner = "" if (index, 0) in self.close and (pieces is None or len(pieces) == 1) else None
         return take_from(part.segment, kept, pieces, passages, fine=False, joiner=joiner)
 
+    def _mixed(self, index: int, number: int, whole: str) -> str:
+        """What was written, and what was kept word for word beside it, in the order of the text."""
+        kept = [(start, whole[start:end]) for start, end in merge(self.kept.get((index, number), []))]
+        written = [(start, text) for start, text, _ in self.written[index, number]]
+        return "\n".join(text for _, text in sorted([*kept, *written], key=lambda one: one[0]))
+
     def _value(self, index: int, number: int, value: str) -> str:
-        written = self.written.get((index, number))
-        if written:
-            return "\n".join(text for text, _ in written)
+        if self.written.get((index, number)):
+            return self._mixed(index, number, value)
         joiner = "" if (index, number) in self.close else " "
         return joiner.join(value[start:end] for start, end in merge(self.kept.get((index, number), [])))
 

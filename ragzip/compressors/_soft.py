@@ -14,6 +14,7 @@ from ragzip.errors import ConfigError, ModelError, StoreError
 from ragzip.indexes.soft_store import Setting, Unit, find_store
 from ragzip.models import Dtype, canonical, check_options, resolve
 from ragzip.models.identity import folder_fingerprint
+from ragzip.models.locate import status
 from ragzip.models.runtime import kept
 from ragzip.models.soft_folder import check_same, deciding_state, read_soft_config, space_of
 from ragzip.protocols import Compressor
@@ -57,7 +58,7 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
             rates = read_soft_config(resolve(self.model), self.architecture).get("rates", ()) if self.space else ()
             if rate is not None and rates and rate not in rates:
                 return [f"rate: {rate} was not trained for {self.model!r}, which has {', '.join(map(str, rates))}"]
-            if self.store and self.space:
+            if self.store and self.space and status(self.space):
                 find_store(self.store, self.setting())
         except StoreError as error:
             return [f"store: {error}"]
@@ -142,11 +143,10 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
 def setting_of(model: str, architecture: str, *, rate: int = 0, columns: int = 0) -> Setting:
     """What rows of a folder of weights are made with; as wide as the generator's embeddings, unless told otherwise."""
     folder = resolve(model)
-    files = deciding_state(folder)
+    files = deciding_state(folder, ("base",))  # with a full store nothing else is needed
 
     def read() -> Setting:
         config = read_soft_config(folder, architecture)
-        # with a full store nothing else would, and nothing else is needed
         check_same(folder, str(config["base"]), str(config.get("base_sha256", "")))
         return Setting(
             method=architecture,

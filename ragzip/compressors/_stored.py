@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic as _now
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ragzip.errors import StoreError
@@ -38,7 +38,8 @@ _open: dict[Path, tuple[tuple[str, int, int], SoftStore]] = {}
 _roots: dict[tuple[str, Setting], Path] = {}
 _guard = threading.Lock()
 _TOGETHER = 64  # passages that are compressed together
-_SECONDS = 60.0  # after which what was computed is written: whatever ends the process, no more is lost
+_SECONDS = 60.0  # after which what was computed is written, whatever ends the process, and from then on
+_GROWTH = 0.1  # after so much of the time so far: not too many shards, however long it takes
 _COMMIT_ROWS = 65_536  # rows of a shard: 75 MB in half precision with 576 columns
 
 
@@ -187,7 +188,7 @@ class _Work:
         self._waiting: dict[Unit, npt.NDArray[np.float32]] = {}
         self._size = self._rows = self.added = self.rows = 0
         self.full = False
-        self._last = time.monotonic()
+        self._begun = self._last = _now()
 
     def missing(self, units: Iterable[Unit]) -> list[Unit]:
         """Those that are neither stored nor waiting."""
@@ -202,7 +203,8 @@ class _Work:
         self._waiting[unit] = rows
         self._size += size
         self._rows += len(rows)
-        if self._rows >= _COMMIT_ROWS or time.monotonic() - self._last > _SECONDS:
+        patience = max(_SECONDS, _GROWTH * (self._last - self._begun))
+        if self._rows >= _COMMIT_ROWS or _now() - self._last > patience:
             self.commit()
         return True
 
@@ -212,7 +214,7 @@ class _Work:
         self.added += len(self._waiting)
         self.rows += self._rows
         self._waiting, self._size, self._rows = {}, 0, 0
-        self._last = time.monotonic()
+        self._last = _now()
 
     def report(self) -> FillReport:
         """What it came to."""

@@ -133,8 +133,8 @@ class Provence(SentenceScorer):
             first = set(_first(ranked, [lead(context.segments[block[0]]) for block in blocks], self.top_k))
             must = {layout.units[unit].segment for unit in self._forced(layout)}
             ranked = [block for block in ranked if block in first or not must.isdisjoint(blocks[block])]
-        counter = counter_of(self.counter)
-        whole = None if self.keep is None else self._share(self.keep, layout, counter)  # not of what top_k leaves
+        # a share of the context, not of what top_k leaves
+        whole = None if self.keep is None else self._share(self.keep, layout, counter_of(self.counter))
         method = replace(self, order="original", top_k=None, judged=judged, allowed=whole)
 
         def pruned(chosen: Sequence[int]) -> Context[TextSegment]:
@@ -143,7 +143,7 @@ class Provence(SentenceScorer):
 
         if self.order == "original" or ranked == sorted(ranked):
             return pruned(sorted(ranked))
-        moved = pruned(ranked)
+        moved, counter = pruned(ranked), counter_of(self.counter)
         # white space at borders can cost a token more in another order
         return moved if counter.context(moved) <= counter.context(context) else pruned(sorted(ranked))
 

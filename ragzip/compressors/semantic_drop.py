@@ -152,6 +152,8 @@ def _in_rounds(
     least = [0.0] * len(parts)  # what the last word that went scored
     for _ in range(rounds):
         unsure = [i for i, some in enumerate(left) if len(some)]
+        if not unsure:
+            break
         for i, found in zip(unsure, distances([_only(parts[i], left[i]) for i in unsure]), strict=True):
             order = np.argsort(found, kind="stable")
             share = -(-parts[i].words // rounds)

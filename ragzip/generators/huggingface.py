@@ -161,14 +161,12 @@ class HuggingFace:
             yield None, None, dict
             return
         from ragzip.kv.precomputed import PrecomputedKV
-        from ragzip.kv.session import KVSession, bytes_of
+        from ragzip.kv.session import KVSession
 
         if isinstance(self.kv[0], PrecomputedKV):
             read, cache, known = self.kv[0].prepare(lm, messages, number)
             self.check_window(number, read.length, lm.window)
-            each = sum(map(bytes_of, cache.layers)) // max(cache.get_seq_length(), 1)
-            size = each * read.length
-            yield read, cache, lambda: {"kv_bytes": size, "kv_bytes_full": size, "cached_tokens": known}
+            yield read, cache, lambda: {**_whole(cache, read.length), "cached_tokens": known}
             return
         session = KVSession(lm, prompt, self.kv)
         with session.open():
@@ -199,6 +197,14 @@ class HuggingFace:
                 f"the window of {window} tokens of {self.model!r}",
                 hint="Lower top_k, or add a budget to the compressors.",
             )
+
+
+def _whole(cache: Any, length: int) -> dict[str, Any]:
+    """What a prompt takes of a cache in which what was written stands behind it."""
+    from ragzip.kv.session import bytes_of
+
+    each = sum(map(bytes_of, cache.layers)) // max(cache.get_seq_length(), 1)
+    return {"kv_bytes": each * length, "kv_bytes_full": each * length}
 
 
 def _for_row(on_text: OnText | None, row: int) -> Callable[[str], None] | None:

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _OFFICIAL = "https://api.openai.com/v1"
 _MOST_CLIENTS = 8
 _clients: OrderedDict[tuple[Any, ...], openai.OpenAI] = OrderedDict()  # connections stay open between answers
+_users: Counter[int] = Counter()  # by the id of a client
 _lock = threading.Lock()
 
 
@@ -130,7 +131,7 @@ class OpenAI:
 
             return told
 
-        client = self._client()
+        client = self._client(use=True)
         answers: list[Future[Generation]] = [Future() for _ in turns]
         todo = deque(range(len(turns)))
 
@@ -153,8 +154,10 @@ class OpenAI:
             failed = [answer for answer in answers if answer.done() and answer.exception()]
             found = [answer.result() for answer in failed or answers]
         except BaseException:
-            _forget(client)  # requests may be under way
+            _release(client, broken=True)  # requests may be under way
             raise
+        else:
+            _release(client)
         finally:
             over.set()
             with one_at_a_time:  # the listener may be in the middle of a word
@@ -220,7 +223,8 @@ class OpenAI:
                 raise
         return create(model=self.model, messages=turns, stream=True, **options)  # an older server
 
-    def _client(self) -> openai.OpenAI:
+    def _client(self, *, use: bool = False) -> openai.OpenAI:
+        """The client for this server, kept for all that ask it; ``use`` until it is released."""
         key = os.environ.get(self.api_key_env, "").strip()
         if not key and self._is_official:
             raise GenerationError(
@@ -229,15 +233,17 @@ class OpenAI:
             )
         known = (hashlib.sha256(key.encode()).hexdigest(), self.base_url, self.timeout, self.retries)
         with _lock:
-            if known in _clients:
-                return _clients[known]
-            import openai
+            client = _clients.get(known)
+            if client is None:
+                import openai
 
-            _clients[known] = client = openai.OpenAI(
-                api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=self.retries
-            )
+                _clients[known] = client = openai.OpenAI(
+                    api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=self.retries
+                )
             while len(_clients) > _MOST_CLIENTS:
-                _clients.popitem(last=False)  # closed once nobody uses it
+                _clients.popitem(last=False)  # whoever uses it goes on
+            if use:
+                _users[id(client)] += 1
         return client
 
     @property
@@ -245,12 +251,18 @@ class OpenAI:
         return urlsplit(self.base_url).hostname == urlsplit(_OFFICIAL).hostname
 
 
-def _forget(client: openai.OpenAI) -> None:
-    """Breaks off whatever a client is doing; the next answer gets another one."""
+def _release(client: openai.OpenAI, *, broken: bool = False) -> None:
+    """Ends a use of a client. After what broke, the next answer gets another one, and nobody waits for this one."""
     with _lock:
-        for known in [known for known, one in _clients.items() if one is client]:
-            del _clients[known]
-    client.close()
+        _users[id(client)] -= 1
+        last = _users[id(client)] <= 0
+        if last:
+            del _users[id(client)]
+        if broken:
+            for known in [known for known, one in _clients.items() if one is client]:
+                del _clients[known]
+    if broken and last:  # else others are in the middle of their answers
+        client.close()
 
 
 def _turns(messages: Sequence[Message[TextSegment]], number: int) -> list[dict[str, str]]:

@@ -8,6 +8,7 @@ Killed in between, the store is as it was.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -113,6 +114,13 @@ class SoftStore:
             left = [left[i] for i in np.flatnonzero(~hit)]
         return found
 
+    @property
+    def identity(self) -> str:
+        """Equal for stores of the same pieces, made with the same, however they were filled."""
+        keys = sorted(bytes(key) for shard in self._open for key in shard.keys)
+        about = repr([*(getattr(self.setting, name) for name in _DECIDING), self.precision])
+        return hashlib.sha256(about.encode() + b"".join(key.ljust(16, b"\0") for key in keys)).hexdigest()
+
     def verify(self) -> list[str]:
         """What is wrong with its files: those that are missing, cut short or changed."""
         problems = []
@@ -133,6 +141,8 @@ class SoftStore:
                     raise ValueError(f"{path.stat().st_size} bytes, not {file.bytes}")
                 parts[file.name.split(".")[1]] = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                    raise StoreError(f"{path}: {error.strerror}", hint="Allow more: ulimit -n 4096") from error
                 raise StoreDamaged(f"{path} cannot be read: {error}", hint=_anew(self.root)) from error
         if not {"keys", "places", "rows"} <= parts.keys():
             raise StoreDamaged(f"{self.root / MANIFEST} names too few files", hint=_anew(self.root))
@@ -203,6 +213,7 @@ class Filling:
             )
             with new_file(self.root / MANIFEST) as file:
                 file.write(text.encode())
+        self.present = None  # its files are not held open twice
         self.present = SoftStore(self.root)
 
 
@@ -266,7 +277,7 @@ def stores_identity(place: str | Path, method: str) -> str:
     for path in [root / MANIFEST, *sorted((root / FOLDER).glob(f"*/{MANIFEST}"))]:
         try:
             if path.is_file() and _read(path.parent)[0].method == method:
-                found.append(checksum(path))
+                found.append(SoftStore(path.parent).identity)
         except (StoreError, OSError):
             continue  # something that fails with its own words when it is used
     return hashlib.sha256("".join(found).encode()).hexdigest()[:16] if found else ""

@@ -57,7 +57,7 @@ class PrecomputedKV(KVCompression):
     def prepare(
         self, lm: CausalLM, messages: Sequence[Message[Segment]], number: int
     ) -> tuple[EncodedPrompt, Any, int]:
-        """The prompt, a cache of all of it but what stands behind the last passage, and the tokens that were known.
+        """The prompt, a cache of all of it but what stands behind the last passage, and how many tokens that is.
 
         Args:
             lm: The model; its lock is held.
@@ -81,16 +81,15 @@ class PrecomputedKV(KVCompression):
         with torch.inference_mode():
             model = f"{folder_fingerprint(lm.folder)} {lm.dtype}"
             pieces: list[Tensor] = []
-            place = known = 0
+            place = 0
             for part in [first, *passages] if first else passages:
-                found, cached = self._read(lm, model, first if place else [], part)
+                found = self._read(lm, model, first if place else [], part)
                 pieces.append(turned(lm, found, place - len(first)) if place else found)
                 place += len(part)
-                known += len(part) * cached
             whole = torch.cat(pieces, dim=-2).to(device=lm.device, dtype=lm.model.dtype)
         for layer in range(len(whole)):
             cache.update(whole[layer, 0][None], whole[layer, 1][None], layer)
-        return EncodedPrompt((ids,)), cache, known
+        return EncodedPrompt((ids,)), cache, place
 
     def check(self, lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -> None:
         """Refuses what ``prepare`` would refuse, before anything is computed."""
@@ -102,8 +101,8 @@ class PrecomputedKV(KVCompression):
                 hint="Use it without soft compressors.",
             )
 
-    def _read(self, lm: CausalLM, model: str, before: list[int], ids: list[int]) -> tuple[Tensor, bool]:
-        """Keys and values of tokens behind others, ``[layers, 2, key heads, n, width]``, and whether they were kept."""
+    def _read(self, lm: CausalLM, model: str, before: list[int], ids: list[int]) -> Tensor:
+        """Keys and values of tokens behind others: ``[layers, 2, key heads, n, width]``; from where they are kept."""
         key = hashlib.sha256(f"{model} {before} {ids}".encode()).hexdigest()
         with _lock:
             found = _held.get(key)
@@ -111,7 +110,6 @@ class PrecomputedKV(KVCompression):
                 _held.move_to_end(key)
         if found is None and self.store:
             found = self._load(key)
-        cached = found is not None
         if found is None:
             found = _compute(lm, before, ids)
         if self.store and not self._path(key).is_file():
@@ -120,7 +118,7 @@ class PrecomputedKV(KVCompression):
             _held[key] = found
             while sum(t.numel() * t.element_size() for t in _held.values()) > _MEMORY and len(_held) > 1:
                 _held.popitem(last=False)
-        return found, cached
+        return found
 
     def _load(self, key: str) -> Tensor | None:
         from safetensors import SafetensorError

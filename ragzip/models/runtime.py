@@ -27,7 +27,10 @@ _threads_settled = False
 
 
 def kept(key: tuple[Any, ...], load: Callable[[], Any]) -> Any:
-    """The object loaded under a key, loaded now if it is the first time. One load at a time in a process."""
+    """The object loaded under a key, loaded now if it is the first time. One load at a time in a process.
+
+    Whoever needs a model's own lock besides takes that one first: no ``load`` may wait for it.
+    """
     found = _loaded.get(key)
     if found is None:
         with _lock:

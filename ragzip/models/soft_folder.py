@@ -118,8 +118,12 @@ def read_soft_config(folder: Path, architecture: str = "") -> dict[str, Any]:
     return config
 
 
-def deciding_state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+def deciding_state(folder: Path, keys: tuple[str, ...] = ("base", "encoder")) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times of the files that decide what a folder's weights write: its own, its models' as well.
+
+    Args:
+        folder: Of the weights.
+        keys: Which of its models.
 
     Raises:
         ModelError: Some of them are not here.
@@ -128,10 +132,10 @@ def deciding_state(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
     def read() -> list[Path]:
         config = read_soft_config(folder)
-        names = [str(config[key]) for key in ("base", "encoder") if config.get(key)]
+        names = [str(config[key]) for key in keys if config.get(key)]
         return [file for name in names for file in model_files(resolve(layers.split(name)[0]))]
 
-    return (*own, *state(*kept(("soft models", *own), read)))
+    return (*own, *state(*kept(("soft models", keys, *own), read)))
 
 
 def space_of(name: str, architecture: str) -> str:

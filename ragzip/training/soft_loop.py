@@ -21,6 +21,7 @@ from ragzip.training.options import OnEvent, TrainingEvent, trainer_config
 from ragzip.training.ranks import ranks
 from ragzip.training.row_writer import Piece, RowWriter, Told, strange
 from ragzip.training.soft_data import Asking, SoftData, Telling
+from ragzip.training.soft_fit import fitting
 from ragzip.training.soft_losses import checksum, cycle, device_positions, distance, divergence, nll
 from ragzip.training.soft_prompts import SAME, TELL, Framed, Frames, Reader
 
@@ -342,8 +343,13 @@ def train_soft(
     Raises:
         ModelError: No data to train on or to hold out; or the generator's parameters changed.
     """
+    data, long = fitting(data, lm, writer, plan.passages)
+    said = f"{long:,} examples left out that may not fit the window of {lm.window:,} tokens" if long else ""
     if not (data.tellings or data.askings) or not data.held_askings or not data.held_tellings:
-        raise ModelError("there are not enough examples to train on and to hold out", hint="Lower held_out.")
+        few = f"there are not enough examples to train on and to hold out{f': {said}' * bool(said)}"
+        raise ModelError(few, hint="Lower held_out, or use a generator with a longer window.")
+    if said and on_event:
+        on_event(TrainingEvent("data", 0, settings.steps, None, {}, said))
     writer.fix(ranks().same({name: tensor.cpu() for name, tensor in writer.fixed().items()}))
     before = checksum(lm.model)
     run = _Run(lm, writer, data, plan, settings.steps, trainer.seed, trainer.start_sha256 or "")

@@ -72,6 +72,12 @@ def test_the_best_sentence_stays_whatever_else_would_fit(keep):
     assert any("Very 9" in text for text in texts(Marked(keep=keep), context))
 
 
+def test_where_the_best_sentence_is_over_the_budget_others_fill_the_share():
+    context = of("Very 9 " + "long " * 20 + "sentence. Short 2 two here. Short 1 one here.")
+    assert texts(Marked(keep=0.35, budget=20), context) == ["Short 2 two here. Short 1 one here."]
+    assert texts(Marked(keep=0.02, budget=20), context)[0].startswith("Very 9 long")  # nothing else fits either
+
+
 def test_without_limits_half_is_kept():
     assert texts(Marked(), TWO) == texts(Marked(keep=0.5), TWO) == ["Nine 9 here. Eight 8 here."]
 

@@ -80,7 +80,9 @@ def test_joiners_that_cost_tokens_give_way_to_a_space():
     ("text", "dropped", "expected"),
     [
         ("罗马是首都。茶来自中国。面包来自面粉。", {"是", "自"}, "罗马首都。面包来面粉。"),
-        ("我用它 Ada\n\n茶来自中国。\n\nGo 也好。", {"用"}, "我 它 Ada Go 也好。"),  # or two words would be one
+        # or two words or numbers would be one
+        ("我用它 Ada\n\n茶来自中国。\n\nGo 也好。", {"用"}, "我 它 Ada Go 也好。"),
+        ("他用了 5.\n\n茶来自中国。\n\n3 个人来了。", {"用"}, "他 了 5. 3 个人来了。"),
     ],
 )
 def test_words_without_spaces_are_joined_by_nothing_after_sentences_were_dropped(text, dropped, expected):
@@ -101,3 +103,9 @@ def test_soft_segments_are_units_of_their_own():
     assert layout.size(0) == 12
     assert layout.length == 12 + 8
     assert layout.build([0, 2]).segments == (soft, TextSegment("Two."))
+
+
+def test_dropped_words_make_no_new_number():
+    layout = Layout(one("他用5.用3个。"), cut=words)
+    left = layout.build([u for u in range(len(layout.units)) if layout.text(u) != "用"]).segments[0]
+    assert "5.3" not in left.text

@@ -1,3 +1,4 @@
+import timeit
 from dataclasses import replace
 
 import pytest
@@ -130,6 +131,23 @@ def test_what_another_summary_says_does_not_stand_for_a_sentence():
     assert (added.text, added.sources) == (drug.text, (Span("d", 0, len(drug.text)),))
     assert missing(context, (said, replace(false, text="It is not safe at 3 mg.")), ("negations",), None) == ()
     assert missing(context, (TextSegment("not 3"),), ("negations", "numbers"), None) == ()  # of no known source
+
+
+def test_a_share_is_the_most_that_is_left(monkeypatch):
+    install(monkeypatch, f"{'long ' * 30}sentence here. One two. Three four.")
+    context = context_of(Query("q"), (Passage("p", "word " * 100),))
+    after = run(context, keep=0.1)
+    assert 0 < COUNTER.context(after) <= 10
+
+
+def test_long_passages_with_much_that_must_be_kept_take_no_longer_than_they_are():
+    def seconds(count):
+        text = " ".join(f"It did not open in {number}." for number in range(count))
+        context = context_of(Query("?"), (Passage("p", text),))
+        return min(timeit.repeat(lambda: missing(context, (), ("numbers", "negations"), None), number=1, repeat=3))
+
+    seconds(10)
+    assert seconds(8_000) < 20 * seconds(1_000)
 
 
 def test_silence_leaves_only_what_must_be_kept(monkeypatch):

@@ -54,8 +54,8 @@ def test_words_that_stand_for_each_other_do_not_go_together():
 
 
 @pytest.mark.parametrize("exact", [True, False])
-@pytest.mark.parametrize("rounds", [2, 5, 100])
-def test_words_that_went_earlier_score_less(exact, rounds):
+@pytest.mark.parametrize("rounds", [2, 5, 10**9])
+def test_the_word_that_goes_first_is_the_same_in_any_number_of_rounds(exact, rounds):
     scores = SemanticDrop(exact=exact, rounds=rounds).score(Query(""), [group(TEXT)])[0]
     first = SemanticDrop(exact=exact).score(Query(""), [group(TEXT)])[0]
     assert len(scores) == len(first) and scores != first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -16,13 +17,16 @@ from ragzip.compressors.comp_llm import CompLLM
 from ragzip.compressors.icae import ICAE
 from ragzip.compressors.refrag import REFRAG
 from ragzip.compressors.sentence_filter import SentenceFilter
+from ragzip.compressors.xrag import XRAG
 from ragzip.errors import ModelError, StoreError, StoreMismatch
-from ragzip.indexes.soft_store import SoftStore
+from ragzip.indexes.soft_store import SoftStore, stores_identity
+from ragzip.models import unload
 from ragzip.protocols import Stack
 from ragzip.testing.models import tiny_causal_lm
 from ragzip.testing.soft import tiny_soft
 from ragzip.types import TextSegment, context_of
 from tests.compressors.soft_parts import ALBA, BORGO, FLAT, LONG, QUERY, base_of, compress, made, tokens_of
+from tests.matrix import soft_model
 
 
 @pytest.mark.parametrize("cls", [*FLAT, REFRAG])
@@ -195,14 +199,13 @@ def test_whatever_ends_the_filling_what_was_computed_stays(error, tmp_path):
 
 
 def test_what_waits_is_written_after_a_minute(tmp_path, monkeypatch):
-    now = iter(range(0, 10_000_000, 61))
-    monkeypatch.setattr("ragzip.compressors._stored.time.monotonic", lambda: float(next(now)))
-    commits = []
+    now, commits = itertools.count(0, 61), []
+    monkeypatch.setattr(_stored, "_now", lambda: float(next(now)))
     monkeypatch.setattr(
         _stored._Work, "commit", lambda self, real=_stored._Work.commit: commits.append(1) or real(self)
     )
-    fill(made(CompLLM), [ALBA], tmp_path)
-    assert len(commits) > 3
+    fill(made(CompLLM), [dataclasses.replace(ALBA, id=str(n), text=f"{n} {ALBA.text}") for n in range(99)], tmp_path)
+    assert 10 < len(commits) < 99  # the longer it takes, the rarer
 
 
 def test_another_generator_in_the_place_of_the_one_that_was_trained_for_is_refused(tmp_path):
@@ -238,3 +241,28 @@ def test_what_is_lacking_is_said_before_anything_is_loaded(tmp_path):
     assert [what.partition(":")[0] for what in made(CompLLM, store=str(tmp_path / "no")).lacking()] == ["store"]
     assert [what.partition(":")[0] for what in made(CompLLM, rate=4, store=str(tmp_path)).lacking()] == ["store"]
     assert CompLLM(model="someone/not-here", store=str(tmp_path)).lacking() == []  # its model is missing, and named
+
+
+def test_stores_of_the_same_pieces_are_the_same_however_they_were_filled(tmp_path):
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    fill(made(CompLLM), [ALBA, BORGO], once)
+    for passage in (BORGO, ALBA):
+        fill(made(CompLLM), [passage], twice)
+    assert stores_identity(once, "comp_llm") == stores_identity(twice, "comp_llm") != ""
+    fill(made(CompLLM), [LONG], twice)
+    assert stores_identity(once, "comp_llm") != stores_identity(twice, "comp_llm")
+
+
+def test_a_full_store_needs_no_encoder(tmp_path):
+    shutil.copytree(soft_model("xrag"), tmp_path / "soft")
+    config = json.loads((tmp_path / "soft" / "config.json").read_text())
+    shutil.copytree(config["encoder"], tmp_path / "encoder")
+    config["encoder"] = str(tmp_path / "encoder")
+    (tmp_path / "soft" / "config.json").write_text(json.dumps(config))
+    method = XRAG(model=str(tmp_path / "soft"), dtype="fp32", device="cpu")
+    fill(method, [ALBA], tmp_path / "kb")
+    shutil.rmtree(tmp_path / "encoder")
+    unload()
+    assert compress(dataclasses.replace(method, store=str(tmp_path / "kb")), ALBA).segments
+    with pytest.raises(ModelError, match="does not exist"):
+        compress(method, ALBA)

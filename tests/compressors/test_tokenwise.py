@@ -140,10 +140,16 @@ def test_neighbours_keep_their_white_space_and_others_get_the_joiner():
 
 
 def test_scripts_without_spaces_get_none():
-    text = "罗马1有9座8山 7 word 2的6。 5"
+    text = "罗马1有9。座8。山 7 word 2的6。 5"
     (segment,) = run(Fixed(threshold=5), of(text)).segments
     assert segment.joiner == ""
-    assert segment.text == "".join(text[s.start : s.end] for s in segment.sources) == "98 7 6。 5"
+    assert segment.text == "".join(text[s.start : s.end] for s in segment.sources) == "9。8。 7 6。 5"
+
+
+def test_no_number_is_made_of_two():
+    text = "罗马1有9座8山 7 word 2的6。 5"
+    (segment,) = run(Fixed(threshold=5), of(text)).segments
+    assert segment.text == " ".join(text[s.start : s.end] for s in segment.sources) == "9 8 7 6。 5"
 
 
 @given(contexts(), st.data())

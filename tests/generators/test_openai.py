@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from ragzip.errors import ConfigError, GenerationError
+from ragzip.errors import ConfigError, GenerationError, PromptTooLong
 from ragzip.generators import openai as openai_module
 from ragzip.generators.openai import OpenAI
 from ragzip.types import Message, SoftSegment, TextSegment
@@ -361,3 +361,17 @@ def test_another_key_is_another_client(make, monkeypatch):
     made.load()
     assert len(openai_module._clients) == 2
     assert "another" not in repr(openai_module._clients.keys())
+
+
+def test_what_fails_for_one_thread_breaks_nothing_of_another(make, server):
+    server.plan = [{"pieces": ["hel", "lo"], "pause": 0.5}, {"status": 400, "error": "maximum context length is 8"}]
+    found = []
+    slow = threading.Thread(target=lambda: found.extend(make().generate([user("slow")])))
+    slow.start()
+    while not server.requests:
+        time.sleep(0.01)
+    with pytest.raises(PromptTooLong):
+        make().generate([user("long")])
+    slow.join()
+    assert [answer.text for answer in found] == ["hello"]
+    assert not openai_module._users

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -204,7 +205,13 @@ def test_no_endings(lm):
 
 
 def test_nobody_changes_the_model_while_its_twin_is_made(lm, monkeypatch):
-    held, made = [], prefix.twin
-    monkeypatch.setattr(prefix, "twin", lambda *given: held.append(lm.lock._is_owned()) or made(*given))
+    free, made = [], prefix.twin
+
+    def twin(*given):
+        with ThreadPoolExecutor(1) as other:
+            free.append(other.submit(lm.lock.acquire, blocking=False).result())
+        return made(*given)
+
+    monkeypatch.setattr(prefix, "twin", twin)
     next_logits(lm, [3, 4], [[5], [6]], [301, 302])
-    assert held == [True]
+    assert free == [False]

@@ -11,17 +11,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import transformers
 
 from ragzip import registry
 from ragzip.config import from_config
-from ragzip.errors import ConfigError, ModelError, RagzipError, UsageError
+from ragzip.errors import ConfigError, ModelError, UsageError
 from ragzip.models import load_causal_lm
 from ragzip.testing.models import tiny_causal_lm
 from ragzip.testing.soft import tiny_soft
 from ragzip.training.card import check_card
 from ragzip.training.folder import train_into
-from ragzip.training.low_rank import Adaptable, LowRank
 from ragzip.training.options import make_trainer, read_trainer, trainer_config
 from ragzip.training.row_writer import Told
 from ragzip.training.soft_data import read_soft
@@ -293,8 +291,6 @@ def test_a_changed_generator_is_refused(trained, tmp_path, tiny_lm_path):
     import json
     import shutil
 
-    from ragzip.testing.models import tiny_causal_lm
-
     other = tiny_causal_lm(tmp_path / "other", seed=5)
     folder = tmp_path / "weights"
     shutil.copytree(trained.out, folder)
@@ -350,55 +346,3 @@ def test_without_data_nothing_is_trained(tmp_path, tiny_encoder_path, tiny_lm_pa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError):
         toy("xrag", tiny_encoder_path, tiny_lm_path).run(tmp_path / "out", data=tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize("method", ["comp_llm", "icae"])
-def test_the_generator_that_others_hold_is_not_trained_on(method, tiny_lm_path, small_data, tmp_path):
-    lm = load_causal_lm(tiny_lm_path, dtype="fp32", device="cpu")
-
-    def read(_=None):
-        with torch.inference_mode():
-            return lm.model(input_ids=torch.tensor([[3, 5, 7]])).logits
-
-    before, seen = read(), []
-    toy(method, "", tiny_lm_path).run(tmp_path, data=small_data, on_event=lambda event: seen.append(read()))
-    assert len(seen) > 4
-    assert all(torch.equal(before, found) for found in seen)
-
-
-def test_a_checkpoint_belongs_to_its_generator(tiny_lm_path, small_data, tmp_path):
-    shutil.copytree(tiny_lm_path, tmp_path / "lm")
-    trainer = toy("icae", "", str(tmp_path / "lm"), checkpoint_every=2)
-
-    def interrupt(event):
-        if event.kind == "step" and event.step == 6:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        trainer.run(tmp_path / "out", data=small_data, on_event=interrupt)
-    tiny_causal_lm(tmp_path / "lm", seed=7)
-    with pytest.raises(RagzipError, match="other"):
-        trainer.run(tmp_path / "out", data=small_data)
-
-
-def test_prompts_beyond_the_window_are_refused(tiny_lm_path, small_data, tmp_path):
-    tiny_causal_lm(tmp_path / "lm", window=200)
-    with pytest.raises(ModelError, match="does not fit the window of 200"):
-        toy("icae", "", str(tmp_path / "lm")).run(tmp_path / "out", data=small_data)
-
-
-@pytest.mark.parametrize(
-    ("kind", "wanted"),
-    [
-        ("Llama", {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
-        ("Phi3", {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}),
-        ("OPT", {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"}),
-        ("GPTNeoX", {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}),
-    ],
-)
-def test_no_architecture_is_adapted_by_half(kind, wanted):
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 99}
-    width = {"ffn_dim": 64, "word_embed_proj_dim": 32} if kind == "OPT" else {"intermediate_size": 64}
-    config = getattr(transformers, f"{kind}Config")(**sizes, **width, pad_token_id=0)
-    adapter = LowRank(Adaptable(kind, getattr(transformers, f"{kind}ForCausalLM")(config)), 2, 4, 0)
-    assert set(adapter.targets) == wanted
