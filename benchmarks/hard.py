@@ -1,6 +1,6 @@
 """All hard compressors at several budgets beside the baselines, on the development sets.
 
-    python benchmarks/run.py hard:quarter        # or hard:evidence, hard:judge, hard:fast, hard:slow
+    python benchmarks/run.py hard:quarter        # or hard:evidence, hard:domains, hard:judge, hard:fast, hard:slow
     make bench-hard                              # all of them: hours on two cores; goes on where it stopped
 
 Methods that run the language model for every question take seconds a question, so they face few questions, and the
@@ -21,6 +21,7 @@ RUNS = ROOT / ".bench" / "hard"
 MANY = ("musique", "nq_multidoc", "hotpotqa", "2wikimultihopqa")
 SEED = 0
 QUARTER = 0.25
+_PAIRED = ("f1", "sentence_f1")
 _SHOWN = (
     "f1",
     "match",
@@ -66,6 +67,27 @@ PARTS: dict[str, dict[str, Any]] = {
             ("provence@quarter, filled", "sentence_filter@quarter"),
             ("recomp_extractive@quarter", "sentence_filter@quarter"),
         ),
+    },
+    # texts unlike most of training: biomedical articles, reports with tables, stories (it read others), German
+    "domains": {
+        "sets": ("covidqa", "tatqa", "fairytaleqa", "xquad_de"),
+        "questions": 60,
+        "rows": {
+            "provence@quarter": {"type": "provence", "keep": QUARTER},
+            "provence@quarter, filled": {"type": "provence", "threshold": 0.0, "keep": QUARTER},
+            "recomp_extractive@quarter": {"type": "recomp_extractive", "keep": QUARTER},
+            "llmlingua2@quarter": {"type": "llmlingua2", "keep": QUARTER},
+            "sentence_filter@quarter": {"type": "sentence_filter", "keep": QUARTER},
+            "bm25_sentences@quarter": {"type": "bm25_sentences", "keep": QUARTER},
+        },
+        "baselines": "reference",
+        "generate": False,
+        "pairs": (
+            ("provence@quarter", "sentence_filter@quarter"),
+            ("provence@quarter, filled", "sentence_filter@quarter"),
+            ("recomp_extractive@quarter", "sentence_filter@quarter"),
+        ),
+        "pair_metrics": ("sentence_f1", "answer_in_context"),
     },
     # a language model as judge of sentences, before and after its training
     "judge": {
@@ -172,13 +194,13 @@ def run(part: str) -> dict[str, Any]:
                 for row, values in found.summary["comparisons"].items()
             },
             "failed": found.summary["failed"],
-            "pairs": _pairs(found, given.get("pairs", ())),
+            "pairs": _pairs(found, given.get("pairs", ()), given.get("pair_metrics", _PAIRED)),
         }
     return results
 
 
-def _pairs(run: Any, pairs: Any, metrics: Any = ("f1", "sentence_f1")) -> list[dict[str, Any]]:
-    """Rows against rows, question by question, by F1 and by supporting sentences; corrected by Holm over all."""
+def _pairs(run: Any, pairs: Any, metrics: Any = _PAIRED) -> list[dict[str, Any]]:
+    """Rows against rows, question by question, by each of the metrics that they have; corrected by Holm over all."""
     from ragzip.evaluation.statistics import holm, paired
 
     wanted = [(one, other, m) for one, other in pairs for m in metrics if m in run.metrics[one]]
@@ -256,7 +278,7 @@ def _table(result: dict[str, Any]) -> list[str]:
 
 def _told(pair: dict[str, Any]) -> str:
     mark = "significant" if pair["p_corrected"] < 0.05 else "not significant"
-    what = "sentence F1" if pair["metric"] == "sentence_f1" else "F1"
+    what = {"f1": "F1", "sentence_f1": "sentence F1", "answer_in_context": "answer in context"}[pair["metric"]]
     return (
         f"`{pair['row']}` minus `{pair['against']}`, {what}: {pair['difference']:+.3f} "
         f"[{pair['low']:+.3f}, {pair['high']:+.3f}], {mark}."
