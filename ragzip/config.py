@@ -192,7 +192,8 @@ def _convert_union(value: Any, arguments: tuple[Any, ...], place: Place) -> Any:
 
 def _convert_tuple(value: Any, arguments: tuple[Any, ...], place: Place) -> Any:
     if not isinstance(value, list | tuple):
-        raise place.error(f"should be a list, not {_show(value)}")
+        hint = f"Write it as one: [{value}]." if isinstance(value, str | int | float) else ""
+        raise place.error(f"should be a list, not {_show(value)}", hint)
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return tuple(_convert(item, arguments[0], place.at(str(i))) for i, item in enumerate(value))
     if len(value) != len(arguments):

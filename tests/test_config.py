@@ -12,6 +12,7 @@ from ragzip.compressors.reorder import Reorder
 from ragzip.compressors.sentence_filter import SentenceFilter
 from ragzip.compressors.top_k import TopK
 from ragzip.errors import ConfigError
+from ragzip.pipelines import Pipeline
 from ragzip.protocols import Stack
 from ragzip.retrievers.bm25 import BM25
 from ragzip.retrievers.dense import Dense
@@ -115,3 +116,12 @@ def test_a_number_beyond_all_numbers_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="larger than any number") as caught:
         config.from_config("compressor", {"type": "sentence_filter", "threshold": 10**400})
     assert caught.value.path == "compressor.threshold"
+
+
+def test_hints_say_how_it_is_written() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.from_config("compressor", {"type": "sentence_filter", "force_keep": "numbers"})
+    assert "[numbers]" in caught.value.hint
+    with pytest.raises(ConfigError) as caught:
+        Pipeline.from_yaml("ragzip: 1\ntype: provence\nsteps: 3\n")
+    assert "ragzip train provence" in caught.value.hint

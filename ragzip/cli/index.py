@@ -41,6 +41,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Index files and folders; run it again to bring the index up to date.",
+    epilog="Options of indexing PATHs (--tokens, --storage, --rebuild, ...): ragzip index build --help",
 )
 
 Paths = Annotated[list[str], typer.Argument(help="Files, folders, quoted globs, - for standard input, python:topics.")]

@@ -77,9 +77,9 @@ def query(
         if index is None:
             unused |= {"--top-k": top_k, "--retriever": retriever, "--rerank": rerank, "--filter": filter_}
         _refuse(pipeline, unused)
-        made: Pipeline[Any] = Pipeline.load(pipeline, overrides=set_ or ())
+        made: Pipeline[Any] = Pipeline.load(pipeline, overrides=() if index is not None else set_ or ())
         if index is not None and made.retriever is None:
-            made = _with_retriever(made, index, retriever, rerank, top_k, filter_)
+            made = _overridden(_with_retriever(made, index, retriever, rerank, top_k, filter_), set_)
         elif index is not None:
             raise UsageError(f"{pipeline} names its own index", hint="Use --set retriever.index=..., not --index.")
     elif index is None:
@@ -91,11 +91,7 @@ def query(
         parts = _compressors(compress or [], budget, keep, threshold)
         generator = HuggingFace(model=model or MODEL, max_new_tokens=max_new_tokens or 64, stop=(PARAGRAPH,))
         base: Pipeline[Any] = Pipeline(generator, compressors=parts, prompt=LongForm(instruction=SENTENCE))
-        made = _with_retriever(base, index, retriever, rerank, top_k, filter_)
-        if set_:
-            from ragzip.pipelines.overrides import apply_overrides
-
-            made = Pipeline.from_config(apply_overrides(made.to_config(), set_))
+        made = _overridden(_with_retriever(base, index, retriever, rerank, top_k, filter_), set_)
     if made.retriever is None:
         raise UsageError(f"{pipeline} has no retriever", hint="Give --index kb/, or add a retriever to the file.")
     made.check()
@@ -105,6 +101,14 @@ def query(
         _one(made, question, json_, show_context)
     if not asked:
         _loop(made, json_, show_context)
+
+
+def _overridden(pipeline: Any, overrides: list[str] | None) -> Any:
+    """The pipeline with values changed, those of its retriever, too."""
+    from ragzip.pipelines import Pipeline
+    from ragzip.pipelines.overrides import apply_overrides
+
+    return Pipeline.from_config(apply_overrides(pipeline.to_config(), overrides)) if overrides else pipeline
 
 
 def _questions(given: list[str] | None) -> list[str]:

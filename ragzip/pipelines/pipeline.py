@@ -28,7 +28,7 @@ from ragzip.protocols import (
     SupportsFuse,
     walk,
 )
-from ragzip.registry import suggest
+from ragzip.registry import names, suggest
 from ragzip.tokens import TokenCounter
 from ragzip.types import Answer, CompressionResult, Generation, Passage, Query, S, TextSegment, Timings, context_of
 
@@ -245,7 +245,10 @@ class Pipeline(Generic[S]):
         known = ["ragzip", *(f.name for f in dataclasses.fields(Pipeline))]
         for key in values:
             if key not in known:
-                raise place.at(str(key)).error(f"a pipeline has no {key!r}", suggest(str(key), known))
+                hint = suggest(str(key), known)
+                if key == "type" and values[key] in names("training"):
+                    hint = f"This is a training's config: ragzip train {values[key]} FILE --out FOLDER"
+                raise place.at(str(key)).error(f"a pipeline has no {key!r}", hint)
         parts = {key: value for key, value in values.items() if key != "ragzip"}
         if parts.get("compressors", ()) is None:
             parts["compressors"] = []

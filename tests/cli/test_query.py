@@ -184,3 +184,15 @@ def test_chains_are_options_that_are_repeated(call: Call, kb: Path, names: list[
     given = [part for name in names for part in ("--compress", name)]
     result = call("query", "q", "--index", kb, *given)
     assert result.code == 2 and says in result.err
+
+
+def test_values_of_the_retriever_that_an_index_brings_can_be_set(call: Call, kb: Path, tmp_path: Path) -> None:
+    path = tmp_path / "given.yaml"
+    path.write_text("ragzip: 1\ncompressors: [{type: budget, tokens: 99}]\ngenerator: echo\n")
+    given = ("query", "cat dog rain", "-p", path, "--index", kb, "--retriever", "bm25", "--json")
+    counts = []
+    for k in (1, 3):
+        result = call(*given, "--show-context", "--set", f"retriever.top_k={k}")
+        assert result.code == 0, result.err
+        counts.append(len(json.loads(result.out)["context"]["passages"]))
+    assert counts[0] == 1 < counts[1]
