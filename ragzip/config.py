@@ -8,6 +8,7 @@ Every error starts with the path to the value and, for files, the line.
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -192,7 +193,8 @@ def _convert_union(value: Any, arguments: tuple[Any, ...], place: Place) -> Any:
 
 def _convert_tuple(value: Any, arguments: tuple[Any, ...], place: Place) -> Any:
     if not isinstance(value, list | tuple):
-        hint = f"Write it as one: [{value}]." if isinstance(value, str | int | float) else ""
+        plain = isinstance(value, int | float) or (isinstance(value, str) and re.fullmatch(r"[\w.-]{1,60}", value))
+        hint = f"Write it as one: [{value}]." if plain else ""
         raise place.error(f"should be a list, not {_show(value)}", hint)
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return tuple(_convert(item, arguments[0], place.at(str(i))) for i, item in enumerate(value))

@@ -77,9 +77,10 @@ def query(
         if index is None:
             unused |= {"--top-k": top_k, "--retriever": retriever, "--rerank": rerank, "--filter": filter_}
         _refuse(pipeline, unused)
-        made: Pipeline[Any] = Pipeline.load(pipeline, overrides=() if index is not None else set_ or ())
+        late = [value for value in set_ or () if index is not None and value.strip().startswith("retriever.")]
+        made: Pipeline[Any] = Pipeline.load(pipeline, overrides=[value for value in set_ or () if value not in late])
         if index is not None and made.retriever is None:
-            made = _overridden(_with_retriever(made, index, retriever, rerank, top_k, filter_), set_)
+            made = _overridden(_with_retriever(made, index, retriever, rerank, top_k, filter_), late)
         elif index is not None:
             raise UsageError(f"{pipeline} names its own index", hint="Use --set retriever.index=..., not --index.")
     elif index is None:
@@ -161,10 +162,12 @@ def _explain_filters(retriever: Any) -> None:
     index = next((part.index for part in _parts(retriever) if isinstance(getattr(part, "index", None), str)), "")
     if not given or not index:
         return
-    keys = {"id", "title"}.union(*(passage.metadata for passage in itertools.islice(Index.open(index), _SAMPLE)))
+    opened = Index.open(index)
+    keys = {"id", "title"}.union(*(passage.metadata for passage in itertools.islice(opened, _SAMPLE)))
     unknown = sorted({condition.key for condition in filters.parse(given)} - keys)
     if unknown:
-        note(f"no passage has {', '.join(map(repr, unknown))}; there are {', '.join(sorted(keys))}")
+        none = "no passage" if len(opened) <= _SAMPLE else f"none of the first {_SAMPLE:,} passages"
+        note(f"{none} has {', '.join(map(repr, unknown))}; there are {', '.join(sorted(keys))}")
 
 
 def _parts(retriever: Any) -> Iterator[Any]:
@@ -239,8 +242,10 @@ def build_stack(names: list[str], wanted: dict[str, Any]) -> tuple[Any, ...]:
     together = next((name for name in names if "," in name), "")
     if together:
         raise UsageError(f"{together!r} is no compressor", hint="Repeat the option: -c provence -c truncate")
-    if "none" in names:
-        raise UsageError("none stands alone: it switches compression off", hint="Leave it or the others out.")
+    if any(name.strip().lower() == "none" for name in names):
+        alone = len(names) == 1
+        said = "there is nothing to do without a compressor" if alone else "none stands alone: it leaves all others out"
+        raise UsageError(said, hint="Name one: ragzip list compressor" if alone else "Leave it or the others out.")
     settings: list[dict[str, Any]] = [{"type": name} for name in names]
     fields = [{f.name for f in config.options(registry.get("compressor", name, path="--compress"))} for name in names]
     if not wanted and any(_budget_name(known) for known in fields):

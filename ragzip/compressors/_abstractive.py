@@ -26,7 +26,8 @@ class Abstractive(Compressor[TextSegment, TextSegment]):
     What they write never takes more tokens than what they read: else the context goes on as it was.
 
     Attributes:
-        keep: Most tokens of the result, as a share of the context's; 1.0 leaves the context alone.
+        keep: Most tokens of the result, as a share of the context's, but for a first sentence, where none fits that;
+            1.0 leaves the context alone.
         budget: Most tokens of the result as laid out. Always met: what is written is cut between sentences, and the
             first sentence at a word where even that is longer.
         max_new_tokens: Most tokens of each text that the model writes.

@@ -162,8 +162,8 @@ def _best(bag: Mapping[str, bool], asked: set[str], common: Tally[str], total: i
         key = word.casefold()
         number = any(character.isdigit() for character in word)
         name = word[0].isupper() and not opens
-        # articles, initials; and ideographs, which words() gives one by one, and of which one says little
-        short = len(word) < (3 if name else 4) if word.isascii() else len(word) == 1 and len(words(f"{word}a")) > 1
+        # articles, initials; letters that are words, and ideographs, of which one says little: but for Korean syllables
+        short = len(word) < (3 if name else 4) if word.isascii() else len(word) == 1 and not "가" <= word <= "힣"
         if len(word) > 40 or (short and not number):
             continue
         rare = math.log((total + 1) / common[key]) if total > 1 else 0.0

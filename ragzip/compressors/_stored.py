@@ -38,8 +38,8 @@ _open: dict[Path, tuple[tuple[str, int, int], SoftStore]] = {}
 _roots: dict[tuple[str, Setting], Path] = {}
 _guard = threading.Lock()
 _TOGETHER = 64  # passages that are compressed together
-_SECONDS = 60.0  # after which what was computed is written, whatever ends the process, and from then on
-_GROWTH = 0.1  # after so much of the time so far: not too many shards, however long it takes
+_SECONDS = 60.0  # what was computed is written after so long, so that no more is lost, whatever ends the process
+_GROWTH = 0.1  # or after this share of the time so far, where that is more: each writing makes another shard
 _COMMIT_ROWS = 65_536  # rows of a shard: 75 MB in half precision with 576 columns
 
 

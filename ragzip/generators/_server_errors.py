@@ -11,6 +11,7 @@ _TOO_LONG = re.compile(
     r"context.{0,10}(?:length|size)|maximum context|too long|too many tokens|context window|exceed_context",
     re.IGNORECASE,
 )
+_OUT_OF_CONTEXT = re.compile(r"context size has been exceeded|exceed_context", re.IGNORECASE)  # HTTP 500 of llama.cpp
 
 
 def explain(error: Exception, model: str, url: str, key_env: str, timeout: float) -> GenerationError:
@@ -48,7 +49,7 @@ def explain(error: Exception, model: str, url: str, key_env: str, timeout: float
     if isinstance(status, int):
         said = _said(error, key_env)
         problem = f"{server} refuses the request (HTTP {status}): {said}"
-        if _TOO_LONG.search(f"{said} {_kind(error)}"):
+        if (_TOO_LONG if status < 500 else _OUT_OF_CONTEXT).search(f"{said} {_kind(error)}"):
             return PromptTooLong(problem, hint="Lower top_k, or add a budget to the compressors.")
         if status >= 500:
             return GenerationError(

@@ -278,7 +278,7 @@ def stores_identity(place: str | Path, method: str) -> str:
         try:
             if path.is_file() and _read(path.parent)[0].method == method:
                 found.append(SoftStore(path.parent).identity)
-        except (StoreError, OSError):
+        except (StoreDamaged, FileNotFoundError):
             continue  # something that fails with its own words when it is used
     return hashlib.sha256("".join(found).encode()).hexdigest()[:16] if found else ""
 

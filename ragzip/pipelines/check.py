@@ -135,12 +135,14 @@ def _check_within(compressor: Compressor[Any, Any], path: str) -> None:
     """Checks a compressor that another one is an option of: what it takes and gives is said by the option's type."""
     try:
         hints = get_type_hints(type(compressor))
-    except NameError:
+    except (NameError, TypeError, AttributeError):
         return
     for name, hint in hints.items():
         inner = getattr(compressor, name, None)
         if get_origin(hint) is not Compressor or not isinstance(inner, Compressor):
             continue
+        if any(kind is Any or isinstance(kind, TypeVar) for kind in get_args(hint)):
+            continue  # it says nothing of what it is given, or must give
         takes, gives = (_kinds(kind) for kind in get_args(hint))
         current = takes
         for part in flatten(inner):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections import Counter as Tally
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -132,19 +133,31 @@ class Stack(Compressor[In_contra, Out_co]):
     def compress(self, contexts: Sequence[Context[In_contra]]) -> Sequence[Context[Out_co]]:
         """The contexts of ``run``. Without a bound counter growth is judged in words; budgets are each part's own."""
         results = self.run(contexts)
-        failed = (step for result in results for step in result.steps if step.status in (Status.ERROR, Status.TIMEOUT))
-        for step in failed:  # a part of something else: what goes wrong in it must not be passed over in silence
-            note(f"{step.name}: {step.status.value}: {step.detail}")
+        failed = Tally(
+            f"{step.name}: {step.status.value}: {step.detail}"
+            for result in results
+            for step in result.steps
+            if step.status in (Status.ERROR, Status.TIMEOUT)
+        )
+        for said, count in failed.items():  # a part of something else: what goes wrong must not be passed over
+            note(said if len(results) == 1 else f"{said} ({count} of {len(results)} contexts)")
         return [result.context for result in results]
 
     def run_within(
         self, contexts: Sequence[Context[In_contra]], counter: Counter, *, timeout: float | None, min_tokens: int
     ) -> list[CompressionResult[Out_co]]:
-        """As ``run``, as a part of another stack: bound to its counter, and with its limits where there are none."""
-        given = self.timeout if self.timeout is not None else timeout
-        return run_stack(
-            self.compressors, contexts, counter, timeout=given, min_tokens=max(self.min_tokens, min_tokens)
-        )
+        """As ``run``, as a part of another stack: its steps are that one's, and of both limits the stricter holds.
+
+        Args:
+            contexts: A batch.
+            counter: The other stack's. A counter of this one's own goes before it.
+            timeout: Of a step, or None.
+            min_tokens: As of a stack.
+        """
+        used = counter if self.counter is None else Remembering(self.counter)
+        parts = self.compressors if self.counter is None else tuple(part.bind(used) for part in self.compressors)
+        given = min((limit for limit in (self.timeout, timeout) if limit is not None), default=None)
+        return run_stack(parts, contexts, used, timeout=given, min_tokens=max(self.min_tokens, min_tokens))
 
     def run(
         self, contexts: Sequence[Context[In_contra]], *, counter: Counter | None = None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ragzip.models import CausalLM
 from ragzip.training.row_writer import RowWriter, Told
 from ragzip.training.soft_data import Asking, SoftData, Telling
-from ragzip.training.soft_prompts import TELL, Framed, Frames
+from ragzip.training.soft_prompts import SAME, TELL, Framed, Frames
 
 
 def fitting(data: SoftData, lm: CausalLM, writer: RowWriter, passages: int) -> tuple[SoftData, int]:
@@ -21,7 +21,8 @@ def fitting(data: SoftData, lm: CausalLM, writer: RowWriter, passages: int) -> t
         passages: Most passages of a question.
     """
     frames = Frames(replace(lm, window=2**62))  # what is too long is found here, and told
-    around = max(_whole(frames.telling(Telling("a", ""), 1, request)) for request in TELL)
+    requests = (*TELL, *SAME)
+    around = max(_whole(frames.telling(Telling("a", ""), 1, request)) for request in requests)
     around += _whole(frames.asking(Asking("a", "a", (("", "a"),), (), ""), (("", "a"),), None))
 
     def asks(one: Asking) -> bool:
@@ -35,7 +36,7 @@ def fitting(data: SoftData, lm: CausalLM, writer: RowWriter, passages: int) -> t
         if around + 2 * _bytes([one.text]) <= lm.window:
             return True
         (rows,) = writer.counts([Told("", one.text)], min(writer.rates))
-        return _whole(frames.telling(one, rows, TELL[0]), rows) <= lm.window
+        return max(_whole(frames.telling(one, rows, request), rows) for request in requests) <= lm.window
 
     kept = replace(
         data,

@@ -147,7 +147,7 @@ def test_long_passages_with_much_that_must_be_kept_take_no_longer_than_they_are(
         return min(timeit.repeat(lambda: missing(context, (), ("numbers", "negations"), None), number=1, repeat=3))
 
     seconds(10)
-    assert seconds(8_000) < 20 * seconds(1_000)
+    assert seconds(16_000) < 60 * seconds(1_000)  # 16 times as long; in squares it would be 256 times
 
 
 def test_silence_leaves_only_what_must_be_kept(monkeypatch):

@@ -205,6 +205,8 @@ def test_keywords_are_numbers_names_and_the_question_s_words():
     assert keywords(["罗马是意大利的首都,有2个。", "面包。"], "意大利的首都?", 9)[0] == ["2"]
     assert keywords(["It was La Scala, in a year."], "La Scala", 9) == [["Scala"]]
     assert keywords(["漢字。京都", "茶"], "京都", 9) == [[], []]
+    assert keywords(["Кот сидел в доме и на диване. А потом я ушёл."], "", 8)[0] == []
+    assert not {"в", "и", "А", "я"} & set(keywords(["Кот в доме и А я.", "Пёс у дома."], "кот", 8)[0])
     assert set(keywords(["물 은 좋다 서울", "강 이 흐른다"], "물 강", 5)[0]) >= {"물"}
 
 

@@ -163,6 +163,7 @@ def test_stop_and_length(make, server):
         ({"status": 500, "error": "Context size has been exceeded."}, "Context size", "budget"),
         ({"status": 400, "error": "bad key sk-proj-abc***789"}, r"bad key \*\*\*", "options"),
         ({"status": 422, "error": "no such option"}, "no such option", "options"),
+        ({"status": 504, "error": "upstream request took too long"}, r"failed \(HTTP 504\)", "try again later"),
         ({"status": 500, "error": "out of luck"}, r"failed \(HTTP 500\): out of luck", "log"),
         ({"raw": b"{}"}, "sent no answer as a stream", "API"),
         ({"pieces": ["a"], "cut": True}, "broke off in the middle of an answer", "log"),
@@ -368,7 +369,8 @@ def test_what_fails_for_one_thread_breaks_nothing_of_another(make, server):
     found = []
     slow = threading.Thread(target=lambda: found.extend(make().generate([user("slow")])))
     slow.start()
-    while not server.requests:
+    until = time.monotonic() + 20
+    while not server.requests and time.monotonic() < until:
         time.sleep(0.01)
     with pytest.raises(PromptTooLong):
         make().generate([user("long")])

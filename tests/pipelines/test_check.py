@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -145,3 +146,15 @@ def test_models_of_the_right_kind_or_unknown_are_not_refused() -> None:
     Pipeline(Echo(), compressors=SentenceFilter(model="recomp-extractive-minilm-l6")).check()
     Pipeline(HuggingFace(), Rerank(Fixed())).check()
     Pipeline(OpenAI(model="all-minilm-l6-v2", base_url="http://localhost:1/v1")).check()
+
+
+@dataclass(frozen=True)
+class AnyWithin(FirstWords):
+    """Says nothing of what it has within."""
+
+    inner: Compressor[Any, Any] = field(default_factory=FirstWords)
+
+
+def test_what_says_nothing_of_what_is_within_is_not_refused() -> None:
+    Pipeline(Echo(), compressors=AnyWithin()).check()
+    Pipeline(Echo(), compressors=AnyWithin(inner=ToSoft())).check()

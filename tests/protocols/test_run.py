@@ -222,3 +222,21 @@ def test_what_fails_within_another_compressor_is_told():
     (result,) = run(Structured(Stack((Fails(), BM25Sentences(budget=9)))), CONTEXT)
     assert [step.status for step in result.steps] == [Status.OK]
     assert "fails: error: " in result.steps[0].detail
+
+
+def test_the_stricter_limit_holds_within():
+    for outer, inner in ((0.05, 100.0), (100.0, 0.05)):
+        (result,) = run(Stack((Stack((Slow(),), timeout=inner),), timeout=outer), CONTEXT)
+        assert statuses(result) == [Status.TIMEOUT]
+
+
+def test_a_stack_within_that_has_a_counter_counts_by_it():
+    inner = Stack((BM25Sentences(budget=30),), counter=TokenCounter(lambda texts: [len(text) for text in texts]))
+    (alone,) = inner.run([CONTEXT])
+    (within,) = Stack((inner,)).run([CONTEXT])
+    assert within.context == alone.context != CONTEXT
+
+
+def test_how_many_failed_within_another_compressor_is_told():
+    results = run(Structured(Stack((Fails(), First(1)))), CONTEXT, CONTEXT)
+    assert all("(2 of 2 contexts)" in result.steps[0].detail for result in results)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,9 @@ from ragzip.errors import ModelError, RagzipError
 from ragzip.models import load_causal_lm
 from ragzip.testing.models import tiny_causal_lm
 from ragzip.training.low_rank import Adaptable, LowRank
+from ragzip.training.soft_data import SoftData, Telling
+from ragzip.training.soft_fit import fitting
+from ragzip.training.soft_prompts import SAME, TELL, Frames
 from tests.training import data
 from tests.training.test_soft_training import toy
 
@@ -43,6 +47,18 @@ def test_a_checkpoint_belongs_to_its_generator(tiny_lm_path, small_data, tmp_pat
     tiny_causal_lm(tmp_path / "lm", seed=7)
     with pytest.raises(RagzipError, match="other"):
         trainer.run(tmp_path / "out", data=small_data)
+
+
+def test_what_fits_does_so_however_it_is_asked(tmp_path):
+    tiny_causal_lm(tmp_path / "lm", window=700)
+    lm = load_causal_lm(str(tmp_path / "lm"), dtype="fp32", device="cpu")
+    writer = SimpleNamespace(rates=(4.0,), counts=lambda texts, rate: [len(told.text) // 5 for told in texts])
+    texts = tuple(Telling("word " * count, "") for count in range(100, 150))
+    kept, left = fitting(SoftData(texts, (), (), ()), lm, writer, 2)
+    assert 0 < left == 50 - len(kept.tellings) < 50
+    for one in kept.tellings:
+        for request in (*TELL, *SAME):
+            Frames(lm).telling(one, len(one.text) // 5, request)
 
 
 def test_a_window_that_nothing_fits_is_refused(small_data, tmp_path):
