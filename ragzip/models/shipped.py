@@ -108,7 +108,7 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 method="exit",
                 base=GENERATOR,
                 licence="CC-BY-SA-4.0",
-                sha256="418a0ff341b76129605449132928e99cc1b0af5910835676f3cf86aaa324095f",
+                sha256="d8e7b7d4bb537f4bc26d27a51f63e83f307880f080af9aa5a2b39883e572fefa",
                 weights="adapter_model.safetensors",
             ),
             ShippedSpec(
