@@ -71,7 +71,7 @@ PARTS: dict[str, dict[str, Any]] = {
     # texts unlike most of training: biomedical articles, reports with tables, stories (it read others), German
     "domains": {
         "sets": ("covidqa", "tatqa", "fairytaleqa", "xquad_de"),
-        "questions": 40,
+        "questions": 30,
         "rows": {
             "provence@quarter": {"type": "provence", "keep": QUARTER},
             "provence@quarter, filled": {"type": "provence", "threshold": 0.0, "keep": QUARTER},
