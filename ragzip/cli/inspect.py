@@ -57,7 +57,7 @@ def _missing(pipeline: Any) -> list[str]:
             for option, name in names.items()
             if isinstance(name, str) and name and not models.status(name)
         ]
-        lacking = getattr(part, "lacking", None)
+        lacking: Any = getattr(part, "lacking", None)
         problems += [f"{path}.{what}" for what in lacking()] if callable(lacking) else []
         file = getattr(part, "path", None)
         if isinstance(file, str) and file and not Path(file).is_file():
