@@ -57,8 +57,8 @@ def _missing(pipeline: Any) -> list[str]:
             for option, name in names.items()
             if isinstance(name, str) and name and not models.status(name)
         ]
-        lacking: Any = getattr(part, "lacking", None)
-        problems += [f"{path}.{what}" for what in lacking()] if callable(lacking) else []
+        if hasattr(part, "lacking"):
+            problems += [f"{path}.{what}" for what in part.lacking()]
         file = getattr(part, "path", None)
         if isinstance(file, str) and file and not Path(file).is_file():
             problems.append(f"{path}.path: no file {file!r}")
