@@ -13,6 +13,7 @@ from ragzip.training.card import CARD, Card, check_card
 from ragzip.training.card_text import render
 
 MOST_BYTES = 60_000_000
+_LICENCE = "LICENSE"
 MOST_SOFT_BYTES = 40_000_000
 KINDS = (".safetensors", ".json", ".md")
 MACHINE = re.compile(r"(?<![\w.])/(home|root|work|tmp|mnt|Users)/\w")
@@ -30,7 +31,13 @@ def problems() -> list[str]:
     """Everything that is wrong with ``shipped.ROOT`` or the table that describes it."""
     known = {spec.method: spec for spec in shipped.all_shipped()}
     entries = sorted(shipped.ROOT.iterdir()) if shipped.ROOT.is_dir() else []
-    found = [f"{path}: not in the table of ragzip/models/shipped.py" for path in entries if path.name not in known]
+    found = [
+        f"{path}: not in the table of ragzip/models/shipped.py"
+        for path in entries
+        if path.name not in known and path.name != _LICENCE
+    ]
+    if entries and not (shipped.ROOT / _LICENCE).is_file():
+        found.append(f"{shipped.ROOT / _LICENCE}: missing; it says under which licence the weights are")
     for spec in known.values():
         if spec.folder.is_dir():
             found += _folder(spec)

@@ -47,6 +47,7 @@ def spec(tmp_path, monkeypatch, own_cache):
     made.folder.mkdir(parents=True)
     (made.folder / made.weights).write_bytes(DATA)
     (made.folder / "config.json").write_text("{}")
+    (shipped.ROOT / "LICENSE").write_text("CC-BY-SA-4.0")
     write_card(made.folder, card())
     return made
 
@@ -145,6 +146,7 @@ def _more_weights(folder):
         (lambda f: write_card(f, card(results=(Results("dev", (), (Row("a", "trained", ()),)),))), "that is untrained"),
         (lambda f: (f / CARD).write_text((f / CARD).read_text().replace("| 0.500", "| 0.600")), "not what its head"),
         (lambda f: (f.parent / "other").mkdir(), "not in the table"),
+        (lambda f: (f.parent / "LICENSE").unlink(), "under which licence the weights are"),
         (_more_weights, "holds model.safetensors, more.safetensors"),
     ],
 )
