@@ -36,15 +36,25 @@ _SHOWN = (
     "ttft",
 )
 
+_PROVENCE = {"provence@quarter": {"type": "provence", "keep": QUARTER}}
+_ONE_LOOK = {"provence@quarter, one look": {"type": "provence", "hops": 1, "keep": QUARTER}}
+_FILLED = {
+    "provence@quarter, filled": {"type": "provence", "threshold": 0.0, "keep": QUARTER},
+    "recomp_extractive@quarter": {"type": "recomp_extractive", "keep": QUARTER},
+    "sentence_filter@quarter": {"type": "sentence_filter", "keep": QUARTER},
+    "bm25_sentences@quarter": {"type": "bm25_sentences", "keep": QUARTER},
+}
+_FILTERED = tuple(
+    (name, "sentence_filter@quarter")
+    for name in ("provence@quarter", "provence@quarter, filled", "recomp_extractive@quarter")
+)
+
 PARTS: dict[str, dict[str, Any]] = {
     # a quarter of the tokens, enough questions to tell it from all of them
     "quarter": {
         "sets": MANY,
         "questions": 100,
-        "rows": {
-            "provence@quarter": {"type": "provence", "keep": QUARTER},
-            "provence@quarter, one look": {"type": "provence", "hops": 1, "keep": QUARTER},
-        },
+        "rows": {**_PROVENCE, **_ONE_LOOK},
         "baselines": "reference",
         "pairs": (("provence@quarter", "provence@quarter, one look"),),
     },
@@ -52,41 +62,19 @@ PARTS: dict[str, dict[str, Any]] = {
     "evidence": {
         "sets": ("hotpotqa", "2wikimultihopqa", "musique"),
         "questions": 100,
-        "rows": {
-            "provence@quarter": {"type": "provence", "keep": QUARTER},
-            "provence@quarter, one look": {"type": "provence", "hops": 1, "keep": QUARTER},
-            "provence@quarter, filled": {"type": "provence", "threshold": 0.0, "keep": QUARTER},
-            "recomp_extractive@quarter": {"type": "recomp_extractive", "keep": QUARTER},
-            "sentence_filter@quarter": {"type": "sentence_filter", "keep": QUARTER},
-            "bm25_sentences@quarter": {"type": "bm25_sentences", "keep": QUARTER},
-        },
+        "rows": {**_PROVENCE, **_ONE_LOOK, **_FILLED},
         "baselines": "reference",
         "generate": False,
-        "pairs": (
-            ("provence@quarter", "sentence_filter@quarter"),
-            ("provence@quarter, filled", "sentence_filter@quarter"),
-            ("recomp_extractive@quarter", "sentence_filter@quarter"),
-        ),
+        "pairs": _FILTERED,
     },
     # texts unlike most of training: biomedical articles, reports with tables, stories (it read others), German
     "domains": {
         "sets": ("covidqa", "tatqa", "fairytaleqa", "xquad_de"),
         "questions": 30,
-        "rows": {
-            "provence@quarter": {"type": "provence", "keep": QUARTER},
-            "provence@quarter, filled": {"type": "provence", "threshold": 0.0, "keep": QUARTER},
-            "recomp_extractive@quarter": {"type": "recomp_extractive", "keep": QUARTER},
-            "llmlingua2@quarter": {"type": "llmlingua2", "keep": QUARTER},
-            "sentence_filter@quarter": {"type": "sentence_filter", "keep": QUARTER},
-            "bm25_sentences@quarter": {"type": "bm25_sentences", "keep": QUARTER},
-        },
+        "rows": {**_PROVENCE, **_FILLED, "llmlingua2@quarter": {"type": "llmlingua2", "keep": QUARTER}},
         "baselines": "reference",
         "generate": False,
-        "pairs": (
-            ("provence@quarter", "sentence_filter@quarter"),
-            ("provence@quarter, filled", "sentence_filter@quarter"),
-            ("recomp_extractive@quarter", "sentence_filter@quarter"),
-        ),
+        "pairs": _FILTERED,
         "pair_metrics": ("sentence_f1", "answer_in_context"),
     },
     # a language model as judge of sentences, before and after its training
