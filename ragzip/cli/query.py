@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -147,19 +146,21 @@ def _one(pipeline: Any, question: str, as_json: bool, show_context: bool) -> Non
         answer = pipeline.answer(question)
     if not answer.compression.context.passages:
         note("no passage was found; the answer is the model's own")
-        _explain_filters(pipeline.retriever)
+        _explain_filters(pipeline)
     if as_json:
         print_json(answers.as_dict(answer, context=show_context))
     else:
         answers.show(answer, show_context=show_context)
 
 
-def _explain_filters(retriever: Any) -> None:
+def _explain_filters(pipeline: Any) -> None:
     """Says which keys there are where a filter asks for one that no passage has: a misspelt one finds nothing."""
     from ragzip.indexes import Index, filters
+    from ragzip.pipelines.fitting import components
 
-    given = next((part.filters for part in _parts(retriever) if getattr(part, "filters", ())), ())
-    index = next((part.index for part in _parts(retriever) if isinstance(getattr(part, "index", None), str)), "")
+    parts = [part for path, part in components(pipeline) if path.startswith("retriever")]
+    given = next((part.filters for part in parts if getattr(part, "filters", ())), ())
+    index = next((part.index for part in parts if isinstance(getattr(part, "index", None), str)), "")
     if not given or not index:
         return
     opened = Index.open(index)
@@ -168,15 +169,6 @@ def _explain_filters(retriever: Any) -> None:
     if unknown:
         none = "no passage" if len(opened) <= _SAMPLE else f"none of the first {_SAMPLE:,} passages"
         note(f"{none} has {', '.join(map(repr, unknown))}; there are {', '.join(sorted(keys))}")
-
-
-def _parts(retriever: Any) -> Iterator[Any]:
-    """A retriever and those within it."""
-    yield retriever
-    for name in ("retriever", "retrievers"):
-        inner = getattr(retriever, name, ())
-        for one in inner if isinstance(inner, tuple) else (inner,):
-            yield from _parts(one)
 
 
 def _loop(pipeline: Any, as_json: bool, show_context: bool) -> None:

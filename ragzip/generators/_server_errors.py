@@ -8,7 +8,7 @@ import re
 from ragzip.errors import GenerationError, PromptTooLong
 
 _TOO_LONG = re.compile(
-    r"context.{0,10}(?:length|size)|maximum context|too long|too many tokens|context window|exceed_context",
+    r"context.{0,10}(?:length|size)|maximum context|(?<!took )too long|too many tokens|context window|exceed_context",
     re.IGNORECASE,
 )
 _OUT_OF_CONTEXT = re.compile(r"context size has been exceeded|exceed_context", re.IGNORECASE)  # HTTP 500 of llama.cpp

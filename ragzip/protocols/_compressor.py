@@ -154,8 +154,9 @@ class Stack(Compressor[In_contra, Out_co]):
             timeout: Of a step, or None.
             min_tokens: As of a stack.
         """
-        used = counter if self.counter is None else Remembering(self.counter)
-        parts = self.compressors if self.counter is None else tuple(part.bind(used) for part in self.compressors)
+        own = self.counter is not None and self.counter is not counter
+        used = Remembering(self.counter) if own and self.counter is not None else counter
+        parts = tuple(part.bind(used) for part in self.compressors) if own else self.compressors
         given = min((limit for limit in (self.timeout, timeout) if limit is not None), default=None)
         return run_stack(parts, contexts, used, timeout=given, min_tokens=max(self.min_tokens, min_tokens))
 

@@ -94,7 +94,8 @@ def run_stack(
         within = getattr(compressor, "run_within", None)
         if within is not None:  # a stack: its steps are steps of this one
             nested = within(current, counter, timeout=timeout, min_tokens=min_tokens)
-            current, counts = [one.context for one in nested], [one.tokens_out for one in nested]
+            current = [one.context for one in nested]
+            counts = [counter.context(context) for context in current]  # it may have counted otherwise
             for so_far, one in zip(steps, nested, strict=True):
                 so_far.extend(one.steps)
             continue

@@ -151,3 +151,13 @@ def test_none_without_a_model_of_its_own():
 def test_none_for_what_is_no_attention():
     config = transformers.MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1, state_size=4)
     assert model_shape(transformers.AutoModelForCausalLM.from_config(config)) is None
+
+
+@pytest.mark.parametrize("cached", [0, 1, 60, 99, 100])
+def test_what_was_read_before_is_not_read_again(cached):
+    shape = Shape(linear=10.0, head=7.0, attention=2.0, windows=(0, 0))
+    whole, rest = shape.prefill(100), shape.prefill(100, cached)
+    assert (rest == whole) is (cached == 0)
+    assert rest == (0.0 if cached == 100 else 10.0 * (100 - cached) + 7.0 + 2 * 2.0 * (100 - cached) * 100)
+    with pytest.raises(ValueError, match="no more"):
+        shape.prefill(cached, cached + 1)

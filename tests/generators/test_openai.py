@@ -163,6 +163,7 @@ def test_stop_and_length(make, server):
         ({"status": 500, "error": "Context size has been exceeded."}, "Context size", "budget"),
         ({"status": 400, "error": "bad key sk-proj-abc***789"}, r"bad key \*\*\*", "options"),
         ({"status": 422, "error": "no such option"}, "no such option", "options"),
+        ({"status": 408, "error": "the request took too long"}, r"refuses the request \(HTTP 408\)", "options"),
         ({"status": 504, "error": "upstream request took too long"}, r"failed \(HTTP 504\)", "try again later"),
         ({"status": 500, "error": "out of luck"}, r"failed \(HTTP 500\): out of luck", "log"),
         ({"raw": b"{}"}, "sent no answer as a stream", "API"),

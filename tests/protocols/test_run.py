@@ -9,6 +9,7 @@ from ragzip.compressors.structured import Structured
 from ragzip.compressors.top_k import TopK
 from ragzip.errors import ConfigError, ModelError, UsageError
 from ragzip.protocols import Stack
+from ragzip.protocols._run import WordCounter
 from ragzip.tokens import TokenCounter
 from ragzip.types import Passage, Query, Status, context_of
 from tests.protocols.parts import CONTEXT, Backwards, Fails, First, Gives, Slow, Soft, Upper, context, words
@@ -233,8 +234,12 @@ def test_the_stricter_limit_holds_within():
 def test_a_stack_within_that_has_a_counter_counts_by_it():
     inner = Stack((BM25Sentences(budget=30),), counter=TokenCounter(lambda texts: [len(text) for text in texts]))
     (alone,) = inner.run([CONTEXT])
-    (within,) = Stack((inner,)).run([CONTEXT])
+    (within,) = Stack((inner, First(9))).run([CONTEXT])
     assert within.context == alone.context != CONTEXT
+    # what comes after it is counted as what came before it
+    words_of = WordCounter().context
+    assert (within.tokens_in, within.tokens_out) == (words_of(CONTEXT), words_of(within.context))
+    assert within.steps[-1].tokens_in == within.tokens_out
 
 
 def test_how_many_failed_within_another_compressor_is_told():
