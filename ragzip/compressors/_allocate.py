@@ -52,12 +52,13 @@ def fit(
         counter: The generator's.
         skip: What to pass over when a unit does not fit.
         cut: Where no unit fits, cut the best ones at a word, else within one, rather than keep nothing.
-        must: Units that are all kept where they fit by themselves; where they do not, ``ranked`` alone decides.
+        must: Units that are all kept where they fit by themselves; where they do not, the first one that fits is, and
+            ``ranked`` decides on the others.
     """
     if limit <= 0 or not ranked:
         return layout.build(())
     costs = Costs(layout, counter)
-    base = _base(layout, must, limit, counter)
+    base = _base(layout, ranked, must, limit, counter)
     found = _search(layout, ranked, limit, counter, costs, skip, base)
     if costs.guessed and (found is None or counter.context(found) <= limit // 2):
         costs.exact = True  # text unlike any other, such as long runs of white space: leave nothing to guesses
@@ -78,12 +79,14 @@ class _Base:
     cost: int = 0
 
 
-def _base(layout: Layout, must: Collection[int], limit: int, counter: Counter) -> _Base:
-    """What must be kept; nothing where it does not fit."""
-    cost = counter.context(layout.build(must)) if must else 0
-    if not must or cost > limit:
-        return _Base()
-    return _Base(frozenset(must), frozenset(layout.units[unit].segment for unit in must), cost)
+def _base(layout: Layout, ranked: Sequence[int], must: Collection[int], limit: int, counter: Counter) -> _Base:
+    """What must be kept; where that does not fit the first of it that does, by its true count; else nothing."""
+    wanted = frozenset(must)
+    for units in (wanted, *(frozenset({unit}) for unit in ranked if unit in wanted)) if wanted else ():
+        cost = counter.context(layout.build(units))
+        if cost <= limit:
+            return _Base(units, frozenset(layout.units[unit].segment for unit in units), cost)
+    return _Base()
 
 
 def share_of(

@@ -258,3 +258,13 @@ def test_every_method_keeps_what_it_must(name):
     assert "4711" in read
     assert "not" in read.split()
     assert "rape" in read
+
+
+def test_one_that_must_be_kept_stays_where_it_fits_to_the_last_token():
+    context = context_of(Query("Who?"), (Passage("p", "It was not so. Rome is old. Why?", "Rome"),))
+    counter = bpe_counter()
+    layout = Layout(context)
+    budget = counter.context(layout.build((1,)))
+    assert counter.context(layout.build((0,))) > budget > counter.context(layout.build((2,)))
+    made = RandomSentences(budget=budget, force_keep=("titles", "negations"))
+    assert [s.text for s in made.bind(counter).compress([context])[0].segments] == ["Rome is old."]
