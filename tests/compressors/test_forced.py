@@ -261,10 +261,10 @@ def test_every_method_keeps_what_it_must(name):
 
 
 def test_one_that_must_be_kept_stays_where_it_fits_to_the_last_token():
-    context = context_of(Query("Who?"), (Passage("p", "It was not so. Rome is old. Why?", "Rome"),))
+    context = context_of(Query("Who?"), (Passage("p0", "It was not so. Rome is old. Why?", "Rome"),))
     counter = bpe_counter()
     layout = Layout(context)
     budget = counter.context(layout.build((1,)))
     assert counter.context(layout.build((0,))) > budget > counter.context(layout.build((2,)))
-    made = RandomSentences(budget=budget, force_keep=("titles", "negations"))
+    made = RandomSentences(budget=budget, force_keep=("titles", "numbers", "negations"))
     assert [s.text for s in made.bind(counter).compress([context])[0].segments] == ["Rome is old."]
