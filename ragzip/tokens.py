@@ -1,13 +1,14 @@
 """Token counts as the frozen generator consumes them, and the one way a context is laid out as text.
 
 A context is laid out as its segments one after the other with a blank line between; a segment whose passage has a
-title is preceded by it on a line of its own. Prompts render with ``lay_out`` and the counter counts what it gives,
-so that a budget that is met in the count is met in the prompt.
+title is preceded by it on a line of its own, and so is one that was written from several that share one. Prompts
+render with ``lay_out`` and the counter counts what it gives, so that a budget that is met in the count is met in the
+prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ragzip.types import Context, S_co, Segment, SoftSegment, TextSegment
@@ -25,6 +26,7 @@ def lay_out(context: Context[S_co], *, titles: bool = True) -> tuple[str | S_co,
     by_id = {passage.id: passage.title for passage in reversed(context.passages)} if titles else {}
     pieces: list[str | S_co] = []
     last_passage: str | None = None
+    titled: str | None = None  # the passage whose title what comes next would stand under
     last: Segment | None = None
     for segment in context.segments:
         if isinstance(segment, TextSegment) and not segment.text.strip():
@@ -32,7 +34,8 @@ def lay_out(context: Context[S_co], *, titles: bool = True) -> tuple[str | S_co,
         if isinstance(segment, SoftSegment) and segment.embeddings.shape[0] == 0:
             continue
         passage_id = segment.sources[0].passage_id if segment.sources else None
-        title = by_id.get(passage_id, "") if passage_id is not None and passage_id != last_passage else ""
+        title = title_of(segment, by_id) if passage_id is None or passage_id != titled else ""
+        alone = all(span.passage_id == passage_id for span in segment.sources)
         same = passage_id is not None and passage_id == last_passage
         on = same and last is not None and _reads_on(last, segment)
         lead = (SEPARATOR if pieces and not on else "") + (title + "\n" if title else "")
@@ -40,7 +43,19 @@ def lay_out(context: Context[S_co], *, titles: bool = True) -> tuple[str | S_co,
             pieces.append(lead)
         pieces.append(segment)
         last_passage, last = passage_id, segment
+        titled = passage_id if alone else None
     return tuple(pieces)
+
+
+def title_of(segment: Segment, titles: Mapping[str, str]) -> str:
+    """The title that the passages of a segment share, or "": what was written from several belongs to none of them.
+
+    Args:
+        segment: With spans or without.
+        titles: Of passages by id.
+    """
+    found = {titles.get(span.passage_id, "") for span in segment.sources}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _reads_on(first: Segment, second: Segment) -> bool:

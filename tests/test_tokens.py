@@ -32,6 +32,15 @@ def test_a_title_is_printed_once_for_neighbours_of_one_passage():
     assert text_of(made(one, blank, two)) == text_of(made(one, two))
 
 
+def test_what_was_written_from_several_passages_stands_under_none_of_their_titles():
+    both = TextSegment("Told.", (Span("a", 0, 4), Span("c", 0, 5)))
+    assert text_of(made(both)) == "Told."
+    assert text_of(made(segment("a", 0, 4), both, segment("a", 5, 9))) == "First\nOne.\n\nTold.\n\nFirst\nTwo."
+    alike = (PASSAGES[0], Passage("c", "Four.", "First"))
+    assert text_of(made(both, passages=alike)) == "First\nTold."
+    assert text_of(made(TextSegment("Told.", (Span("a", 0, 4), Span("gone", 0, 5))))) == "Told."
+
+
 def test_segments_without_content_are_left_out():
     nothing = SoftSegment(torch.zeros(0, 4), "m")
     assert lay_out(made(nothing, TextSegment(""), segment("b", 0, 6))) == (segment("b", 0, 6),)

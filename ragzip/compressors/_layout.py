@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ragzip.text import Stretch, cut_before, sentences, words
+from ragzip.tokens import title_of
 from ragzip.types import Context, Passage, Segment, SoftSegment, Span, TextSegment
 
 _LONGEST = 1000  # characters of a unit: about what a sentence encoder reads
@@ -62,6 +63,10 @@ class Layout:
         """Passages by id; the first one counts where ids repeat."""
         return {passage.id: passage for passage in reversed(self.context.passages)}
 
+    @cached_property
+    def _titles(self) -> dict[str, str]:
+        return {key: passage.title for key, passage in self.passages.items()}
+
     def passage(self, segment: int) -> Passage | None:
         """The passage a segment comes from: that of its first span."""
         sources = self.context.segments[segment].sources
@@ -69,8 +74,7 @@ class Layout:
 
     def title(self, segment: int) -> str:
         """The title that is printed before a segment, or ""."""
-        passage = self.passage(segment)
-        return passage.title if passage else ""
+        return title_of(self.context.segments[segment], self._titles)
 
     def size(self, unit: int) -> int:
         """How long a unit is, without counting tokens: characters, and four for each soft row."""

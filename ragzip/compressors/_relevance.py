@@ -14,6 +14,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from ragzip.text import Stretch, cut_before, sentences
+from ragzip.tokens import title_of
 from ragzip.types import Context, Segment
 
 if TYPE_CHECKING:
@@ -108,9 +109,9 @@ def _surely_fits(encoder: Encoder, text: str) -> bool:
 
 
 def titles_of(context: Context[Segment]) -> list[str]:
-    """For each segment the title of the passage that its first span lies in, or ""."""
+    """For each segment the title of its passage, or "", as it is laid out."""
     titles = {passage.id: passage.title for passage in reversed(context.passages)}
-    return [titles.get(segment.sources[0].passage_id, "") if segment.sources else "" for segment in context.segments]
+    return [title_of(segment, titles) for segment in context.segments]
 
 
 def relevance(encoder: Encoder, question: str, texts: Sequence[str], titles: Sequence[str]) -> list[float]:
