@@ -285,6 +285,14 @@ class HashedWriter:
         """The likeliest text."""
         return [_written(prompt.text, max_new_tokens) for prompt in prompts]
 
+    def write_unless(self, prompts: Sequence[Any], *, max_new_tokens: int, **_: Any) -> list[tuple[Generation, float]]:
+        """The same with a probability by a hash."""
+        texts = self.write(prompts, max_new_tokens=max_new_tokens)
+        return [
+            (text, zlib.crc32(prompt.text.encode("utf-8", "replace")) % 7 / 7)
+            for text, prompt in zip(texts, prompts, strict=True)
+        ]
+
 
 def _written(prompt: str, most: int) -> Generation:
     words = prompt.split()

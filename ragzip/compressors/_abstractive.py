@@ -16,6 +16,9 @@ from ragzip.models import Dtype, check_options
 from ragzip.protocols import Compressor, Counter, runtime_field
 from ragzip.types import Context, Passage, Segment, Span, TextSegment
 
+WINDOW = 2048
+"""Most tokens of a prompt where neither the user nor the model says how many."""
+
 _BLOCK = 1000  # characters
 
 
@@ -31,7 +34,8 @@ class Abstractive(Compressor[TextSegment, TextSegment]):
         budget: Most tokens of the result as laid out. Always met: what is written is cut between sentences, and the
             first sentence at a word where even that is longer.
         max_new_tokens: Most tokens of each text that the model writes.
-        window: Most tokens of a prompt; documents that do not fit are read in several. At most the model's own.
+        window: Most tokens of a prompt; documents that do not fit are read in several. At most the model's own. None
+            takes what an adapter was trained with, as it says, and 2,048 for other models.
         force_keep: Sentences with these (``titles``, ``numbers``, ``negations``) are added word for word, with exact
             spans, where what is written from them does not say the same name, number or negation.
         force_pattern: A regular expression; what it finds is kept in the same way.
@@ -43,7 +47,7 @@ class Abstractive(Compressor[TextSegment, TextSegment]):
     keep: float | None = None
     budget: int | None = None
     max_new_tokens: int = 128
-    window: int = 2048
+    window: int | None = None
     force_keep: tuple[Force, ...] = ()
     force_pattern: str | None = None
     dtype: Dtype = "auto"

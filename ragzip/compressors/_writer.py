@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from ragzip import models
 from ragzip.errors import ConfigError, PromptTooLong
@@ -19,13 +20,27 @@ from ragzip.text import Stretch, cut_before, sentences
 from ragzip.tokens import SEPARATOR
 from ragzip.types import Generation, Message, Segment, TextSegment
 
+if TYPE_CHECKING:
+    from ragzip.models.decode import Unless
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A document as a prompt shows it: its title on a line of its own, then its text."""
+    """A document, or a stretch of one, as a prompt shows it: its title on a line of its own, then its text.
+
+    Attributes:
+        text: What is shown.
+        title: Or "".
+        owner: What it belongs to, or None: a title is shown once for neighbours of one owner.
+        segment: Index of the segment that it is from.
+        start: Where ``text`` begins in that segment's text.
+    """
 
     text: str
     title: str = ""
+    owner: str | None = None
+    segment: int = 0
+    start: int = 0
 
     def __str__(self) -> str:
         return f"{self.title}\n{self.text}" if self.title else self.text
@@ -33,7 +48,9 @@ class Block:
 
 def render(blocks: Sequence[Block]) -> str:
     """Documents one after the other with a blank line between."""
-    return SEPARATOR.join(map(str, blocks))
+    owners = [None, *(block.owner for block in blocks)]
+    shown = (b if b.owner is None or b.owner != last else b.text for b, last in zip(blocks, owners, strict=False))
+    return SEPARATOR.join(map(str, shown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +108,6 @@ class Writer:
         max_new_tokens: int,
         stop: tuple[str, ...] = (),
         batch_size: int = 1,
-        doubtful: tuple[str, float] | None = None,
     ) -> list[Generation]:
         """One text for each prompt, in order.
 
@@ -101,11 +117,52 @@ class Writer:
             max_new_tokens: Most tokens of each text.
             stop: Strings that end a text.
             batch_size: Prompts of similar length that run together.
-            doubtful: A word and the least probability of its first token with which a causal model may begin with it.
 
         Raises:
             PromptTooLong: A prompt that does not fit, or no memory.
         """
+        self._check(prompts, max_new_tokens)
+        order = sorted(range(len(prompts)), key=lambda i: (-prompts[i].length, i)) if batch_size > 1 else None
+        rows = list(range(len(prompts))) if order is None else order
+        found: dict[int, Generation] = {}
+        for first in range(0, len(rows), batch_size):
+            batch = rows[first : first + batch_size]
+            written = self._batch([prompts[i] for i in batch], max_new_tokens, stop)
+            found.update(zip(batch, written, strict=True))
+        return [found[i] for i in range(len(prompts))]
+
+    def write_unless(
+        self, prompts: Sequence[EncodedPrompt], *, max_new_tokens: int, word: str, least: float
+    ) -> list[tuple[Generation, float]]:
+        """One text for each prompt, in order, and how probable it was that it would be one word instead.
+
+        Args:
+            prompts: As for ``write``; they run one by one.
+            max_new_tokens: Most tokens of each text.
+            word: What the model may begin with only where it is sure of it.
+            least: The least probability of the word's first token with which it may.
+
+        Returns:
+            The texts, each with the probability of the word's first token as its first; 0 for encoder-decoders, of
+            which it is not known, and which write what they like.
+
+        Raises:
+            PromptTooLong: A prompt that does not fit, or no memory.
+        """
+        if isinstance(self.lm, Seq2SeqLM):
+            return [(text, 0.0) for text in self.write(prompts, max_new_tokens=max_new_tokens)]
+        from ragzip.models.decode import Unless
+
+        self._check(prompts, max_new_tokens)
+        token = self.lm.text.encode([word])[0][0]
+        found: list[tuple[Generation, float]] = []
+        for prompt in prompts:
+            unless = Unless(token, least)
+            (text,) = self._batch([prompt], max_new_tokens, (), unless)
+            found.append((text, unless.probabilities[0]))
+        return found
+
+    def _check(self, prompts: Sequence[EncodedPrompt], max_new_tokens: int) -> None:
         room = self.room(max_new_tokens)
         longest = max((prompt.length for prompt in prompts), default=0)
         if longest > room:
@@ -113,21 +170,9 @@ class Writer:
                 f"a prompt of {longest} tokens does not fit {self.lm.name!r}, which has room for {room}",
                 hint="Lower max_new_tokens, or put a budget before this step.",
             )
-        order = sorted(range(len(prompts)), key=lambda i: (-prompts[i].length, i)) if batch_size > 1 else None
-        rows = list(range(len(prompts))) if order is None else order
-        found: dict[int, Generation] = {}
-        for first in range(0, len(rows), batch_size):
-            batch = rows[first : first + batch_size]
-            written = self._batch([prompts[i] for i in batch], max_new_tokens, stop, doubtful)
-            found.update(zip(batch, written, strict=True))
-        return [found[i] for i in range(len(prompts))]
 
     def _batch(
-        self,
-        prompts: Sequence[EncodedPrompt],
-        most: int,
-        stop: tuple[str, ...],
-        doubtful: tuple[str, float] | None,
+        self, prompts: Sequence[EncodedPrompt], most: int, stop: tuple[str, ...], unless: Unless | None = None
     ) -> list[Generation]:
         if isinstance(self.lm, Seq2SeqLM):
             return self.lm.generate([prompt.ids or [] for prompt in prompts], max_new_tokens=most, stop=stop)
@@ -144,7 +189,7 @@ class Writer:
                 stop=[stop] * len(prompts),
                 on_text=[None] * len(prompts),
                 start=time.perf_counter(),
-                doubtful=None if doubtful is None else (self.lm.text.encode([doubtful[0]])[0][0], doubtful[1]),
+                unless=unless,
             )
 
 
@@ -161,10 +206,28 @@ def load_writer(name: str, *, max_new_tokens: int = 0, dtype: str = "auto", devi
     return writer
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A prompt and the documents, or stretches of them, that it shows."""
+
+    prompt: EncodedPrompt
+    blocks: tuple[Block, ...]
+
+
 def pack(
     blocks: Sequence[Block], encode: Callable[[Sequence[Block]], EncodedPrompt], room: int
 ) -> list[EncodedPrompt] | None:
-    """The documents in as few prompts as need be, all of them, in order, cut between sentences where possible.
+    """The prompts of ``parts_of``."""
+    parts = parts_of(blocks, encode, room)
+    return None if parts is None else [part.prompt for part in parts]
+
+
+def parts_of(
+    blocks: Sequence[Block], encode: Callable[[Sequence[Block]], EncodedPrompt], room: int
+) -> list[Part] | None:
+    """The documents in few prompts, all of them, in order.
+
+    They are dealt out whole where that makes parts of about one size, else cut between sentences where possible.
 
     Args:
         blocks: The documents.
@@ -172,12 +235,12 @@ def pack(
         room: Most tokens of a prompt.
 
     Returns:
-        The prompts, or None where what stands around the documents (the question) leaves them less than half of
-        the room, or a title no room at all.
+        The prompts with what they show, or None where what stands around the documents (the question) leaves them less
+        than half of the room, or a title no room at all.
     """
     whole = encode(blocks)
     if whole.length <= room:
-        return [whole]
+        return [Part(whole, tuple(blocks))]
     if 2 * encode(()).length > room:
         return None
     return _packed(blocks, whole.length, encode, room)
@@ -185,15 +248,15 @@ def pack(
 
 def _packed(
     blocks: Sequence[Block], length: int, encode: Callable[[Sequence[Block]], EncodedPrompt], room: int
-) -> list[EncodedPrompt] | None:
+) -> list[Part] | None:
     size = sum(len(block.text) for block in blocks)
     if size <= 1:
         return None
-    found: list[EncodedPrompt] = []
+    found: list[Part] = []
     for part in _dealt(blocks, max(size // max(-(-length // room), 2), 1)):
         prompt = encode(part)
         if prompt.length <= room:
-            found.append(prompt)
+            found.append(Part(prompt, tuple(part)))
             continue
         smaller = _packed(part, prompt.length, encode, room)
         if smaller is None:
@@ -203,24 +266,40 @@ def _packed(
 
 
 def _dealt(blocks: Sequence[Block], most: int) -> list[list[Block]]:
-    """The documents as groups of at most so many characters; each piece of a document keeps its title."""
+    """The documents as groups of about so many characters; each piece of a document keeps its title.
+
+    A document that would fit a group goes whole into the one that it fits better: into the open one where less than
+    half of it goes beyond, so that a group has less than half as much again.
+    """
     groups: list[list[Block]] = [[]]
     room = most
     for block in blocks:
+        size = len(block.text)
+        if size <= most:
+            if groups[-1] and size > 2 * room:
+                groups.append([])
+                room = most
+            groups[-1].append(block)
+            room -= size
+            continue
         first = last = -1  # the stretch of this document that is in the open group
         for start, end in _pieces(block.text, most):
             cost = end - (last if first >= 0 else start)  # white space between sentences is text, too
             if cost > room and (groups[-1] or first >= 0):
                 if first >= 0:
-                    groups[-1].append(replace(block, text=block.text[first:last]))
+                    groups[-1].append(_stretch(block, first, last))
                     first = -1
                 groups.append([])
                 room, cost = most, end - start
             first, last = (start if first < 0 else first), end
             room -= cost
         if first >= 0:
-            groups[-1].append(replace(block, text=block.text[first:last]))
+            groups[-1].append(_stretch(block, first, last))
     return [group for group in groups if group]
+
+
+def _stretch(block: Block, start: int, end: int) -> Block:
+    return replace(block, text=block.text[start:end], start=block.start + start)
 
 
 def _pieces(text: str, most: int) -> list[Stretch]:

@@ -1,17 +1,24 @@
-"""RECOMP's abstractive compressor: one summary of all passages, written for the question, empty if nothing helps."""
+"""RECOMP's abstractive compressor: a summary of the passages, written for the question, empty if nothing helps."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ragzip.compressors import _writer
-from ragzip.compressors._abstractive import Abstractive, check_model, sources_of
+from ragzip.compressors._abstractive import WINDOW, Abstractive, check_model, sources_of
+from ragzip.compressors._layout import _pieces, spans_at
 from ragzip.compressors._options import check_number, counter_of
 from ragzip.compressors._relevance import titles_of
-from ragzip.compressors._writer import Block, Request, Writer, pack, render, tidy
-from ragzip.types import Context, TextSegment
+from ragzip.compressors._writer import Block, Request, Writer, parts_of, render, tidy
+from ragzip.models import resolve
+from ragzip.models.lora import trained_window
+from ragzip.types import Context, Span, TextSegment
+
+if TYPE_CHECKING:
+    from ragzip.models.chat import EncodedPrompt
 
 MODEL = "recomp-abstractive-smollm2"
 NOTHING = "NONE"
@@ -33,22 +40,23 @@ _EMPTY = re.compile(
     r"|this passage doesn'?t contain relevant information to the question)",
     re.IGNORECASE,
 )
-_ROUNDS = 3  # of summarising summaries
-_LETTERS = 4  # of a token, about
 
 
 @dataclass(frozen=True)
 class RecompAbstractive(Abstractive):
-    """A summary of all passages, written for the question, in their place; nothing at all where they do not help.
+    """A summary of the passages, written for the question, in their place; nothing at all where they do not help.
 
     RECOMP (https://arxiv.org/abs/2310.04408). The model reads question and passages and writes what answers the
-    question; its spans are all that it read. A model that writes an empty text, or a word such as NONE, leaves an
-    empty context: selective augmentation. The default model is an adapter over the built-in generator. Published
-    checkpoints (``fangyuan/nq_abstractive_compressor`` and others, T5) get the prompt that they were trained with; so
-    do all encoder-decoders, while causal models are asked in their chat template. Unlike the public scripts, nothing
-    is truncated at 1,024 tokens: passages that do not fit are read in parts, and where the parts' summaries together
-    are longer than one may be, they are summarised in turn. A question that takes more than half of the window leaves
-    the context as it is.
+    question. A model that writes an empty text, or a word such as NONE, leaves an empty context: selective
+    augmentation. The default model is an adapter over the built-in generator. Published checkpoints
+    (``fangyuan/nq_abstractive_compressor`` and others, T5) get the prompt that they were trained with; so do all
+    encoder-decoders, while causal models are asked in their chat template.
+
+    Unlike in the public scripts, nothing is truncated at 1,024 tokens. Passages that do not fit the window are read in
+    parts, whole where that is possible; what is written of each part is a segment of its own, whose spans are all that
+    was read for it, and a part that does not help leaves nothing. Where not all of it fits keep or budget, that of the
+    parts goes first of which a causal model was surest that they help. A question that takes more than half of the
+    model's own window leaves the context as it is.
 
     Attributes:
         model: A built-in or shipped model, a folder in the layout of ``transformers`` (or, for causal models, of a
@@ -85,33 +93,41 @@ class RecompAbstractive(Abstractive):
             return self.fitted(context)
         if self.budget == 0:
             return Context(context.query, (), context.passages)
-        summary = self._summary(context)
-        if summary is None:
+        found = self._written(context)
+        if found is None:
             return self.fitted(context)
-        written = (TextSegment(summary, sources_of(read, context.passages)),) if summary else ()
-        return self.finish(context, written)
+        order = sorted(range(len(found)), key=lambda i: (found[i][1], i))
+        ranks = {i: rank for rank, i in enumerate(order)}
+        return self.finish(context, [segment for segment, _ in found], [ranks[i] for i in range(len(found))])
 
-    def _summary(self, context: Context[TextSegment]) -> str | None:
-        """What the model writes, "" where nothing helps, None where the question leaves no room for passages."""
+    def _written(self, context: Context[TextSegment]) -> list[tuple[TextSegment, float]] | None:
+        """What the model writes of each part that helps, and how probable it was that it would write nothing.
+
+        None where the question leaves no room for passages.
+        """
         writer = self.load()
         most = self._most(context)
-        room = writer.room(most, self.window)
-        blocks = blocks_of(context)
-        summary = ""
-        for _ in range(_ROUNDS):
-            prompts = pack(blocks, lambda some: writer.encode(ask(context.query.text, some)), room)
-            if prompts is None:
-                return summary or None
-            written = writer.write(prompts, max_new_tokens=most, doubtful=(NOTHING, self.silence))
-            parts = list(dict.fromkeys(text for text in (said(tidy(found)) for found in written) if text))
-            joined = " ".join(parts)
-            if not joined or len(joined) >= sum(len(block.text) for block in blocks):
-                return summary or joined
-            summary = joined
-            if len(parts) < 2 or len(joined) <= _LETTERS * most:
-                return summary
-            blocks = [Block(text) for text in parts]
-        return summary
+
+        def encode(some: Sequence[Block]) -> EncodedPrompt:
+            return writer.encode(ask(context.query.text, some))
+
+        room = writer.room(most, self.window or trained_window(resolve(self.model)) or WINDOW)
+        if self.window is None:  # a long question may take as much as the passages beside it
+            room = writer.room(most, max(room, 2 * encode(()).length))
+        parts = parts_of(blocks_of(context), encode, room)
+        if parts is None:
+            return None
+        texts = writer.write_unless(
+            [part.prompt for part in parts], max_new_tokens=most, word=NOTHING, least=self.silence
+        )
+        found: dict[str, tuple[TextSegment, float]] = {}
+        for part, (text, doubt) in zip(parts, texts, strict=True):
+            summary = said(tidy(text))
+            if summary:
+                before, least = found.get(summary, (TextSegment(summary), doubt))
+                spans = dict.fromkeys((*before.sources, *_read(context, part.blocks)))
+                found[summary] = (TextSegment(summary, tuple(spans)), min(least, doubt))
+        return list(found.values())
 
     def _most(self, context: Context[TextSegment]) -> int:
         """Tokens to write: no more than twice what the limits leave, as tokenizers differ and cuts are at sentences."""
@@ -131,15 +147,26 @@ def ask(question: str, blocks: Sequence[Block]) -> Request:
 
 def blocks_of(context: Context[TextSegment]) -> list[Block]:
     """The context's segments as documents; a title is shown once for neighbouring segments of one passage."""
-    found: list[Block] = []
-    last: str | None = None
-    for segment, title in zip(context.segments, titles_of(context), strict=True):
-        if not segment.text.strip():
-            continue
-        owner = segment.sources[0].passage_id if segment.sources else None
-        found.append(Block(segment.text, "" if owner == last else title))
-        last = owner
-    return found
+    titles = titles_of(context)
+    return [
+        Block(segment.text, titles[i], segment.sources[0].passage_id if segment.sources else None, i)
+        for i, segment in enumerate(context.segments)
+        if segment.text.strip()
+    ]
+
+
+def _read(context: Context[TextSegment], blocks: Sequence[Block]) -> tuple[Span, ...]:
+    """The spans of what a prompt showed: exact ones of a stretch of an extractive segment, else the segment's."""
+    passages = {passage.id: passage for passage in reversed(context.passages)}
+    found: dict[Span, None] = {}
+    for block in blocks:
+        segment = context.segments[block.segment]
+        pieces = None if block.text == segment.text else _pieces(segment, passages)
+        spans: Sequence[Span] = sources_of([segment], context.passages)
+        if pieces is not None:
+            spans = spans_at(pieces, block.start, block.start + len(block.text))
+        found.update(dict.fromkeys(spans))
+    return tuple(found)
 
 
 def said(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from ragzip import models
 from ragzip.compressors import _writer
-from ragzip.compressors._abstractive import Abstractive, check_model, says, sources_of
+from ragzip.compressors._abstractive import WINDOW, Abstractive, check_model, says, sources_of
 from ragzip.compressors._layout import Layout
 from ragzip.compressors._options import check_count, check_number, counter_of
 from ragzip.compressors._relevance import asked, read, relevance, titles_of
@@ -144,7 +144,7 @@ class Summary(Abstractive):
 
     def _written(self, writer: Writer, blocks: Sequence[Block], requests: Sequence[Ask], most: int) -> list[str]:
         """What the model makes of each block by its own request; "" for one that cannot be asked."""
-        room = writer.room(most, self.window)
+        room = writer.room(most, self.window or WINDOW)
         packed = [_prompts(writer, block, ask, room) for block, ask in zip(blocks, requests, strict=True)]
         prompts = [prompt for some in packed for prompt in some]
         texts = iter(writer.write(prompts, max_new_tokens=most, batch_size=self.batch_size))

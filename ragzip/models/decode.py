@@ -29,7 +29,7 @@ def decode_batch(
     stop: Sequence[tuple[str, ...]],
     on_text: Sequence[Callable[[str], None] | None],
     start: float,
-    doubtful: tuple[int, float] | None = None,
+    unless: Unless | None = None,
     cache: Any = None,
 ) -> list[Generation]:
     """Answers of prompts that run together.
@@ -44,7 +44,7 @@ def decode_batch(
         stop: For each prompt, strings that end its answer.
         on_text: For each prompt, who is told its text as it grows.
         start: ``time.perf_counter()`` that times count from.
-        doubtful: A token and the least probability with which it may begin an answer.
+        unless: What they may begin with only where the model is sure of it; it takes note of how sure it was.
         cache: An empty cache of ``transformers`` to read the prompts into; None for the usual one.
 
     Raises:
@@ -61,8 +61,8 @@ def decode_batch(
     processors: list[Any] = []
     if temperature > 0:
         processors = _sampling(lm, len(prompts), temperature, top_p, seed)
-    if doubtful is not None:
-        processors.insert(0, _if_sure(*doubtful))
+    if unless is not None:
+        processors.insert(0, unless)
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
@@ -211,21 +211,29 @@ class Tap:
         ]
 
 
-def _if_sure(token: int, least: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Takes a token out of the choice of the first one where it is less probable than that."""
-    begun = False
+class Unless:
+    """Takes a token out of the choice of the first one where it is less probable than asked; for one batch.
 
-    def keep(input_ids: Tensor, scores: Tensor) -> Tensor:
-        nonlocal begun
-        if begun:
+    Args:
+        token: Its id.
+        least: The least probability with which it may begin an answer; 1 never lets it.
+    """
+
+    def __init__(self, token: int, least: float) -> None:
+        self._token, self._least = token, least
+        self.probabilities: list[float] = []
+        """Of the token as the first one, for each prompt; empty until it was asked for."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The scores of a step, ``[batch, n_vocab]``, changed in the first one."""
+        if self.probabilities:
             return scores
-        begun = True
-        unsure = (scores.float().softmax(-1)[:, token] < least) | (least >= 1)  # a probability can be rounded to 1
+        found = scores.float().softmax(-1)[:, self._token]
+        self.probabilities = found.tolist()
+        unsure = (found < self._least) | (self._least >= 1)  # a probability can be rounded to 1
         changed = scores.clone()
-        changed[unsure, token] = float("-inf")
+        changed[unsure, self._token] = float("-inf")
         return changed
-
-    return keep
 
 
 def _sampling(lm: CausalLM, size: int, temperature: float, top_p: float, seed: int) -> list[Any]:

@@ -32,6 +32,7 @@ _READ = (
     "peft_type",
     "base_model_name_or_path",
     "ragzip_base",
+    "ragzip_window",
     "r",
     "lora_alpha",
     "target_modules",
@@ -65,18 +66,21 @@ class Adapter:
         rank: Width of the low-rank product.
         scale: What the product is multiplied by.
         targets: Last parts of the names of the adapted modules; None for every linear one but the output layer.
+        window: Most tokens of a text that it was trained on; None where it does not say.
     """
 
     base: str
     rank: int
     scale: float
     targets: tuple[str, ...] | None
+    window: int | None = None
 
 
 def read_adapter(folder: Path) -> Adapter:
     """The config of an adapter's folder, checked.
 
-    Its base is ``ragzip_base`` where that key stands beside those of ``peft``, else ``base_model_name_or_path``.
+    Its base is ``ragzip_base`` where that key stands beside those of ``peft``, else ``base_model_name_or_path``; its
+    window is ``ragzip_window``.
 
     Raises:
         ModelError: It cannot be read, or asks for what is not done here (DoRA, trained biases, ``modules_to_save``,
@@ -108,7 +112,15 @@ def read_adapter(folder: Path) -> Adapter:
     if not isinstance(base, str) or not base.strip():
         raise ModelError(f"{path} names no base model", hint='Add "ragzip_base" with its name or folder.')
     scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-    return Adapter(base, rank, scale, _targets(path, config.get("target_modules")))
+    window = config.get("ragzip_window")
+    if window is not None and (type(window) is not int or window < 1):
+        raise _refused(path, f"has ragzip_window {window!r}")
+    return Adapter(base, rank, scale, _targets(path, config.get("target_modules")), window)
+
+
+def trained_window(folder: Path) -> int | None:
+    """Most tokens of a text that an adapter was trained on; None where it does not say, or the folder has none."""
+    return read_adapter(folder).window if is_adapter(folder) else None
 
 
 def base_folder(folder: Path) -> Path:

@@ -1,7 +1,8 @@
 """What a summariser for questions learns from: passages that help among others, and the sentences to write.
 
 The target of an example is its supporting sentences, word for word, in the order in which the prompt shows them. In a
-share of the examples no passage helps, and the target is empty: selective augmentation. Only training splits are read.
+share of the examples no passage helps, and the target is empty: selective augmentation. In another share some of the
+passages that help are not shown, as it is where a long context is read in parts. Only training splits are read.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ def read_pairs(
     most: Mapping[str, int] | None = None,
     passages: int = 4,
     empty: float = 0.2,
+    partial: float = 0.0,
     tokens: int = 80,
 ) -> list[Pair]:
     """The pairs of training sets; see ``make_pairs``.
@@ -70,6 +72,7 @@ def read_pairs(
         most: At most so many questions of a set.
         passages: Most passages of a prompt.
         empty: Share of the examples without a passage that helps.
+        partial: Share of those with several passages that help in which only some of these are shown.
         tokens: Most tokens of a target.
 
     Raises:
@@ -77,7 +80,7 @@ def read_pairs(
         IngestError: A file that is not in its form.
     """
     examples = read_examples(names, data=data, seed=seed, most=most or {})
-    return make_pairs(examples, seed=seed, passages=passages, empty=empty, tokens=tokens)
+    return make_pairs(examples, seed=seed, passages=passages, empty=empty, partial=partial, tokens=tokens)
 
 
 def make_pairs(
@@ -86,6 +89,7 @@ def make_pairs(
     seed: int,
     passages: int = 4,
     empty: float = 0.2,
+    partial: float = 0.0,
     tokens: int = 80,
     count: CountTexts | None = None,
 ) -> list[Pair]:
@@ -101,6 +105,7 @@ def make_pairs(
         seed: For the draws.
         passages: Most passages of a prompt.
         empty: Share of the examples without a passage that helps, 0 to 1.
+        partial: Share of those with several passages that help in which only some of these are shown, 0 to 1.
         tokens: Most tokens of a target.
         count: Counts tokens; the built-in generator's where it is None.
 
@@ -109,12 +114,13 @@ def make_pairs(
     """
     if passages < 1:
         raise ConfigError("passages", f"must be at least 1, not {passages}")
-    if not 0 <= empty <= 1:
-        raise ConfigError("empty", f"must be from 0 to 1, not {empty!r}")
+    for name, share in (("empty", empty), ("partial", partial)):
+        if not 0 <= share <= 1:
+            raise ConfigError(name, f"must be from 0 to 1, not {share!r}")
     if tokens < 1:
         raise ConfigError("tokens", f"must be at least 1, not {tokens}")
     pools = _pools(examples)
-    made = [_pair(example, pools[example.set_name], seed, passages, empty) for example in examples]
+    made = [_pair(example, pools[example.set_name], seed, passages, empty, partial) for example in examples]
     pairs = [pair for pair in made if pair is not None]
     lengths = (count or default_counter().texts)([pair.target for pair in pairs])
     return [pair for pair, length in zip(pairs, lengths, strict=True) if length <= tokens]
@@ -142,11 +148,15 @@ def _pools(examples: Sequence[Example]) -> dict[str, _Pool]:
     return pools
 
 
-def _pair(example: Example, pool: _Pool, seed: int, passages: int, empty: float) -> Pair | None:
+def _pair(example: Example, pool: _Pool, seed: int, passages: int, empty: float, partial: float) -> Pair | None:
     draw = random.Random(f"{seed} summary {example.id}")  # noqa: S311 - no secret
     without = draw.random() < empty
-    size = draw.randint(1 if without else min(len(example.positives) + 1, passages), passages)
-    positives = () if without else example.positives
+    helping = () if without else example.positives
+    apart = random.Random(f"{seed} partial {example.id}")  # noqa: S311 - no secret
+    if len(helping) > 1 and apart.random() < partial:
+        helping = tuple(apart.sample(helping, apart.randint(1, min(len(helping) - 1, passages))))
+    size = draw.randint(1 if without else min(len(helping) + 1, passages), passages)
+    positives = helping
     if len(positives) > passages or not all(marked.known and marked.support for marked in positives):
         return None
     shown = [*positives, *_distractors(example, pool, size - len(positives), draw)]

@@ -109,7 +109,8 @@ def check_trainer(trainer: Any) -> None:
         if not 0 < value < math.inf:
             raise ConfigError(option, f"must be a number above 0, not {value!r}")
     check_share("keep", getattr(trainer, "keep", None))
-    check_number("empty", getattr(trainer, "empty", None), low=0.0, high=1.0)
+    for option in ("empty", "partial"):
+        check_number(option, getattr(trainer, option, None), low=0.0, high=1.0)
     check_options(trainer.dtype, trainer.device)
 
 

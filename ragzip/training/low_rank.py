@@ -149,6 +149,7 @@ def save_adapter(
     tensors: Mapping[str, Tensor],
     *,
     task: Literal["FEATURE_EXTRACTION", "CAUSAL_LM"] = "FEATURE_EXTRACTION",
+    window: int | None = None,
 ) -> None:
     """Writes an adapter in half precision, as ``load_encoder`` or ``load_causal_lm`` and ``peft`` read it."""
     import torch
@@ -167,6 +168,7 @@ def save_adapter(
         "bias": "none",
         "use_rslora": False,
         "inference_mode": True,
+        **({} if window is None else {"ragzip_window": window}),
     }
     out.mkdir(parents=True, exist_ok=True)
     parts = [out / f"{name}.part" for name in ("adapter_model.safetensors", ADAPTER_CONFIG)]

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ragzip.compressors._writer import Writer, tidy
 from ragzip.compressors.recomp_abstractive import NOTHING, SURE, said
 from ragzip.errors import ModelError
 from ragzip.models import EMBEDDER, GENERATOR, load_causal_lm, unload
+from ragzip.models.locate import resolve
 from ragzip.training._summary_data import SETS, Pair, make_pairs
 from ragzip.training.baselines import of_summaries, summary_scores
 from ragzip.training.encoders import check_trainer, divide, numbers
 from ragzip.training.examples import fingerprint, read_examples
 from ragzip.training.loop import LoopSettings, train
-from ragzip.training.low_rank import LowRank, check_base, save_adapter
+from ragzip.training.low_rank import LowRank, check_base, check_same, save_adapter
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.pairs import plan
+from ragzip.training.starts import check_start, settled
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,9 +56,11 @@ class RecompAbstractiveTraining:
         most: ``set=number``: at most so many questions of a set.
         passages: Most passages of a prompt.
         empty: Share of the examples in which none helps.
+        partial: Share of those with several that help in which only some of these are shown: long contexts are read in
+            parts.
         rank: Of the adapter.
         alpha: The adapter counts alpha / rank.
-        max_tokens: Examples that are longer are left out.
+        max_tokens: Examples that are longer are left out; the compressor reads longer contexts in parts of so many.
         batch: Examples in a step.
         steps: Optimiser steps.
         lr: Highest learning rate.
@@ -67,6 +71,10 @@ class RecompAbstractiveTraining:
         seed: For every draw.
         dtype: Number format of the forward and backward passes.
         device: Where to train.
+        start: An adapter that was trained before, with the same base, rank and alpha, to go on from: a folder, or the
+            name of shipped weights, such as ``recomp-abstractive-smollm2``. None starts afresh. Held-out examples are
+            new to it only where it was trained with the same sets, ``most``, ``held_out`` and ``seed``.
+        start_sha256: Checksum of its file, which then must have it; the card fills it in.
     """
 
     base: str = GENERATOR
@@ -74,6 +82,7 @@ class RecompAbstractiveTraining:
     most: tuple[str, ...] = _DEFAULT_MOST
     passages: int = 4
     empty: float = 0.2
+    partial: float = 0.0
     rank: int = 16
     alpha: int = 32
     max_tokens: int = 900
@@ -87,9 +96,12 @@ class RecompAbstractiveTraining:
     seed: int = 0
     dtype: str = "auto"
     device: str = "auto"
+    start: str | None = None
+    start_sha256: str | None = None
 
     def __post_init__(self) -> None:
         check_trainer(self)
+        check_start(self.start, self.start_sha256)
 
     def run(
         self, out: Path, *, data: Path | None = None, resume: bool = True, on_event: OnEvent | None = None
@@ -97,10 +109,17 @@ class RecompAbstractiveTraining:
         """Trains, and leaves ``adapter_config.json``, ``adapter_model.safetensors`` and a model card in ``out``."""
         from ragzip.training.cards import write_result
 
+        begun = settled(self, out, method="recomp_abstractive")
+        if begun is not self:
+            return begun.run(out, data=data, resume=resume, on_event=on_event)
         check_base(self.base)
+        if self.start is not None:
+            check_same(resolve(self.start), self.rank, self.alpha)
         found = read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
         held_examples, kept_examples = divide(found, self.held_out, self.seed)
-        make = partial(make_pairs, seed=self.seed, passages=self.passages, empty=self.empty)
+        make = functools.partial(
+            make_pairs, seed=self.seed, passages=self.passages, empty=self.empty, partial=self.partial
+        )
         random.Random(f"{self.seed} order").shuffle(kept_examples)  # noqa: S311 - no secret
         wanted = 2 * self.steps * self.batch
         lm = load_causal_lm(self.base, dtype=self.dtype, device=self.device, own=True)
@@ -109,6 +128,8 @@ class RecompAbstractiveTraining:
         random.Random(f"{self.seed} written").shuffle(pairs)  # noqa: S311 - no secret
         held, judged = [prompt for prompt, _ in pairs], [pair for _, pair in pairs[: self.written]]
         adapter = LowRank(lm, self.rank, self.alpha, self.seed)
+        if self.start is not None:
+            adapter.go_on(resolve(self.start))
         order = plan([len(prompt.ids) for prompt in kept], self.batch, self.steps, self.seed)
         settings = LoopSettings.of(self, len(order), weight_decay=0.0, checkpoint_every=50)
         try:
@@ -123,7 +144,7 @@ class RecompAbstractiveTraining:
                 out,
                 config={**trainer_config(self), "data": fingerprint(kept_examples)},
                 best="likelihood",
-                save=partial(save_adapter, out, self.base, adapter.targets, self.rank, self.alpha, task="CAUSAL_LM"),
+                save=functools.partial(self._save, out, adapter.targets),
                 resume=resume,
                 on_event=on_event,
             )
@@ -142,6 +163,10 @@ class RecompAbstractiveTraining:
             what=f"{len(held):,} training examples that were held out; overlap and gate on {len(judged):,}",
         )
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)
+
+    def _save(self, out: Path, targets: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
+        task: Literal["CAUSAL_LM"] = "CAUSAL_LM"
+        save_adapter(out, self.base, targets, self.rank, self.alpha, tensors, task=task, window=self.max_tokens)
 
     def _prompts(self, lm: CausalLM, pairs: Sequence[Pair]) -> list[tuple[Prompt, Pair]]:
         writer, end = Writer(lm), lm.tokenizer.eos_token_id
@@ -192,7 +217,7 @@ def evaluate(lm: CausalLM, held: Sequence[Prompt], judged: Sequence[Pair]) -> di
             count += keep
     writer = Writer(lm)
     told = [
-        writer.write([writer.encode(pair.request)], max_new_tokens=_WRITTEN, doubtful=(NOTHING, SURE))[0]
+        writer.write_unless([writer.encode(pair.request)], max_new_tokens=_WRITTEN, word=NOTHING, least=SURE)[0][0]
         for pair in judged
     ]
     written = summary_scores([said(tidy(text)) for text in told], [pair.target for pair in judged])

@@ -8,8 +8,8 @@ from ragzip.types import Generation
 class Scripted:
     """Prompts cost a token for every four characters of the user's turn."""
 
-    def __init__(self, say, room=2000, stopped=True):
-        self.say, self.most, self.stopped = say, room, stopped
+    def __init__(self, say, room=2000, stopped=True, doubt=lambda prompt: 0.0):
+        self.say, self.most, self.stopped, self.doubt = say, room, stopped, doubt
         self.asked, self.limits = [], []
 
     def room(self, max_new_tokens, window=None):
@@ -18,7 +18,11 @@ class Scripted:
     def encode(self, request):
         return SimpleNamespace(text=request.user, request=request, length=len(request.user) // 4)
 
-    def write(self, prompts, *, max_new_tokens, stop=(), batch_size=1, doubtful=None):
+    def write_unless(self, prompts, *, max_new_tokens, word, least):
+        written = self.write(prompts, max_new_tokens=max_new_tokens)
+        return [(text, self.doubt(prompt.text)) for text, prompt in zip(written, prompts, strict=True)]
+
+    def write(self, prompts, *, max_new_tokens, stop=(), batch_size=1):
         self.asked += [prompt.text for prompt in prompts]
         self.limits.append(max_new_tokens)
         return [self._one(prompt.text) for prompt in prompts]

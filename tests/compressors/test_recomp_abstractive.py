@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from ragzip.compressors._abstractive import missing
+from ragzip.compressors._abstractive import WINDOW, missing
 from ragzip.compressors._writer import Block
 from ragzip.compressors.recomp_abstractive import RecompAbstractive, ask, said
 from ragzip.errors import ConfigError, ModelError
@@ -68,31 +68,93 @@ def test_a_summary_longer_than_the_passages_is_not_used(monkeypatch):
     assert result.steps[0].status is Status.NO_GAIN
 
 
-def test_passages_beyond_the_window_are_all_read_and_the_parts_merged(monkeypatch):
+def test_passages_beyond_the_window_are_all_read_and_each_part_is_a_segment(monkeypatch):
     facts = [f"Fact number {i} is about topic {i}." for i in range(60)]
-    context = context_of(Query("Topics?"), (Passage("p", " ".join(facts), "List"),))
-    writer = install(monkeypatch, lambda prompt: prompt.split("List\n")[1].split(". ")[0][:30] + ".", room=200)
+    text = " ".join(facts)
+    context = context_of(Query("Topics?"), (Passage("p", text, "List"),))
+    writer = install(monkeypatch, lambda prompt: prompt.split("List\n")[1].split(". ")[0] + ".", room=200)
     after = run(context)
     asked = "".join(writer.asked)
     assert len(writer.asked) > 2
     assert all(asked.count(fact) == 1 for fact in facts)
-    assert after.segments[0].text.startswith("Fact number 0 is about topic 0.")
-    assert after.segments[0].sources == context.segments[0].sources
+    assert len(after.segments) == len(writer.asked)
+    for segment, prompt in zip(after.segments, writer.asked, strict=True):
+        (span,) = segment.sources
+        assert text[span.start : span.end] in prompt
+        assert segment.text in text[span.start : span.end]
+    read = [text[s.sources[0].start : s.sources[0].end] for s in after.segments]
+    assert " ".join(read) == text
 
 
-def test_part_summaries_that_are_too_long_are_summarised_in_turn(monkeypatch):
-    context = context_of(Query("Topics?"), (Passage("p", "A fact is told. " * 200),))
-    calls = iter(range(100))
-    writer = install(monkeypatch, lambda prompt: f"Part {next(calls)} says this and that. " * 2, room=300)
-    run(context, max_new_tokens=8)
-    assert any("Part 0 says this and that." in prompt for prompt in writer.asked)
+def test_every_part_shows_the_title_of_its_passage(monkeypatch):
+    passage = Passage("p", " ".join(f"Fact number {i} is about topic {i}." for i in range(60)), "List")
+    half = len(passage.text) // 2
+    segments = tuple(
+        TextSegment(passage.text[a:b], (Span("p", a, b),)) for a, b in ((0, half), (half, len(passage.text)))
+    )
+    writer = install(monkeypatch, "Some.", room=250)
+    run(Context(Query("Topics?"), segments, (passage,)))
+    assert len(writer.asked) > 1
+    assert [prompt.count("List\n") for prompt in writer.asked] == [1] * len(writer.asked)
 
 
-def test_a_second_round_that_says_nothing_does_not_undo_the_first(monkeypatch):
-    context = context_of(Query("Topics?"), (Passage("p", "A fact is told. " * 200),))
-    calls = iter(range(100))
-    install(monkeypatch, lambda p: "" if "Part" in p else f"Part {next(calls)} says this and that.", room=300)
-    assert run(context, max_new_tokens=8).segments[0].text.startswith("Part 0 says")
+def test_passages_are_read_whole_where_the_window_allows(monkeypatch):
+    passages = tuple(
+        Passage(f"p{i}", f"Passage {i} begins here. And here it ends, {i}.", f"Name {i}") for i in range(12)
+    )
+    writer = install(monkeypatch, lambda prompt: prompt.split("Name ")[1][:20] + ".", room=90)
+    after = run(context_of(Query("Topics?"), passages))
+    assert len(writer.asked) > 2
+    assert [span for segment in after.segments for span in segment.sources] == [
+        Span(p.id, 0, len(p.text)) for p in passages
+    ]
+
+
+def test_a_part_that_does_not_help_leaves_nothing_and_the_same_twice_is_once(monkeypatch):
+    passages = tuple(Passage(f"p{i}", f"Passage {i} is this long and goes on. " * 9) for i in range(4))
+    install(monkeypatch, lambda p: "Two." if "Passage 2" in p else "NONE" if "Passage 1" in p else "Same.", room=120)
+    after = run(context_of(Query("?"), passages))
+    read = [(segment.text, [span.passage_id for span in segment.sources]) for segment in after.segments]
+    assert read == [("Same.", ["p0", "p3"]), ("Two.", ["p2"])]
+
+
+def test_the_part_that_is_surest_to_help_goes_first_where_not_all_fits(monkeypatch):
+    passages = tuple(Passage(f"p{i}", f"Passage {i} is this long and goes on. " * 9) for i in range(3))
+    doubts = {"0": 0.7, "1": 0.1, "2": 0.4}
+
+    def number(prompt):
+        return prompt.split("Passage ")[1][0]
+
+    install(
+        monkeypatch, lambda p: f"Summary of {number(p)}. More.", room=120, doubt=lambda prompt: doubts[number(prompt)]
+    )
+    context = context_of(Query("?"), passages)
+    after = run(context)
+    assert len(after.segments) == 3
+    for kept in ([1], [1, 2], [0, 1, 2]):
+        expected = replace(after, segments=tuple(after.segments[i] for i in kept))
+        assert run(context, budget=COUNTER.context(expected)) == expected
+
+
+def test_the_window_is_the_models_own_where_none_is_given(monkeypatch):
+    words = context_of(Query("Topics?"), (Passage("p", "A fact is told. " * 1_000),))
+
+    def longest(**options):
+        writer = install(monkeypatch, "Some.", room=8_000)
+        run(words, **options)
+        return max(len(prompt) // 4 for prompt in writer.asked)
+
+    assert 300 < longest() <= 640
+    assert 640 < longest(window=1024) <= 1024
+    assert 1024 < longest(model=GENERATOR) <= WINDOW
+
+
+def test_a_long_question_gets_as_much_room_for_passages(monkeypatch):
+    writer = install(monkeypatch, "Some.", room=8_000)
+    question = "why is it so " * 100  # twice in the prompt: more than the window of the default model
+    run(Context(Query(question), CONTEXT.segments, CONTEXT.passages))
+    assert len(writer.asked) == 1
+    assert question in writer.asked[0]
 
 
 def test_a_question_that_fills_the_window_leaves_the_passages(monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragzip.compressors._writer import Block, Request, load_writer, pack, render, tidy
+from ragzip.compressors._writer import Block, Request, load_writer, pack, parts_of, render, tidy
 from ragzip.errors import ConfigError, PromptTooLong
 from ragzip.testing import texts
 from ragzip.types import Generation
@@ -157,8 +157,51 @@ def test_a_word_begins_a_text_only_where_it_is_probable_enough(tiny_lm_path):
         pytest.skip("the likeliest token of this model is no beginning of a word")
     sure = float(chances[likeliest])
     plain = writer.write([prompt], max_new_tokens=6)[0].text
-    assert writer.write([prompt], max_new_tokens=6, doubtful=(word, sure - 1e-4))[0].text == plain
-    assert writer.write([prompt], max_new_tokens=6, doubtful=(word, 0.0))[0].text == plain
-    changed = writer.write([prompt], max_new_tokens=6, doubtful=(word, sure + 1e-4))[0].text
-    assert changed != plain
-    assert not changed.startswith(word)
+
+    def written(least):
+        ((text, probability),) = writer.write_unless([prompt], max_new_tokens=6, word=word, least=least)
+        assert probability == pytest.approx(sure, abs=1e-4)
+        return text.text
+
+    assert written(sure - 1e-3) == plain
+    assert written(0.0) == plain
+    for least in (sure + 1e-3, 1.0):
+        assert written(least) != plain
+        assert not written(least).startswith(word)
+
+
+def test_each_text_has_the_probability_of_its_own_prompt(tiny_lm_path):
+    writer = load_writer(tiny_lm_path, dtype="fp32", device="cpu")
+    prompts = [writer.encode(Request(text)) for text in ("Which river is it?", "a", "Rome " * 30)]
+    together = writer.write_unless(prompts, max_new_tokens=3, word="Rome", least=0.5)
+    alone = [writer.write_unless([prompt], max_new_tokens=3, word="Rome", least=0.5)[0] for prompt in prompts]
+    assert [(text.text, chance) for text, chance in together] == [(text.text, chance) for text, chance in alone]
+    assert len({chance for _, chance in together}) == 3
+
+
+def test_what_does_not_fit_is_refused_here_too(tiny_lm_path):
+    writer = load_writer(tiny_lm_path, dtype="fp32", device="cpu")
+    with pytest.raises(PromptTooLong):
+        writer.write_unless([writer.encode(Request("word " * 3_000))], max_new_tokens=8, word="NONE", least=0.5)
+
+
+def test_documents_stay_whole_where_parts_come_out_alike():
+    documents = [Block(f"Document {number} says this. It says that, too.", f"T{number}") for number in range(9)]
+    parts = parts_of(documents, encode, 90)
+    assert [block for part in parts for block in part.blocks] == documents
+    assert 3 <= len(parts) <= 5
+    long = Block("A fact is told here. " * 30)
+    mixed = parts_of([documents[0], long, documents[1]], encode, 90)
+    assert mixed[0].blocks[0] == documents[0]
+    assert documents[1] in mixed[-1].blocks
+    shown = [block for part in mixed for block in part.blocks if block not in documents]
+    assert all(long.text[block.start :].startswith(block.text) for block in shown)
+    assert bare("".join(block.text for block in shown)) == bare(long.text)
+
+
+def test_a_title_is_shown_once_for_neighbours_of_one_owner():
+    first, second = Block("One.", "Rome", "r"), Block("Two.", "Rome", "r")
+    assert render([first, second]) == "Rome\nOne.\n\nTwo."
+    assert render([second]) == "Rome\nTwo."
+    assert render([first, Block("Tea.", "Tea", "t"), second]) == "Rome\nOne.\n\nTea\nTea.\n\nRome\nTwo."
+    assert render([Block("One.", "Rome"), Block("Two.", "Rome")]) == "Rome\nOne.\n\nRome\nTwo."

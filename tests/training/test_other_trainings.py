@@ -18,6 +18,7 @@ from ragzip.compressors.recomp_abstractive import RecompAbstractive
 from ragzip.compressors.recomp_extractive import RecompExtractive
 from ragzip.errors import ModelError, UsageError
 from ragzip.models import load_causal_lm
+from ragzip.models.lora import trained_window
 from ragzip.models.prefix import twin
 from ragzip.training.baselines import of_summaries, summary_scores
 from ragzip.training.card import check_card
@@ -142,6 +143,25 @@ def test_the_folder_serves_as_a_model(trained):
     }[trained.method]()
     (after,) = made.compress([context_of(Query("Who founded Alba?"), (passage,))])
     assert len(" ".join(segment.text for segment in after.segments)) < len(passage.text)
+
+
+@pytest.mark.parametrize("trained", ["recomp_abstractive"], indirect=True)
+def test_a_summariser_goes_on_from_an_adapter_and_says_what_it_read(trained, small_data, tmp_path):
+    told = []
+    more = replace(trained.trainer, start=str(trained.out), steps=1, lr=1e-9)
+    more.run(tmp_path, data=small_data, on_event=told.append)
+    first = next(event.metrics for event in told if event.kind == "eval")
+    assert first["likelihood"] == pytest.approx(trained.report.metrics["likelihood"], abs=0.01)
+    card = check_card(tmp_path)
+    assert card.config["start_sha256"] in check_card(trained.out).sha256.values()
+    assert "steps behind them, without the examples" in card.about
+    with pytest.raises(ModelError, match="another rank"):
+        replace(more, rank=2).run(tmp_path / "refused", data=small_data)
+    assert trained_window(tmp_path) == trained.trainer.max_tokens
+    edit = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**edit, "ragzip_window": "many"}))
+    with pytest.raises(ModelError, match="ragzip_window 'many'"):
+        trained_window(tmp_path)
 
 
 def test_what_is_written_is_scored_beside_sentences_and_silence(tiny_encoder_path):

@@ -82,6 +82,20 @@ def test_several_sentences_come_in_the_order_of_the_prompt():
     assert pair.target == (f"{first} {second}" if order == ["R", "A"] else f"{second} {first}")
 
 
+def test_in_a_share_not_all_that_helps_is_shown():
+    several = [example(n, positives=tuple(passage(n + i, title=f"T{n + i}") for i in (0, 100, 200))) for n in range(60)]
+    assert make(several, empty=0.0, passages=3, partial=0.0) == make(several, empty=0.0, passages=3)
+    numbers = {pair.id: pair.target.count(" is in it.") for pair in make(several, empty=0.0, passages=3, partial=0.5)}
+    assert set(numbers.values()) == {1, 2, 3}
+    assert 15 < sum(number < 3 for number in numbers.values()) < 45
+    for pair in make(several, empty=0.0, passages=2, partial=1.0):
+        shown = {block.title for block in pair.passages if f"{block.title}: " in pair.target}
+        assert 1 <= len(shown) == pair.target.count(" is in it.") <= 2
+        own = {marked.text for e in several if e.id == pair.id for marked in e.positives}
+        assert sum(block.text in own for block in pair.passages) == len(shown)  # the others are no distractors
+    assert make(partial=1.0) == make()  # there is one that helps, or none
+
+
 def test_what_cannot_be_taught_is_left_out():
     unknown = example(1, positives=(passage(1, known=False),))
     crowded = example(2, positives=tuple(passage(n) for n in range(5)))
@@ -99,7 +113,7 @@ def test_no_distractor_holds_an_answer():
     assert all("ANSWER1" not in block.text for block in pair.passages)
 
 
-@pytest.mark.parametrize("options", [{"passages": 0}, {"empty": 1.5}, {"tokens": 0}])
+@pytest.mark.parametrize("options", [{"passages": 0}, {"empty": 1.5}, {"partial": -0.1}, {"tokens": 0}])
 def test_numbers_out_of_range_are_refused(options):
     with pytest.raises(ConfigError) as caught:
         make(**options)
