@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from ragzip.evaluation.report import view
 from ragzip.evaluation.report.measures import heading, is_quality, show_value
 from ragzip.evaluation.report.view import RunView
-from ragzip.evaluation.report.words import word
+from ragzip.evaluation.report.words import finite, mapping, word
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 _GAP = 2
+_MOST_ROWS = 8  # whose break-even is told
 _USUAL = ("tokens_out", "ratio", "ttft", "total_seconds")
 _MARKS = {"better": "▲", "worse": "▼", "n.s.": "n.s."}
 _ASCII = str.maketrans({"±": "~", "▲": "^", "▼": "v", "–": "-", "−": "-", "…": ".", "×": "x"})
@@ -187,10 +188,30 @@ def _remarks(run: RunView, left_out: Sequence[str]) -> list[str]:
         )
     if any(view.uses_labels(run, name) for name in run.names):
         remarks.append("oracle rows read the labels, and are left out when the best value is marked in bold")
+    remarks.extend(_break_even(run))
     remarks.extend(view.failures(run))
     if left_out:
         remarks.append(f"left out, the terminal is too narrow: {', '.join(left_out)}")
     return remarks
+
+
+def _break_even(run: RunView) -> list[str]:
+    """From how many tokens of context on a row is faster than none, for rows of which that is known."""
+    found = mapping(run.summary.get("break_even"))
+    window = finite(found.get("window"))
+    never = f"not within {window:,.0f}" if window else "never"
+    rows = {name: row for name, row in mapping(found.get("rows")).items() if mapping(row).get("points")}
+    told = []
+    for name, row in list(rows.items())[:_MOST_ROWS]:
+        start, low, high = (finite(mapping(row).get(part)) for part in ("pays_from", "low", "high"))
+        shown = never if start is None else f"{start:,.0f}"
+        if low is not None:
+            shown += f" [{low:,.0f}, {'never' if high is None else f'{high:,.0f}'}]"
+        told.append(f"{word(name)} {shown}")
+    more = [f"{len(rows) - len(told)} more in the report"] if len(rows) > len(told) else []
+    return (
+        [f"saves time to the first token from so many context tokens on: {', '.join([*told, *more])}"] if told else []
+    )
 
 
 def _wrap(remark: str, width: int | None) -> list[str]:

@@ -99,7 +99,7 @@ def test_a_hostile_name_stays_on_its_line():
 
 
 def test_failures_are_told(run):
-    run = make_run(4)
+    run = make_run(4, break_even=False)
     run.summary["failed"] = {"rewriter": 2, "soft_stack": 0}
     _, remarks = _table(run)
     assert "could not be answered: rewriter 2" in remarks
@@ -107,7 +107,7 @@ def test_failures_are_told(run):
 
 
 def test_failing_compressors_are_told():
-    run = make_run(4)
+    run = make_run(4, break_even=False)
     run.summary["failed_steps"] = {
         "rewriter": {"rewrite: error": 1200, "rewrite: timeout": 3, "other: error": 0},
         "soft_stack": {},
@@ -135,3 +135,19 @@ def test_oracles_read_the_labels_and_are_no_bound(run):
     _, remarks = _table(run)
     assert "read the labels" in remarks
     assert "bound" not in remarks
+
+
+def test_says_from_where_on_compression_saves_time():
+    run = make_run(4)
+    rows = run.summary["break_even"]["rows"]
+    pays, loses = next(iter(rows)), list(rows)[-1]
+    rows[pays] |= {"low": 200.4, "high": None}
+    _, remarks = _table(run)
+    told = next(line for line in remarks.splitlines() if line.startswith("saves time"))
+    assert f"{pays} {rows[pays]['pays_from']:,.0f} [200, never]" in told
+    assert rows[loses]["pays_from"] is None and f"{loses} not within 8,192" in told
+    rows |= {f"row{number}\x1b": rows[pays] for number in range(9)} | {"unknown": {"points": []}, "odd": None}
+    told = next(line for line in _table(run)[1].splitlines() if line.startswith("saves time"))
+    assert told.endswith(f"{len(rows) - 10} more in the report") and "unknown" not in told and "\x1b" not in told
+    run.summary["break_even"] = {"rows": {}, "note": "only 4 measurements"}
+    assert "saves time" not in _table(run)[1]
