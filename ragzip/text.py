@@ -20,7 +20,7 @@ Stretch = tuple[int, int]
 _WINDOW = 2000
 _CODE_UNIT = 1000
 _LINE = re.compile(r"\S.*")
-_FENCE = re.compile(r"(```+|~~~+)[^\S\n]*(.*)")
+_FENCE = re.compile(r"(`{3,}(?!.*`)|~{3,})[^\S\n]*(.*)")
 _HEADING = re.compile(r"#{1,6}\s")
 _RULE = re.compile(r"([=\-~^*_#+`'\"])\1{2,}\s*\Z")
 _ITEM = re.compile(
@@ -199,7 +199,8 @@ def _fenced(text: str, lines: list[Stretch]) -> list[int]:
     """For each line whether it is fenced code: opens, is inside, closes, or 0.
 
     A fence counts only if another closes it; one with a language name cannot close, so that a passage which
-    starts in the middle of a code block does not turn its prose into code.
+    starts in the middle of a code block does not turn its prose into code. One of another mark, or a shorter one, is
+    code within a block; a line that begins with three backticks and holds more of them later is no fence.
     """
     kinds = [0] * len(lines)
     opened = -1
@@ -214,7 +215,7 @@ def _fenced(text: str, lines: list[Stretch]) -> list[int]:
         if closes:
             kinds[opened : number + 1] = [_OPENS, *[_INSIDE] * (number - opened - 1), _CLOSES]
             opened = -1
-        elif opened < 0 or fence[2]:
+        elif opened < 0 or (fence[2] and fence[1].startswith(mark)):
             opened, mark = number, fence[1]
     return kinds
 

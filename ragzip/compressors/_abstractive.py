@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from ragzip.compressors._allocate import fit
-from ragzip.compressors._forced import Force, check_forced, forced, forced_units
+from ragzip.compressors._forced import Force, check_forced, forced_in, forced_units
 from ragzip.compressors._layout import Layout, _pieces, spans_at
 from ragzip.compressors._options import check_count, check_share, counter_of
 from ragzip.errors import ConfigError
@@ -146,7 +146,7 @@ def missing(
     layout, told = Layout(cast("Context[Segment]", context)), _Told(written)
     units: list[int] = []
     for index, segment in enumerate(context.segments):
-        stretches = forced(segment.text, layout.title(index), kinds, pattern)
+        stretches = forced_in(layout, index, kinds, pattern)
         pieces = _pieces(segment, layout.passages) if stretches else None
         first = 0
         for unit in layout.of_segment[index]:

@@ -22,6 +22,7 @@ from ragzip.types import Context, Segment, SoftSegment
 _ROUNDS = 6
 _CUTS = 3
 _BATCH = 16
+_DOUBT = 8  # tokens by which the estimate of a unit that fits can be too high, and a sixteenth of the limit
 _LIKELY = 4.0  # characters of a token, until some were counted
 
 Skip = Literal["unit", "segment", "all"]
@@ -58,7 +59,7 @@ def fit(
     if limit <= 0 or not ranked:
         return layout.build(())
     costs = Costs(layout, counter)
-    base = _base(layout, ranked, must, limit, counter)
+    base = _base(layout, ranked, must, limit, counter) if must else _best(layout, ranked, limit, counter, costs)
     found = _search(layout, ranked, limit, counter, costs, skip, base)
     if costs.guessed and (found is None or counter.context(found) <= limit // 2):
         costs.exact = True  # text unlike any other, such as long runs of white space: leave nothing to guesses
@@ -87,6 +88,20 @@ def _base(layout: Layout, ranked: Sequence[int], must: Collection[int], limit: i
         if cost <= limit:
             return _Base(units, frozenset(layout.units[unit].segment for unit in units), cost)
     return _Base()
+
+
+def _best(layout: Layout, ranked: Sequence[int], limit: int, counter: Counter, costs: Costs) -> _Base:
+    """The best unit where it fits and the estimate leaves that in doubt; else nothing, and all is open."""
+    unit = ranked[0]
+    guess = costs.unit(ranked, 0, limit) + costs.lead(layout.units[unit].segment)
+    if costs.guessed or not _aim(limit) < guess <= limit + limit // 16 + _DOUBT:
+        return _Base()
+    return _base(layout, ranked, (unit,), limit, counter)
+
+
+def _aim(limit: int) -> int:
+    """What the estimates aim at: joined, sentences mostly cost a little more than one by one."""
+    return limit - limit // 64
 
 
 def share_of(
@@ -187,8 +202,7 @@ def _search(
 ) -> Context[Segment] | None:
     """The fullest context seen to fit, moving the target of the estimate; None where none was found."""
     best: Context[Segment] | None = None
-    # Joined, sentences mostly cost a little more than one by one: aim lower, and the first count fits.
-    most, target, tried = -1, limit - limit // 64, set[frozenset[int]]()
+    most, target, tried = -1, _aim(limit), set[frozenset[int]]()
     while target > 0:
         chosen, total = _greedy(layout, ranked, target, costs, skip, base)
         if not chosen or chosen in tried or (best is not None and len(tried) >= _ROUNDS):

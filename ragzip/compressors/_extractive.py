@@ -134,16 +134,20 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
             limit: Most tokens that will be kept, or None where only the threshold decides.
         """
         groups = groups_of(layout)
-        found = self.score(layout.context.query, groups)
+        query = layout.context.query
+        found = self.score(query, groups)
         if [len(scores) for scores in found] != [len(group.texts) for group in groups]:
             raise ValueError(f"{type(self).__name__}.score gave another number of scores than there are sentences")
-        return self._order([float(score) for group in found for score in group], must)
+        return self._order([float(score) for group in found for score in group], must, bool(query.text.strip()))
 
-    def _order(self, scores: Sequence[float], must: frozenset[int]) -> list[int]:
-        """What must be kept, then units at or above the threshold, best first, equal ones in their order."""
+    def _order(self, scores: Sequence[float], must: frozenset[int], asked: bool = True) -> list[int]:
+        """What must be kept, then units at or above the threshold, best first, equal ones in their order.
+
+        Where nothing was asked, no score says that something does not help, and the threshold does not hold.
+        """
         if not all(math.isfinite(score) for score in scores):
             raise ValueError(f"{type(self).__name__}.score gave a score that is not finite")
-        least = self.threshold
+        least = self.threshold if asked else None
         if least is None and self.limited_threshold is not None and max(scores, default=0.0) >= self.limited_threshold:
             least = self.limited_threshold
         above = (unit for unit in range(len(scores)) if unit in must or least is None or scores[unit] >= least)

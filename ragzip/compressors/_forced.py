@@ -152,10 +152,21 @@ def forced_units(layout: Layout, kinds: tuple[str, ...], pattern: str | None) ->
         segment = layout.context.segments[index]
         if not units or not isinstance(segment, TextSegment):
             continue
-        stretches = forced(segment.text, layout.title(index), kinds, pattern)
+        stretches = forced_in(layout, index, kinds, pattern)
         places = [(layout.units[unit].start, layout.units[unit].end) for unit in units]
         found += [unit for unit, kept in zip(units, touching(places, stretches), strict=True) if kept]
     return frozenset(found)
+
+
+def forced_in(layout: Layout, index: int, kinds: tuple[str, ...], pattern: str | None) -> list[Stretch]:
+    """What must be kept of a text segment; the titles are those of all passages that it comes from."""
+    segment = layout.context.segments[index]
+    if not isinstance(segment, TextSegment):
+        return []
+    titles = layout.titles(index)
+    found = forced(segment.text, titles[0] if titles else "", kinds, pattern)
+    others = [stretch for title in titles[1:] if "titles" in kinds for stretch in _titles(segment.text, title)]
+    return merge([*found, *others]) if others else found
 
 
 def only_forced(context: Context[Segment], kinds: tuple[str, ...], pattern: str | None) -> Context[Segment]:

@@ -15,6 +15,7 @@ from ragzip.types import Context, Passage, Segment, SoftSegment, Span, TextSegme
 
 _LONGEST = 1000  # characters of a unit: about what a sentence encoder reads
 _SPACE = re.compile(r"\s+")
+_QUOTE = re.compile('["“”„«»]')  # what stands between two of them is one sentence, however long
 _RUN = re.compile(r"(.)\1+", re.DOTALL)
 
 
@@ -68,13 +69,17 @@ class Layout:
         return {key: passage.title for key, passage in self.passages.items()}
 
     def passage(self, segment: int) -> Passage | None:
-        """The passage a segment comes from: that of its first span."""
+        """The passage a segment comes from, that of its first span; None where it is of several with other titles."""
         sources = self.context.segments[segment].sources
-        return self.passages.get(sources[0].passage_id) if sources else None
+        return self.passages.get(sources[0].passage_id) if sources and len(self.titles(segment)) < 2 else None
 
     def title(self, segment: int) -> str:
         """The title that is printed before a segment, or ""."""
         return title_of(self.context.segments[segment], self._titles)
+
+    def titles(self, segment: int) -> tuple[str, ...]:
+        """Those of the passages that a segment comes from, each once, "" for none."""
+        return tuple(dict.fromkeys(self._titles.get(s.passage_id, "") for s in self.context.segments[segment].sources))
 
     def size(self, unit: int) -> int:
         """How long a unit is, without counting tokens: characters, and four for each soft row."""
@@ -154,12 +159,28 @@ class Layout:
 
 def _units(text: str) -> Iterable[Stretch]:
     for start, end in sentences(text):
+        if end - start > _LONGEST:
+            yield from _shorter(text, start, end)
+        else:
+            yield start, end
+
+
+def _shorter(text: str, first: int, last: int) -> Iterable[Stretch]:
+    """A sentence too long for a unit: what is quoted in it by sentences, and what is too long even so at line ends."""
+    ends = [first + end for _, end in sentences(_QUOTE.sub(" ", text[first:last]))]
+    start = first
+    for end in [*ends[:-1], last]:
+        while end < last and _QUOTE.match(text, end):
+            end += 1
         while end - start > _LONGEST:
             stop = _break(text, start, start + _LONGEST)
             yield start, start + len(text[start:stop].rstrip())
             space = _SPACE.match(text, stop)
             start = space.end() if space else stop
-        yield start, end
+        if start < end:
+            yield start, end
+        space = _SPACE.match(text, end)
+        start = space.end() if space else end
 
 
 def _break(text: str, start: int, stop: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ragzip.text import Stretch, complement, merge, sentences
 
-_FENCE = re.compile(r"[^\S\n]*(`{3,}|~{3,})[^\S\n]*([^\n]*)")
+_FENCE = re.compile(r"[^\S\n]*(`{3,}(?![^\n]*`)|~{3,})[^\S\n]*([^\n]*)")
 _ITEM = re.compile(r"[^\S\n]*(?:[-*+•‣◦▪]|\d{1,3}[.)]|[A-Za-z]\)|\((?:\d{1,3}|[a-z]|[ivx]{1,4})\))[^\S\n]+\S")
 _RULE_CELL = re.compile(r":?-+:?")
 _HEADING = re.compile(r"#{1,6}\s")
@@ -170,7 +170,10 @@ def _lines(text: str) -> list[_Line]:
 
 
 def _fenced(lines: Sequence[_Line]) -> Iterator[tuple[int, int]]:
-    """First and last line of each code block. A fence with a language name opens and cannot close."""
+    """First and last line of each code block.
+
+    A fence with a language name opens and cannot close; one of another mark, or a shorter one, is code within a block.
+    """
     opened, mark = -1, ""
     for number, line in enumerate(lines):
         fence = _FENCE.match(line.text)
@@ -179,7 +182,7 @@ def _fenced(lines: Sequence[_Line]) -> Iterator[tuple[int, int]]:
         if opened >= 0 and fence[1].startswith(mark) and not fence[2]:
             yield opened, number
             opened = -1
-        elif opened < 0 or fence[2]:
+        elif opened < 0 or (fence[2] and fence[1].startswith(mark)):
             opened, mark = number, fence[1]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from ragzip import text as texts
 from ragzip.compressors._allocate import fits
-from ragzip.compressors._forced import Force, check_forced, forced, touching
+from ragzip.compressors._forced import Force, check_forced, forced_units
 from ragzip.compressors._layout import Layout
 from ragzip.compressors._options import check_count, check_number, check_share, counter_of
 from ragzip.protocols import Compressor, Counter, runtime_field
@@ -134,7 +134,7 @@ class TokenScorer(Compressor[TextSegment, TextSegment]):
             if units
         ]
         scores = self._scores(layout.context.query, groups)
-        must = self._must(groups)
+        must = self._must(layout)
         # Forced words first, then by score, equal ones in their order.
         order = np.lexsort((-scores, ~must)) if must.any() else np.argsort(-scores, kind="stable")
         if self.threshold is not None:
@@ -166,18 +166,15 @@ class TokenScorer(Compressor[TextSegment, TextSegment]):
             raise ValueError(f"{type(self).__name__}.score gave a score that is not finite")
         return scores
 
-    def _must(self, groups: Sequence[Words]) -> npt.NDArray[np.bool_]:
+    def _must(self, layout: Layout) -> npt.NDArray[np.bool_]:
         """``[n_words]``: which words touch what is to be kept by force."""
         import numpy as np
 
         if not self.force_keep and self.force_pattern is None:
-            return np.zeros(sum(len(group.spans) for group in groups), dtype=np.bool_)
-        return np.concatenate(
-            [
-                np.asarray(touching(g.spans, forced(g.text, g.title, self.force_keep, self.force_pattern)), np.bool_)
-                for g in groups
-            ]
-        )
+            return np.zeros(len(layout.units), dtype=np.bool_)
+        must = np.zeros(len(layout.units), dtype=np.bool_)
+        must[sorted(forced_units(layout, self.force_keep, self.force_pattern))] = True
+        return must
 
 
 def _smaller(layout: Layout, context: Context[Segment], counter: Counter) -> Context[Segment]:

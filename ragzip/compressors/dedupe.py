@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ragzip.compressors._groups import best_first, segment_scores, select, shown
 from ragzip.compressors._options import check_number
+from ragzip.compressors._relevance import titles_of
 from ragzip.protocols import Selector
 from ragzip.text import words
 from ragzip.types import Context, Segment, SoftSegment, TextSegment
@@ -28,8 +29,10 @@ class Dedupe(Selector):
     """Drops segments that another one, better scored or earlier, already says.
 
     A segment goes when at least ``threshold`` of its three-word shingles (case and punctuation aside) stand in one
-    segment that stays; a long segment that holds a short one stays. Exact duplicates always go. Takes time near
-    linear in the length of the context: only segments that share one of a segment's rarest shingles are compared.
+    segment that stays; a long segment that holds a short one stays. Exact duplicates always go. The title that a
+    segment stands under is part of what it says: the same few words under two titles are about two things, where a
+    whole passage is one. Takes time near linear in the length of the context: only segments that share one of a
+    segment's rarest shingles are compared.
 
     Attributes:
         threshold: Least share of shingles that counts as duplicate, above 0 and at most 1.
@@ -48,7 +51,15 @@ class Dedupe(Selector):
         segments = context.segments
         if len(segments) < 2:
             return context
-        bags = [_shingles(segment.text) if isinstance(segment, TextSegment) else None for segment in segments]
+        titles = titles_of(context)
+        told = [
+            f"{title}\n{segment.text}" if isinstance(segment, TextSegment) else ""
+            for segment, title in zip(segments, titles, strict=True)
+        ]
+        bags = [
+            _shingles(text) if isinstance(segment, TextSegment) else None
+            for segment, text in zip(segments, told, strict=True)
+        ]
         common = Tally(shingle for bag in bags if bag for shingle in bag)
         holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
         soft: set[SoftSegment] = set()
@@ -61,7 +72,7 @@ class Dedupe(Selector):
                     continue
                 soft.add(segment)
             elif shown(segment):
-                same = " ".join(segment.text.split())
+                same = " ".join(told[index].split())
                 if same in texts or (bag and self._contained(bag, bags, common, holders)):
                     continue
                 texts.add(same)

@@ -154,7 +154,8 @@ def _segment_dict(segment: Segment) -> dict[str, Any]:
     spans = [{"passage_id": span.passage_id, "start": span.start, "end": span.end} for span in segment.sources]
     if isinstance(segment, SoftSegment):
         return {"soft_tokens": int(segment.embeddings.shape[0]), "space": segment.space, "spans": spans}
-    return {"text": segment.text, "spans": spans}
+    joiner = {} if segment.joiner == TextSegment("").joiner else {"joiner": segment.joiner}
+    return {"text": segment.text, "spans": spans, **joiner}
 
 
 def context_from_dict(value: Mapping[str, Any]) -> Context[TextSegment]:
@@ -168,10 +169,18 @@ def context_from_dict(value: Mapping[str, Any]) -> Context[TextSegment]:
         for n, row in enumerate(_rows(value, "passages", ""))
     )
     segments = tuple(
-        TextSegment(str(row.get("text") or ""), spans_from(row, f"segments[{n}]."))
+        TextSegment(str(row.get("text") or ""), spans_from(row, f"segments[{n}]."), _joiner(row, f"segments[{n}]."))
         for n, row in enumerate(_rows(value, "segments", ""))
     )
     return Context(Query(str(value.get("question") or "")), segments, passages)
+
+
+def _joiner(row: Mapping[str, Any], where: str) -> str:
+    """What stands between the spans' texts; it is only written where it is not the usual one."""
+    found = row.get("joiner", TextSegment("").joiner)
+    if not isinstance(found, str):
+        raise UsageError(f"{where}joiner must be a text, not {found!r}")
+    return found
 
 
 def spans_from(row: Mapping[str, Any], where: str) -> tuple[Span, ...]:

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 
 from ragzip.compressors._allocate import fit
 from ragzip.compressors._layout import Layout
@@ -11,7 +12,7 @@ from ragzip.compressors.budget import Budget
 from ragzip.compressors.truncate import Truncate
 from ragzip.testing.contracts import count_words
 from ragzip.tokens import TokenCounter, text_of
-from ragzip.types import Passage, Query, context_of
+from ragzip.types import Context, Passage, Query, SoftSegment, Span, context_of
 
 
 def corpus(passages=20, sentences=8, title="Some title"):
@@ -112,3 +113,24 @@ def test_what_is_passed_over():
     assert left("segment", 4) == ["Red."]
     assert left("all", 4) == []
     assert left("all", 12) == ["One two three four five. Six."]
+
+
+def soft(rows, name="p0"):
+    return SoftSegment(torch.zeros(rows, 4), "m", (Span(name, 0, 1),))
+
+
+@pytest.mark.parametrize("rows", [1, 4, 16, 64, 100, 128])
+def test_a_soft_segment_that_fits_exactly_is_kept(rows):
+    counter = TokenCounter(count_words)
+    context = Context(Query("?"), (soft(rows), soft(rows)), (Passage("p0", "A text."),))
+    for made in (Budget(rows), Truncate(tokens=rows)):
+        assert made.bind(counter).compress([context])[0].segments == (soft(rows),)
+
+
+@pytest.mark.parametrize("more", [0, 1, 2, 3])
+def test_the_best_sentence_that_fits_gives_way_to_none(more):
+    counter = TokenCounter(lambda texts: [len(text.split()) for text in texts])
+    best, other = "lamp " * 99 + "lamp.", "Word " * 97 + "word."
+    context = context_of(Query("Which lamp?"), (Passage("p", f"{other} {best}"),))
+    after = BM25Sentences(budget=100 + more).bind(counter).compress([context])[0]
+    assert [segment.text for segment in after.segments] == [best]

@@ -29,6 +29,16 @@ def test_exact_duplicates_go_the_first_stays():
     assert left(of("a  b\n", " a b")) == [0]
 
 
+def test_the_same_few_words_under_two_titles_are_about_two_things():
+    town = "It has 5,000 inhabitants."
+    passages = [Passage(f"p{i}", town, title) for i, title in enumerate(("Springfield", "Shelbyville", "Springfield"))]
+    assert left(context_of(Query("?"), tuple(passages))) == [0, 1]
+    long = " ".join(f"Rome was founded in the year {i} by wolf number {i}." for i in range(20))
+    assert left(
+        context_of(Query("?"), (Passage("p0", long, "Rome"), Passage("p1", long, "Rome - an encyclopedia")))
+    ) == [0]
+
+
 def test_the_better_scored_one_stays():
     assert left(of(FACT, FACT, "Other.", scores=[0.1, 0.9, 0.5])) == [1, 2]
     assert left(of(FACT, FACT, scores=[None, 0.1])) == [1]

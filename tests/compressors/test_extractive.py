@@ -1,13 +1,15 @@
 """The helper base: what a method that only scores sentences gets for free."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragzip.compressors._extractive import Sentences, SentenceScorer
+from ragzip.compressors._extractive import Sentences, SentenceScorer, groups_of
+from ragzip.compressors._layout import Layout
+from ragzip.compressors.bm25_sentences import BM25Sentences
 from ragzip.errors import ConfigError
 from ragzip.protocols import Stack
 from ragzip.testing import CompressorContract
@@ -242,3 +244,27 @@ def test_a_budget_is_used_to_nine_tenths(counter, sentences):
     context = of(*(" ".join(sentences[i : i + 15]) for i in range(0, len(sentences), 15)), title="Some title")
     after = Marked(budget=400).bind(counter).compress([context])[0]
     assert 360 <= counter.context(after) <= 400
+
+
+def test_where_nothing_was_asked_no_threshold_holds():
+    context = context_of(Query(" "), (Passage("p", "One is here. Two is there."),))
+    assert BM25Sentences(threshold=2.0).compress([context])[0] == context
+    assert BM25Sentences(threshold=2.0).compress([replace(context, query=Query("lamp"))])[0].segments == ()
+
+
+def test_text_of_several_passages_is_read_under_none_of_their_titles():
+    paris, rome = Passage("a", "Paris is in France.", "Paris"), Passage("b", "Rome is in Italy.", "Rome")
+    both = TextSegment("It is in Italy.", (Span("a", 0, 19), Span("b", 0, 17)))
+    (group,) = groups_of(Layout(Context(Query("Where?"), (both,), (paris, rome))))
+    assert (group.title, group.passage) == ("", None)
+    alike = replace(rome, title="Paris")
+    (group,) = groups_of(Layout(Context(Query("Where?"), (both,), (paris, alike))))
+    assert (group.title, group.passage) == ("Paris", paris)
+
+
+def test_each_passages_title_is_kept_in_text_of_several():
+    paris, rome = Passage("a", "Paris is in France.", "Paris"), Passage("b", "Rome is in Italy.", "Rome")
+    text = f"{rome.text} {paris.text} It rains."
+    context = Context(Query("?"), (TextSegment(text, (Span("b", 0, 17), Span("a", 0, 19))),), (paris, rome))
+    (after,) = BM25Sentences(keep=0.01, force_keep=("titles",)).bind(COUNTER).compress([context])
+    assert [segment.text for segment in after.segments] == [f"{rome.text} {paris.text}"]

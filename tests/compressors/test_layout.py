@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragzip.compressors._layout import Layout
-from ragzip.testing import contexts
+from ragzip.testing import contexts, texts
 from ragzip.text import words
 from ragzip.types import Context, Passage, Query, SoftSegment, Span, TextSegment, context_of
 
@@ -109,3 +109,24 @@ def test_dropped_words_make_no_new_number():
     layout = Layout(one("他用5.用3个。"), cut=words)
     left = layout.build([u for u in range(len(layout.units)) if layout.text(u) != "用"]).segments[0]
     assert "5.3" not in left.text
+
+
+@pytest.mark.parametrize("marks", ['""', "“”", "„“", "«»"])
+def test_a_long_quotation_is_cut_between_its_sentences(marks):
+    told = [f"We went to river number {number} in the morning." for number in range(40)]
+    text = f"She told the court: {marks[0]}{' '.join(told)}{marks[1]} The judge thanked her."
+    layout = Layout(context_of(Query("?"), (Passage("p", text),)))
+    units = [layout.text(unit) for unit in range(len(layout.units))]
+    assert len(units) >= 40
+    assert "".join("".join(units).split()) == "".join(text.split())
+    assert all(unit in units for unit in told[1:-1])
+    assert layout.build(range(len(units))) is layout.context
+    short = f"She said: {marks[0]}It is so. We saw it.{marks[1]} Then she left."
+    assert len(Layout(context_of(Query("?"), (Passage("p", short),))).units) < 4  # as it is cut everywhere
+
+
+@given(texts(400), st.integers(3, 9))
+def test_what_is_quoted_loses_no_character(text, times):
+    quoted = f'"{text} ' * times + '" "end.' + "x" * 1000
+    layout = Layout(context_of(Query("?"), (Passage("p", quoted),)))
+    assert "".join("".join(layout.text(u) for u in range(len(layout.units))).split()) == "".join(quoted.split())

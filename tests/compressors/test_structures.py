@@ -9,6 +9,7 @@ import timeit
 import pytest
 
 from ragzip.compressors._structures import json_prose, structures
+from ragzip.text import sentences
 
 PROSE = "The lamp burnt oil. The keeper lived alone for years. Ships passed at night, and nobody saw them."
 
@@ -222,3 +223,26 @@ def test_rows_whose_last_cells_are_empty_are_rows():
 )
 def test_rows_with_tabs_left_behind_or_cells_like_code_are_one_table(table):
     assert [text[a:b] for text in [f"{table}\n"] for a, b in structures(text)] == [table]
+
+
+BACKTICKS = "``` pip install x ``` is the way.\n\nThe cat is nice.\n\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        (f"{BACKTICKS}```\nalpha()\n```\n\nDogs run.\n\n```\nbeta()\n```", ["```\nalpha()\n```", "```\nbeta()\n```"]),
+        (
+            "````markdown\nSee:\n```python\nx()\n```\nEnd.\n````\n\nProse.",
+            ["````markdown\nSee:\n```python\nx()\n```\nEnd.\n````"],
+        ),
+        ("~~~\n```python\nx()\n~~~\n\nProse.", ["~~~\n```python\nx()\n~~~"]),
+        ("end of code\n```\n\nProse.\n\n```python\nx()\n```", ["```python\nx()\n```"]),
+    ],
+)
+def test_fences_within_fences_and_lines_that_are_none(text, blocks):
+    assert [text[start:end] for start, end in structures(text)] == blocks
+    cut = [text[start:end] for start, end in sentences(text)]
+    for block in blocks:  # code is one sentence there, prose beside it is not
+        assert any(block in sentence or sentence in block for sentence in cut)
+    assert any(sentence == "Prose." or sentence == "Dogs run." for sentence in cut)

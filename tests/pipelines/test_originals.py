@@ -148,3 +148,14 @@ def test_long_lists_of_passages_are_cut_short():
 def test_what_is_no_context_is_refused_with_its_place(value, message):
     with pytest.raises(UsageError, match=message):
         context_from_dict(value)
+
+
+def test_what_joins_spans_goes_through_plain_values():
+    passage = Passage("p", "甲乙丙丁")
+    kept = TextSegment("甲丁", (Span("p", 0, 1), Span("p", 3, 4)), "")
+    plain = context_dict(Context(Query("q"), (kept, TextSegment("甲", (Span("p", 0, 1),))), (passage,)))
+    assert [segment.get("joiner") for segment in plain["segments"]] == ["", None]
+    assert context_from_dict(plain).segments[0] == kept
+    plain["segments"][0]["joiner"] = 3
+    with pytest.raises(UsageError, match="joiner must be a text"):
+        context_from_dict(plain)
