@@ -65,7 +65,10 @@ def _reads_on(first: Segment, second: Segment) -> bool:
     """
     if not first.sources or not (isinstance(first, SoftSegment) or isinstance(second, SoftSegment)):
         return False
-    return second.sources[0].start >= first.sources[-1].end or first.sources == second.sources
+    if first.sources == second.sources:
+        return True
+    last, following = first.sources[-1], second.sources[0]
+    return last.passage_id == following.passage_id and following.start >= last.end
 
 
 def text_of(context: Context[Segment], *, titles: bool = True) -> str:

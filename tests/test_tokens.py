@@ -89,3 +89,11 @@ def test_rows_and_text_of_what_was_rewritten_are_read_on():
     assert lay_out(made(parts[0], parts[2])) == ("First\n", parts[0], SEPARATOR, parts[2])
     other = SoftSegment(torch.zeros(2, 4), "m", said[:1])
     assert SEPARATOR in lay_out(made(parts[0], other))
+
+
+def test_text_behind_rows_of_several_passages_gets_its_own_lines():
+    rows = SoftSegment(torch.zeros(1, 4), "m", (Span("a", 0, 4), Span("c", 0, 2)))
+    (before, lead, after) = lay_out(made(rows, segment("a", 5, 9)))
+    assert (before, lead, after) == (rows, "\n\nFirst\n", segment("a", 5, 9))
+    alone = SoftSegment(torch.zeros(1, 4), "m", (Span("a", 0, 4),))
+    assert "\n\n" not in "".join(p for p in lay_out(made(alone, segment("a", 5, 9))) if isinstance(p, str))

@@ -36,7 +36,10 @@ def fill_store(
     from ragzip.indexes import Index
 
     values: dict[str, Any] = {"type": method, **({"model": model} if model else {})}
-    values |= read_settings(options, example="rate=4")
+    given = read_settings(options, example="rate=4")
+    if "store" in given:
+        raise ConfigError("store", "is filled here, beside the index", hint="Give it to the compressor that reads it.")
+    values |= given
     made = config.from_config("compressor", values)
     if not isinstance(made, Storable):
         raise UsageError(

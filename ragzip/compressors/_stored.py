@@ -116,6 +116,27 @@ def encode(
     return found
 
 
+def encode_each(
+    parts: Sequence[Sequence[Unit]],
+    compute: Callable[[Sequence[Unit]], Sequence[Tensor]],
+    place: str,
+    setting: Setting,
+) -> list[dict[Unit, Tensor]]:
+    """The rows of several lots of pieces with a store, as of ``encode``; what is missing of each is computed by itself.
+
+    So they do not hang on what else is in the batch, rounding included.
+    """
+    wanted = list(dict.fromkeys(unit for part in parts for unit in part))
+    said = stored(wanted, place, setting)
+    note(f"{sum(rows is not None for rows in said.values())} of {len(wanted)} pieces from the store")
+    found: list[dict[Unit, Tensor]] = []
+    for part in parts:
+        lot = {unit: rows for unit in part if (rows := said[unit]) is not None}
+        left = [unit for unit in dict.fromkeys(part) if unit not in lot]
+        found.append({**lot, **dict(zip(left, compute(left) if left else (), strict=True))})
+    return found
+
+
 def stored(units: Sequence[Unit], place: str, setting: Setting) -> dict[Unit, Tensor | None]:
     """The rows of each of the pieces, or None where a store does not hold it.
 

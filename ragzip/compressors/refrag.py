@@ -14,7 +14,7 @@ from ragzip.compressors._groups import owner
 from ragzip.compressors._layout import Layout, take
 from ragzip.compressors._options import check_count, check_number, counter_of, most
 from ragzip.compressors._soft import check_rows, check_soft, setting_of
-from ragzip.compressors._stored import encode
+from ragzip.compressors._stored import encode_each
 from ragzip.errors import ConfigError
 from ragzip.indexes import looks
 from ragzip.indexes.soft_store import Setting, Unit
@@ -155,8 +155,10 @@ class REFRAG(Compressor[TextSegment, Segment]):
 
         if not self.store:
             return [encoder.vectors(some) for some in texts]
-        known = encode([text for some in texts for text in some], self.compute, self.store, self.setting())
-        return [torch.cat([torch.zeros(0, encoder.width), *(known[text] for text in some)]) for some in texts]
+        # each context's by themselves: which chunks stay text must not hang on what else is in the batch
+        known = encode_each(texts, self.compute, self.store, self.setting())
+        pairs = zip(texts, known, strict=True)
+        return [torch.cat([torch.zeros(0, encoder.width), *(rows[text] for text in some)]) for some, rows in pairs]
 
     def _pick(
         self, encoder: ChunkEncoder, layout: Layout, units: list[int], vectors: Tensor | None

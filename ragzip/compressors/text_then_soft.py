@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ragzip.compressors._groups import best_first, runs, segment_scores
 from ragzip.compressors._options import check_count, counter_of, most
@@ -43,7 +44,7 @@ class TextThenSoft(Compressor[TextSegment, Segment]):
     @property
     def space(self) -> str:
         """Whose input embeddings the soft segments are, as far as the compressor within says so."""
-        return str(getattr(self.soft, "space", ""))
+        return _space(self.soft)
 
     def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[Segment]]:
         """Each context with its best passages as text."""
@@ -81,3 +82,9 @@ class TextThenSoft(Compressor[TextSegment, Segment]):
         room = len(kept) if self.text is None else min(self.text, len(kept))
         count = most(room, lambda number: fits(kept, set(kept[:number])))
         return build(kept, set(kept[:count]))
+
+
+def _space(part: Any) -> str:
+    """What a compressor, or the last of a stack that says so, names as the space of its rows; "" for none."""
+    inner = reversed(getattr(part, "compressors", ()))
+    return str(getattr(part, "space", "")) or next((space for one in inner if (space := _space(one))), "")

@@ -21,7 +21,7 @@ from ragzip.evaluation.memory import PeakMemory
 from ragzip.evaluation.outcome import Costs, Outcome
 from ragzip.evaluation.record import Record
 from ragzip.pipelines import Pipeline
-from ragzip.protocols import Counter, Remembering, run_step
+from ragzip.protocols import Counter, Remembering, Stack, run_step
 from ragzip.types import CompressionResult, Context, Generation, Message, Query, SoftSegment, Step, context_of
 
 # Options of a generator that do not change how it counts tokens.
@@ -108,6 +108,15 @@ class Stages:
             key = _digest(key, config.to_config(part), stack.timeout, stack.min_tokens)
             bound = self._labelled(part).bind(counter)
             before, sizes = current, counts
+            if isinstance(bound, Stack):  # its steps are steps of this one, as when it answers
+                timed = self._once(key, lambda b=bound, c=before: self._within(b, c, counter, stack))  # type: ignore[misc]
+                results, counts = timed.value
+                current = [result.context for result in results]
+                for so_far, result in zip(steps, results, strict=True):
+                    so_far.extend(result.steps)
+                seconds += timed.seconds
+                peaks.append(timed.peak)
+                continue
             timed = self._once(key, lambda b=bound, c=before, n=sizes: self._step(b, c, n, counter, stack))  # type: ignore[misc]
             current, counts = [context for context, _ in timed.value], [step.tokens_out for _, step in timed.value]
             for so_far, (_, step) in zip(steps, timed.value, strict=True):
@@ -133,6 +142,13 @@ class Stages:
         self, part: Any, contexts: Sequence[Context[Any]], counts: Sequence[int], counter: Counter, stack: Any
     ) -> list[tuple[Context[Any], Step]]:
         return run_step(part, contexts, counts, counter, timeout=stack.timeout, min_tokens=stack.min_tokens)
+
+    def _within(
+        self, part: Stack[Any, Any], contexts: Sequence[Context[Any]], counter: Counter, stack: Any
+    ) -> tuple[list[CompressionResult[Any]], list[int]]:
+        """What a stack within a stack makes of the contexts, and their tokens as the outer one counts."""
+        found = part.run_within(contexts, counter, timeout=stack.timeout, min_tokens=stack.min_tokens)
+        return found, [counter.context(result.context) for result in found]
 
     def _counter(self, key: str, pipeline: Pipeline[Any]) -> Remembering:
         if key not in self._counters:

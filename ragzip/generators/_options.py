@@ -8,10 +8,12 @@ from typing import Any
 from ragzip.errors import ConfigError
 
 
-def whole(path: str, value: Any, least: int) -> None:
-    """Refuses what is no whole number from ``least``."""
+def whole(path: str, value: Any, least: int, most: int = 2**63 - 1) -> None:
+    """Refuses what is no whole number from ``least`` to ``most``: what no more than 63 bits hold."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigError(path, f"must be a whole number from {least}, not {value!r}")
+    if value > most:
+        raise ConfigError(path, f"must be at most {most}, not {value}")
 
 
 def number(path: str, value: Any, least: float, most: float = math.inf, *, open_below: bool = False) -> None:

@@ -105,7 +105,7 @@ class HuggingFace:
             return []
         # imported late: it needs torch's types only while it runs, and so does whoever lists components
         from ragzip.models.chat import encode_prompt
-        from ragzip.models.decode import decode_batch
+        from ragzip.models.decode import decode_batch, heeds_masks
 
         lm = self.load()
         encoded = [encode_prompt(lm, messages, number=i) for i, messages in enumerate(prompts)]
@@ -116,7 +116,7 @@ class HuggingFace:
             sorted(range(len(encoded)), key=lambda i: encoded[i].length) if self.batch_size > 1 else range(len(encoded))
         )
         results: dict[int, Generation] = {}
-        size = 1 if self.kv else self.batch_size
+        size = 1 if self.kv or not heeds_masks(lm) else self.batch_size
         for first in range(0, len(encoded), size):
             rows = order[first : first + size]
             with lm.lock, self._cached(lm, prompts[rows[0]], encoded[rows[0]], rows[0]) as (read, cache, told):

@@ -243,19 +243,20 @@ def find_store(place: str | Path, setting: Setting) -> Path:
     if (root / MANIFEST).is_file():
         check_setting(_read(root)[0], setting, root)
         return root
-    others: list[tuple[Path, Setting]] = []
+    others: list[tuple[Path, Setting, int]] = []
     damaged: StoreDamaged | None = None
     for path in sorted((root / FOLDER).glob(f"*/{MANIFEST}")):
         try:
-            others.append((path.parent, _read(path.parent)[0]))
+            there, _, shards = _read(path.parent)
+            others.append((path.parent, there, sum(shard.pieces for shard in shards)))
         except StoreDamaged as error:
             damaged = error  # of no matter, if a sound one fits
-    for path, there in others:
-        if same_rows(there, setting):
-            return path
+    fitting = [(pieces, path) for path, there, pieces in others if same_rows(there, setting)]
+    if fitting:
+        return max(fitting, key=lambda found: found[0])[1]  # of two precisions the one that holds more
     if damaged is not None:
         raise damaged
-    same = [(path, there) for path, there in others if there.method == setting.method]
+    same = [(path, there) for path, there, _ in others if there.method == setting.method]
     rate = f" --set rate={setting.rate}" if setting.rate else ""
     fill = f"ragzip index compress {root} --with {setting.method} --model {setting.model}{rate}"
     if same:

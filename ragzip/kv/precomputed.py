@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from ragzip.errors import ConfigError, GenerationError, ModelError, StoreDamaged
-from ragzip.indexes.files import guarded, new_file
+from ragzip.indexes.files import TEMPORARY, guarded, new_file
 from ragzip.kv.rotary import angles, check_rotary, half_turned
 from ragzip.models.causal_lm import check_keys
 from ragzip.models.chat import EncodedPrompt, encode_prompt
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from ragzip.models import CausalLM
 
+_ABANDONED = 3600.0  # seconds after which nobody writes a file any more
 _MEMORY = 512_000_000  # bytes of caches that are held in memory
 _held: OrderedDict[str, Tensor] = OrderedDict()
 _lock = threading.Lock()
@@ -48,11 +51,15 @@ class PrecomputedKV(KVCompression):
             folder has no bound: behind compressors that look at the question it grows with every question.
     """
 
+    text_only: ClassVar[bool] = True  # soft segments are no passages that could be read before
+
     store: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.store, str):
             raise ConfigError("store", f"must be a folder's name, not {self.store!r}")
+        if "\0" in self.store:
+            raise ConfigError("store", "must be a folder's name, without a zero byte")
 
     def prepare(
         self, lm: CausalLM, messages: Sequence[Message[Segment]], number: int
@@ -139,6 +146,10 @@ class PrecomputedKV(KVCompression):
         # by a name of its own: whoever reads the same passage meanwhile writes the same file
         own = path.with_name(f"{path.name}.{uuid4().hex}")
         with guarded(Path(self.store)):
+            for left in path.parent.glob(f"*{TEMPORARY}"):  # by whoever was killed while it wrote
+                with suppress(FileNotFoundError):
+                    if time.time() - left.stat().st_mtime > _ABANDONED:
+                        left.unlink()
             try:
                 with new_file(own) as file:
                     file.write(save({"kv": found.contiguous()}))

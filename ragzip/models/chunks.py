@@ -227,8 +227,8 @@ def load_chunks(name: str, *, dtype: str = "auto", device: str = "auto") -> Chun
         backbone.load_state_dict({**own, **{k: v.to(number) for k, v in changed.items()}})
         width = int(backbone.config.hidden_size)
         tokenizer = read_tokenizer(tokenizer_file(recipe.folder))
-        before, after = special_ids(tokenizer)
-        tokenizer.enable_truncation(max(recipe.max_tokens, len(before) + len(after) + 1))
+        chunk = option(found.config, "chunk", int, folder, least=1)
+        tokenizer.enable_truncation(check_chunk(chunk, recipe.max_tokens, tokenizer, recipe.folder))
         text = text_tokenizer(str(found.config["base"]))
         residual = option({"residual": "none", **found.config}, "residual", str, folder)
         if residual not in get_args(Residual):
@@ -237,7 +237,7 @@ def load_chunks(name: str, *, dtype: str = "auto", device: str = "auto") -> Chun
             name=name,
             space=found.space,
             dimensions=found.dimensions,
-            chunk=option(found.config, "chunk", int, folder, least=1),
+            chunk=chunk,
             device=device,
             folder=folder,
             _backbone=backbone,
@@ -255,6 +255,28 @@ def load_chunks(name: str, *, dtype: str = "auto", device: str = "auto") -> Chun
 
     encoder: ChunkEncoder = kept(("chunks", canonical(name), *files, str(number), device), load)
     return encoder
+
+
+def check_chunk(chunk: int, window: int, tokenizer: Any, folder: Path) -> int:
+    """The tokens that an encoder is given at most, its special ones included.
+
+    Args:
+        chunk: Of the generator's tokens.
+        window: The encoder's.
+        tokenizer: The encoder's.
+        folder: The encoder's, for the error.
+
+    Raises:
+        ModelError: A chunk is longer than the encoder's window: the rest of it would not be read.
+    """
+    around = sum(map(len, special_ids(tokenizer)))
+    if chunk + around > max(window, around + 1):
+        raise ModelError(
+            f"a chunk of {chunk} tokens does not fit the encoder in {folder}, which reads {window} of its own with "
+            f"{around} special ones",
+            hint="Use smaller chunks, or an encoder with a longer window.",
+        )
+    return max(window, around + 1)
 
 
 def _policy(found: Any, width: int) -> dict[str, Any]:

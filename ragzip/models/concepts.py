@@ -267,6 +267,7 @@ def load_concepts(name: str, architecture: str, *, dtype: str = "auto", device: 
         scale = option(found.config, "alpha", int, folder) / rank
         adapter = Adapter(base, rank, scale, tuple(str(name) for name in names))
         low_rank = {key: value for key, value in found.tensors.items() if ".lora_" in key}
+        check_segment(recipe, lm)
         if recipe.layers:
             keep(lm.model, recipe.layers, base)
         merge_tensors(lm.model, adapter, low_rank, str(folder))
@@ -293,6 +294,21 @@ def load_concepts(name: str, architecture: str, *, dtype: str = "auto", device: 
     key = ("concepts", architecture, canonical(name), *files, str(choose_dtype(dtype, device)), device)
     encoder: ConceptEncoder = kept(key, load)
     return encoder
+
+
+def check_segment(recipe: Recipe, lm: CausalLM) -> None:
+    """Refuses segments that the generator cannot read at once with the slots behind them.
+
+    Raises:
+        ModelError: They are too long.
+    """
+    most = recipe.segment + -(-recipe.segment // min(recipe.rates))
+    if most > lm.window:
+        raise ModelError(
+            f"a segment of {recipe.segment:,} tokens with its slots takes {most:,}, and {lm.name!r} reads "
+            f"{lm.window:,} at once",
+            hint="Use shorter segments.",
+        )
 
 
 def read_recipe(config: Any, folder: Path) -> Recipe:

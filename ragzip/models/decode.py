@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
+_NO_MASKS = ("rwkv",)
+
 
 def decode_batch(
     lm: CausalLM,
@@ -95,11 +97,22 @@ def check_embeds(lm: CausalLM, prompt: EncodedPrompt) -> None:
     Raises:
         GenerationError: It does, and the prompt has some.
     """
-    if prompt.ids is None and "inputs_embeds" not in inspect.signature(lm.model.forward).parameters:
+    if prompt.ids is None and not reads_embeds(lm):
         raise GenerationError(
-            f"{lm.name!r} reads token ids only, not embeddings (its forward takes no inputs_embeds)",
+            f"{lm.name!r} reads token ids only, not embeddings (its forward or generate takes no inputs_embeds)",
             hint="Use another generator, or no soft compressor.",
         )
+
+
+def reads_embeds(lm: CausalLM) -> bool:
+    """Whether the model reads and generates behind embeddings: ``generate`` asks what prepares its inputs, too."""
+    methods = (lm.model.forward, lm.model.prepare_inputs_for_generation)
+    return all("inputs_embeds" in inspect.signature(method).parameters for method in methods)
+
+
+def heeds_masks(lm: CausalLM) -> bool:
+    """Whether padding is masked in what the model reads; one that takes masks and drops them runs one by one."""
+    return getattr(lm.model.config, "model_type", "") not in _NO_MASKS
 
 
 def _inputs(lm: CausalLM, prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:

@@ -123,6 +123,12 @@ def check_stack(compressor: Compressor[Any, Any], generator: Generator[Any]) -> 
         problem += f"{name_of(parts[last_soft])!r} produces soft segments."
         hint = "Use a local generator ('huggingface') for soft compression, or text compressors before this one."
         raise StackError("generator", problem + "\n" + table(parts, -1), hint=hint)
+    kv = [name_of(part) for part in getattr(generator, "kv", ()) if getattr(part, "text_only", False)]
+    if kv and SOFT in current:
+        problem = f"{kv[0]!r} reads text passages alone, but compressors[{last_soft}] {name_of(parts[last_soft])!r} "
+        problem += "produces soft segments."
+        hint = "Leave one of the two out, or take a method of kv that shrinks the cache."
+        raise StackError("generator.kv", problem + "\n" + table(parts, -1), hint=hint)
     model = getattr(generator, "space", "") or getattr(generator, "model", "")
     if space and SOFT in current and model and space != model:
         problem = f"the model is {model!r}, but compressors[{last_soft}] {name_of(parts[last_soft])!r} "

@@ -69,6 +69,8 @@ class Pipeline(Generic[S]):
             object.__setattr__(self, "compressors", Stack((given,)))
         if isinstance(self.seed, bool) or not isinstance(self.seed, Integral) or self.seed < 0:
             raise ConfigError("seed", f"must be a whole number from 0, not {self.seed!r}")
+        if self.seed >= 2**63:
+            raise ConfigError("seed", f"must be less than 2 to the 63rd, not {self.seed}")
 
     @property
     def stack(self) -> Stack[TextSegment, S]:

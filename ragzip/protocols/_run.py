@@ -149,7 +149,8 @@ def run_step(
         left = tokens
         if status is Status.OK:
             context, left, status, detail = _judge(before, context, tokens, counter)
-            detail = "; ".join(dict.fromkeys([*([detail] if detail else []), *heard]))
+            together = f" (of {len(active)} contexts together)" if len(active) > 1 else ""
+            detail = "; ".join(dict.fromkeys([*([detail] if detail else []), *(f"{said}{together}" for said in heard)]))
         done.append((context, Step(name, status, tokens, left, share, detail)))
     return done
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from ragzip.compressors._options import check_count
 from ragzip.errors import ConfigError
-from ragzip.models.concepts import Parts, Readout, Recipe, Residual, cut, read_out, rows_of
+from ragzip.models.concepts import Parts, Readout, Recipe, Residual, check_segment, cut, read_out, rows_of
 from ragzip.models.layers import first_layers
 from ragzip.models.lora import TARGETS
 from ragzip.models.picking import WordTable
@@ -83,6 +83,7 @@ class ConceptTraining(SoftTraining):
 
     def writer(self, lm: CausalLM, data: SoftData | None = None) -> ConceptWriter:
         """A new adapter with its slots and linear layer; words are counted in the data where they are picked."""
+        check_segment(self.recipe, lm)
         words = None
         if self.residual == "picked":
             words = counted(lm, partial(cut, lm.text, recipe=self.recipe), data)

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 from ragzip.compressors._options import check_count, check_number
 from ragzip.errors import ConfigError
 from ragzip.models import EMBEDDER
-from ragzip.models.chunks import BACKBONE, Residual, cut, pooled
+from ragzip.models.chunks import BACKBONE, Residual, check_chunk, cut, pooled
 from ragzip.models.locate import resolve
 from ragzip.models.picking import WordTable, best
 from ragzip.models.pooling import read_recipe
-from ragzip.models.token_windows import special_ids
 from ragzip.models.tokenizer import encode_batch, read_tokenizer, tokenizer_file
 from ragzip.training.encoders import trainable
 from ragzip.training.row_writer import Piece, Told
@@ -114,8 +113,8 @@ class ChunkWriter:
         )
         recipe = read_recipe(resolve(options.encoder))
         self._tokenizer = read_tokenizer(tokenizer_file(recipe.folder))
-        before, after = special_ids(self._tokenizer)
-        self._tokenizer.enable_truncation(max(recipe.max_tokens, len(before) + len(after) + 1))
+        most = check_chunk(options.chunk, recipe.max_tokens, self._tokenizer, recipe.folder)
+        self._tokenizer.enable_truncation(most)
         width, draw = int(self._backbone.config.hidden_size), torch.Generator().manual_seed(options.seed)
         mean, deviation = sizes(lm)
         with torch.no_grad():

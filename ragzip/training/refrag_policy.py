@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from ragzip.compressors._expansion import most_as_text
 from ragzip.compressors._options import check_count, check_number
 from ragzip.compressors.refrag import mixed
-from ragzip.errors import ConfigError, UsageError
-from ragzip.models import check_options, load_causal_lm
+from ragzip.errors import ConfigError, ModelError, UsageError
+from ragzip.models import check_options, fingerprint, load_causal_lm
 from ragzip.models.chunks import FEATURES, ChunkEncoder, load_chunks, preferences
 from ragzip.models.soft_folder import open_soft, save_soft
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.soft_data import ANSWERED, Asking, read_soft
+from ragzip.training.soft_fit import fitting
 from ragzip.training.soft_loop import SoftOutcome
 from ragzip.training.soft_losses import checksum, cycle, device_positions, nll
 from ragzip.training.soft_options import check_sets
@@ -111,10 +112,17 @@ class REFRAGPolicyTraining:
         old = open_soft(self.model, "refrag")
         encoder = load_chunks(self.model, dtype=self.dtype, device=self.device)
         lm = load_causal_lm(str(old.config["base"]), dtype=self.dtype, device=self.device)
+        found, long = fitting(found, lm, None, self.passages)
+        said = f"{long:,} examples left out that may not fit the window of {lm.window:,} tokens" if long else ""
+        if not found.askings or not found.held_askings:
+            few = f"there are not enough examples to train on and to hold out: {said}"
+            raise ModelError(few, hint="Lower held_out, or use a generator with a longer window.")
+        if said and on_event:
+            on_event(TrainingEvent("data", 0, self.steps, None, {}, said))
         before = checksum(lm.model)
         policy = _Policy(self, lm, encoder)
         settings = LoopSettings.of(self, self.steps, weight_decay=0.0)
-        untrained = policy.evaluate(found.held_askings, "similarity")
+        untrained, floor = policy.evaluate(found.held_askings, "similarity"), policy.floor(found.held_askings)
         if on_event:
             note = "chunks closest to the question expanded"
             on_event(TrainingEvent("eval", 0, self.steps, None, untrained, note))
@@ -139,7 +147,7 @@ class REFRAGPolicyTraining:
             lambda: policy.evaluate(found.held_askings, "trained"),
             settings,
             out,
-            config={**trainer_config(self), "data": found.fingerprint},
+            config={**trainer_config(self), "data": found.fingerprint, "models": [fingerprint(self.model)]},
             best="answer",
             save=save,
             resume=resume,
@@ -147,7 +155,7 @@ class REFRAGPolicyTraining:
         )
         if checksum(lm.model) != before:
             raise RuntimeError("the generator's parameters changed")
-        outcome = SoftOutcome(result, untrained, *policy.floor(found.held_askings))
+        outcome = SoftOutcome(result, untrained, *floor)
         write_soft_card(out, self, outcome, found, base=str(old.config["base"]))
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)
 

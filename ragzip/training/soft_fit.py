@@ -11,13 +11,13 @@ from ragzip.training.soft_data import Asking, SoftData, Telling
 from ragzip.training.soft_prompts import SAME, TELL, Framed, Frames
 
 
-def fitting(data: SoftData, lm: CausalLM, writer: RowWriter, passages: int) -> tuple[SoftData, int]:
+def fitting(data: SoftData, lm: CausalLM, writer: RowWriter | None, passages: int) -> tuple[SoftData, int]:
     """The data without examples whose prompt, with its answer, can be longer than the window; and how many these are.
 
     Args:
         data: All of it.
         lm: The generator.
-        writer: Says how many rows a text becomes.
+        writer: Says how many rows a text becomes; None where there are only questions.
         passages: Most passages of a question.
     """
     frames = Frames(replace(lm, window=2**62))  # what is too long is found here, and told
@@ -33,7 +33,7 @@ def fitting(data: SoftData, lm: CausalLM, writer: RowWriter, passages: int) -> t
         return _whole(frames.asking(one, texts, None)) <= lm.window
 
     def tells(one: Telling) -> bool:
-        if around + 2 * _bytes([one.text]) <= lm.window:
+        if writer is None or around + 2 * _bytes([one.text]) <= lm.window:
             return True
         (rows,) = writer.counts([Told("", one.text)], min(writer.rates))
         return max(_whole(frames.telling(one, rows, request), rows) for request in requests) <= lm.window

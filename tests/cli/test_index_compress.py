@@ -100,3 +100,10 @@ def test_without_an_index_it_says_so(call: Call, tmp_path: Path) -> None:
     done = call("index", "compress", tmp_path / "none", "--with", "xrag", "--model", soft_model("xrag"))
     assert done.code == 1
     assert "none" in done.err
+
+
+def test_a_store_is_no_option_of_filling_one(call: Call, kb: Path) -> None:
+    done = call("index", "compress", kb, "--with", "xrag", "--model", soft_model("xrag"), "--set", "store=elsewhere")
+    assert done.code == 2
+    assert "store: is filled here" in done.err
+    assert not (kb / "soft").exists()

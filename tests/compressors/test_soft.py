@@ -343,3 +343,14 @@ def test_segments_without_a_passage_and_blank_ones():
         (after,) = made(cls).compress([context])
         assert all(not segment.sources for segment in after.segments)
         assert len(after.segments) >= 1
+
+
+def test_a_generator_whose_generate_reads_ids_only_says_so(monkeypatch):
+    from ragzip.errors import GenerationError
+    from ragzip.pipelines.prompt import QA
+
+    lm = load_causal_lm(base_of(XRAG), dtype="fp32", device="cpu")
+    monkeypatch.setattr(type(lm.model), "prepare_inputs_for_generation", lambda self, input_ids, **more: None)
+    prompt = QA().render(compress(made(XRAG), ALBA))
+    with pytest.raises(GenerationError, match="inputs_embeds"):
+        HuggingFace(model=base_of(XRAG), dtype="fp32", device="cpu").generate([prompt])

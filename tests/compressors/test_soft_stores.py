@@ -266,3 +266,52 @@ def test_a_full_store_needs_no_encoder(tmp_path):
     assert compress(dataclasses.replace(method, store=str(tmp_path / "kb")), ALBA).segments
     with pytest.raises(ModelError, match="does not exist"):
         compress(method, ALBA)
+
+
+def test_missing_chunks_of_a_context_are_computed_by_themselves(tmp_path, monkeypatch):
+    """So the choice of chunks does not hang on the batch, not even by rounding."""
+    fill(made(REFRAG), [BORGO], tmp_path)
+    lots, compute = [], REFRAG.compute
+    monkeypatch.setattr(REFRAG, "compute", lambda self, units: lots.append(list(units)) or compute(self, units))
+    method = made(REFRAG, store=str(tmp_path), expand=0.25)
+    contexts = [context_of(QUERY, passages) for passages in ((ALBA, BORGO), (BORGO,), (LONG, ALBA))]
+    together = method.compress(contexts)
+    assert len(lots) == 2
+    alone = [lots[0], lots[1]]
+    lots.clear()
+    for context, before in zip(contexts, together, strict=True):
+        (after,) = method.compress([context])
+        for a, b in zip(after.segments, before.segments, strict=True):
+            assert type(a) is type(b) and a.sources == b.sources
+    assert lots == alone
+
+
+def test_what_a_batch_found_is_told_as_that_of_the_batch(tmp_path):
+    fill(made(CompLLM), [ALBA], tmp_path)
+    method = made(CompLLM, store=str(tmp_path))
+    contexts = [context_of(QUERY, (passage,)) for passage in (ALBA, BORGO)]
+    results = Stack((method,)).run(contexts, counter=tokens_of(CompLLM))
+    assert {result.steps[0].detail.partition("store")[2] for result in results} == {" (of 2 contexts together)"}
+
+
+def test_of_two_precisions_the_store_that_holds_more_is_read(tmp_path):
+    part = fill(made(CompLLM), [ALBA], tmp_path, precision="float16")
+    whole = fill(made(CompLLM), [ALBA, BORGO], tmp_path, precision="int8")
+    assert whole.pieces > part.pieces
+    (result,) = Stack((made(CompLLM, store=str(tmp_path)),)).run(
+        [context_of(QUERY, (BORGO,))], counter=tokens_of(CompLLM)
+    )
+    kept, _, wanted = result.steps[0].detail.partition(" of ")
+    assert kept == wanted.partition(" ")[0]
+
+
+@pytest.mark.parametrize(
+    ("cls", "option", "says"),
+    [(REFRAG, "chunk", "does not fit the encoder"), (ICAE, "segment", "reads"), (CompLLM, "segment", "reads")],
+)
+def test_pieces_longer_than_what_reads_them_are_refused(cls, option, says, tmp_path):
+    folder = Path(shutil.copytree(made(cls).model, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, option: 100_000}))
+    with pytest.raises(ModelError, match=says):
+        compress(dataclasses.replace(made(cls), model=str(folder)), LONG)

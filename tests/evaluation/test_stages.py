@@ -12,15 +12,32 @@ from ragzip.evaluation.baselines import OracleSentences
 from ragzip.evaluation.record import Record
 from ragzip.evaluation.rows import plan
 from ragzip.evaluation.stages import Stages
+from ragzip.protocols import Compressor, Stack
 from ragzip.tokens import text_of
-from ragzip.types import Passage, Span
+from ragzip.types import Passage, Span, TextSegment
 from tests.evaluation.parts import CALLS, PROMPT, Counted, Finding, Pieces, Reader, reading, record, small_set
+
+
+@dataclasses.dataclass(frozen=True)
+class Fails(Compressor[TextSegment, TextSegment]):
+    """Works on nothing."""
+
+    def compress(self, contexts):
+        """Fails."""
+        raise OSError("the disk is gone")
+
+    def to_config(self):
+        """By a name that is in no registry."""
+        return {"type": "fails"}
+
 
 PIPELINES = [
     reading(Counted(), BM25Sentences(budget=20)),
     reading(Counted(), BM25Sentences(budget=12)),
     reading(Counted(), RandomSentences(keep=0.5)),
     reading(),
+    reading(Counted("nested"), Stack((BM25Sentences(budget=20), Stack((Truncate(tokens=9),), min_tokens=1000)))),
+    reading(Stack((Fails(), RandomSentences(keep=0.5)), min_tokens=2)),
     Pipeline(Reader(), Finding(), (Counted("other"),), PROMPT),
     Pipeline(Reader(), Finding(), (Counted("other"), Truncate(tokens=9)), PROMPT),
 ]
@@ -50,12 +67,12 @@ def test_shared_stages_run_once() -> None:
     stages = Stages([record(0)])
     for pipeline in PIPELINES:
         stages.run(pipeline)
-    assert CALLS.made == {"counted": 1, "other": 1, "retrieve": 1}
+    assert CALLS.made == {"counted": 1, "nested": 1, "other": 1, "retrieve": 1}
     CALLS.made.clear()
     apart = Stages([record(0)], share=False)
     for pipeline in PIPELINES:
         apart.run(pipeline)
-    assert CALLS.made == {"counted": 3, "other": 2, "retrieve": 2}
+    assert CALLS.made == {"counted": 3, "nested": 1, "other": 2, "retrieve": 2}
 
 
 def test_it_answers_as_the_pipeline_itself_does() -> None:
@@ -70,7 +87,11 @@ def test_it_answers_as_the_pipeline_itself_does() -> None:
         assert found.outcome.compression.context == answer.compression.context
         assert found.outcome.compression.tokens_in == answer.compression.tokens_in
         assert found.outcome.compression.tokens_out == answer.compression.tokens_out
-        assert [s.status for s in found.outcome.compression.steps] == [s.status for s in answer.compression.steps]
+        steps = [
+            [(s.name, s.status, s.tokens_out) for s in one.steps]
+            for one in (found.outcome.compression, answer.compression)
+        ]
+        assert steps[0] == steps[1]
 
 
 def test_another_generator_with_the_same_tokenizer_shares_compression(tiny_lm_path) -> None:

@@ -350,3 +350,15 @@ def test_prompt_is_exactly_the_models_own_template(lm, prompt_ids):
     )["input_ids"]
     assert prompt_ids(*(Message(r, (c,)) for r, c in turns)) == theirs
     assert prompt_ids(*(Message(r, (TextSegment(c[:2]), c[2:])) for r, c in turns)) == theirs
+
+
+def test_a_model_that_drops_masks_reads_prompts_one_by_one(lm, tiny_lm_path, monkeypatch):
+    from ragzip.models import decode
+
+    sizes, whole = [], decode.decode_batch
+    monkeypatch.setattr(decode, "decode_batch", lambda lm, some, **o: sizes.append(len(some)) or whole(lm, some, **o))
+    generator = HuggingFace(tiny_lm_path, max_new_tokens=2, dtype="fp32", batch_size=3)
+    generator.generate([user("a"), user("b")])
+    monkeypatch.setattr(lm.model.config, "model_type", "rwkv")
+    generator.generate([user("a"), user("b")])
+    assert sizes == [2, 1, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import pytest
 import torch
@@ -235,3 +236,22 @@ def test_what_is_told_of_a_prompt_hangs_on_it_alone(generator):
         assert found.kv_bytes == found.kv_bytes_full > 0
         assert found.kv_bytes % found.prompt_tokens == 0
     assert both[0].cached_tokens > found.cached_tokens == 0  # without passages there is nothing to be kept
+
+
+def test_what_a_killed_writer_left_is_removed_in_time(generator, tmp_path):
+    stored = dataclasses.replace(generator, kv=(PrecomputedKV(store=str(tmp_path)),))
+    stored.generate([prompt(ALBA)])
+    (kept, *_) = tmp_path.rglob("*.safetensors")
+    old, new = (kept.with_name(f"{kept.name}.{name}.tmp") for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    kept.unlink()
+    precomputed._held.clear()
+    stored.generate([prompt(ALBA)])
+    assert kept.is_file() and new.is_file() and not old.exists()
+
+
+def test_a_store_with_a_zero_byte_is_refused():
+    with pytest.raises(ConfigError, match="zero byte"):
+        PrecomputedKV(store="a\0b")

@@ -13,11 +13,13 @@ from ragzip.compressors.exit import EXIT
 from ragzip.compressors.provence import Provence
 from ragzip.compressors.reorder import Reorder
 from ragzip.compressors.sentence_filter import SentenceFilter
+from ragzip.compressors.text_then_soft import TextThenSoft
 from ragzip.compressors.top_k import TopK
 from ragzip.errors import ConfigError, StackError
 from ragzip.generators.echo import Echo
 from ragzip.generators.huggingface import HuggingFace
 from ragzip.generators.openai import OpenAI
+from ragzip.kv.precomputed import PrecomputedKV
 from ragzip.pipelines.check import Flow, flow_of, generator_takes
 from ragzip.protocols import Compressor, Stack
 from ragzip.retrievers.rerank import Rerank
@@ -158,3 +160,28 @@ class AnyWithin(FirstWords):
 def test_what_says_nothing_of_what_is_within_is_not_refused() -> None:
     Pipeline(Echo(), compressors=AnyWithin()).check()
     Pipeline(Echo(), compressors=AnyWithin(inner=ToSoft())).check()
+
+
+def test_rows_of_a_stack_within_text_then_soft_are_of_its_space() -> None:
+    for soft in (ToSoft(), FirstWords() >> ToSoft(), Stack((FirstWords(), Stack((ToSoft(),))))):
+        made = TextThenSoft(soft, budget=50)
+        assert made.space == "tiny"
+        with pytest.raises(StackError, match="writes embeddings of 'tiny'"):
+            Pipeline(HuggingFace(model="smollm2-135m-instruct"), compressors=made).check()
+    assert TextThenSoft(FirstWords() >> FirstWords(), budget=50).space == ""
+
+
+def test_caches_of_passages_do_not_go_with_soft_segments() -> None:
+    read = HuggingFace(model="tiny", kv=(PrecomputedKV(),))
+    Pipeline(read, compressors=FirstWords()).check()
+    with pytest.raises(StackError, match="reads text passages alone") as caught:
+        Pipeline(read, compressors=FirstWords() >> ToSoft()).check()
+    assert caught.value.path == "generator.kv"
+
+
+def test_a_seed_beyond_all_generators_is_refused() -> None:
+    for made in (lambda: HuggingFace(seed=2**63), lambda: Pipeline(Echo(), seed=2**63)):
+        with pytest.raises(ConfigError) as caught:
+            made()
+        assert caught.value.path == "seed"
+    HuggingFace(seed=2**63 - 1)

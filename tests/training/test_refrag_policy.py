@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ragzip.compressors._expansion import most_as_text
 from ragzip.compressors.refrag import REFRAG
-from ragzip.errors import ConfigError, UsageError
+from ragzip.errors import ConfigError, ModelError, UsageError
 from ragzip.models import load_causal_lm
 from ragzip.models.chunks import load_chunks, preferences
 from ragzip.training import refrag_policy
@@ -99,3 +103,27 @@ def test_it_begins_as_similarity(small_data):
 def test_weights_must_be_named(tmp_path):
     with pytest.raises(ConfigError, match="model"):
         REFRAGPolicyTraining(model="").run(tmp_path)
+
+
+def test_questions_beyond_the_window_are_left_out_before_training(small_data, tmp_path, monkeypatch):
+    load = refrag_policy.load_causal_lm
+    monkeypatch.setattr(refrag_policy, "load_causal_lm", lambda *a, **o: replace(load(*a, **o), window=30))
+    with pytest.raises(ModelError, match=r"examples left out that may not fit the window of 30 tokens"):
+        toy().run(tmp_path, data=small_data)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_training_does_not_go_on_with_other_weights(small_data, tmp_path):
+    model = Path(shutil.copytree(soft_model("refrag"), tmp_path / "model"))
+
+    def interrupt(event):
+        if event.kind == "step" and event.step == 2:
+            raise KeyboardInterrupt
+
+    trainer = replace(toy(), model=str(model))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(tmp_path / "out", data=small_data, on_event=interrupt)
+    tensors = load_file(model / "model.safetensors")
+    save_file({**tensors, "projection.weight": tensors["projection.weight"] * 2}, model / "model.safetensors")
+    with pytest.raises(UsageError, match="another configuration or other data"):
+        trainer.run(tmp_path / "out", data=small_data)
