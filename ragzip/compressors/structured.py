@@ -33,8 +33,8 @@ class Structured(Compressor[TextSegment, TextSegment]):
     everything else are prose. The inner compressor gets the prose of each passage as one text, with the passage's
     title, and its choice is put back between the structures, in the order of the passage. A segment that is JSON as a
     whole keeps its keys, numbers and shape; the sentences of its longer strings are prose, so that the result is JSON
-    again (and its spans name what it was read from). A context without structures goes to the inner compressor as it
-    is.
+    again (and its spans name what it was read from). Passages keep their order where there are structures, whatever
+    order the inner compressor gives them. A context without structures goes to the inner compressor as it is.
 
     With a budget, structures come first and prose gets the rest: the inner compressor is asked up to four times, until
     what it leaves fits and fills it (once, if it has no budget of its own). Where the structures alone are over the

@@ -110,7 +110,8 @@ class RecompExtractiveTraining:
             on_event=on_event,
         )
         others = of_items([(i.question, i.positive, i.negatives) for i in held], self.base, self.seed)
-        write_result(out, self, result, untrained=untrained, baselines=others, examples=kept_examples, held=len(held))
+        judged = sum(bool(item.negatives) for item in held)  # one without others beside it is always first
+        write_result(out, self, result, untrained=untrained, baselines=others, examples=kept_examples, held=judged)
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)
 
     def _save(self, out: Path, tensors: Mapping[str, Tensor]) -> None:
