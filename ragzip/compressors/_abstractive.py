@@ -35,7 +35,7 @@ class Abstractive(Compressor[TextSegment, TextSegment]):
             first sentence at a word where even that is longer.
         max_new_tokens: Most tokens of each text that the model writes.
         window: Most tokens of a prompt; documents that do not fit are read in several. At most the model's own. None
-            takes what an adapter was trained with, as it says, and 2,048 for other models.
+            is 2,048, and for ``recomp_abstractive`` what an adapter was trained with, if it says.
         force_keep: Sentences with these (``titles``, ``numbers``, ``negations``) are added word for word, with exact
             spans, where what is written from them does not say the same name, number or negation.
         force_pattern: A regular expression; what it finds is kept in the same way.

@@ -6,6 +6,7 @@ not fit the window are dealt out to several prompts by ``pack``.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,9 @@ from ragzip.types import Generation, Message, Segment, TextSegment
 
 if TYPE_CHECKING:
     from ragzip.models.decode import Unless
+
+
+_FILLED = 0.95  # of a prompt's room that is dealt out by length: some characters take more tokens than others
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,42 +245,46 @@ def parts_of(
     whole = encode(blocks)
     if whole.length <= room:
         return [Part(whole, tuple(blocks))]
-    if 2 * encode(()).length > room:
+    around = encode(()).length
+    if 2 * around > room:
         return None
-    return _packed(blocks, whole.length, encode, room)
+    return _packed(blocks, whole.length, around, encode, room)
 
 
 def _packed(
-    blocks: Sequence[Block], length: int, encode: Callable[[Sequence[Block]], EncodedPrompt], room: int
+    blocks: Sequence[Block], length: int, around: int, encode: Callable[[Sequence[Block]], EncodedPrompt], room: int
 ) -> list[Part] | None:
+    """As ``parts_of``, of documents whose prompt is too long, by so many tokens, of which some stand around them."""
     size = sum(len(block.text) for block in blocks)
     if size <= 1:
         return None
+    share = min(_FILLED * (room - around) / max(length - around, 1), _FILLED)  # of the documents, that fit a prompt
+    most = max(size // max(math.ceil(1 / share), 2), 1)
     found: list[Part] = []
-    for part in _dealt(blocks, max(size // max(-(-length // room), 2), 1)):
+    for part in _dealt(blocks, most, max(math.floor(share * size), most)):
         prompt = encode(part)
         if prompt.length <= room:
             found.append(Part(prompt, tuple(part)))
             continue
-        smaller = _packed(part, prompt.length, encode, room)
+        smaller = _packed(part, prompt.length, around, encode, room)
         if smaller is None:
             return None
         found += smaller
     return found
 
 
-def _dealt(blocks: Sequence[Block], most: int) -> list[list[Block]]:
-    """The documents as groups of about so many characters; each piece of a document keeps its title.
+def _dealt(blocks: Sequence[Block], most: int, limit: int) -> list[list[Block]]:
+    """The documents as groups of about so many characters, and never more than the limit, which may be more.
 
-    A document that would fit a group goes whole into the one that it fits better: into the open one where less than
-    half of it goes beyond, so that a group has less than half as much again.
+    Each piece of a document keeps its title. A document within the limit stays whole: it goes into the open group
+    where that is closer to its size then, and within the limit, else into a new one.
     """
     groups: list[list[Block]] = [[]]
     room = most
     for block in blocks:
         size = len(block.text)
-        if size <= most:
-            if groups[-1] and size > 2 * room:
+        if size <= limit:
+            if groups[-1] and (size > 2 * room or most - room + size > limit):
                 groups.append([])
                 room = most
             groups[-1].append(block)

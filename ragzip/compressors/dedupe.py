@@ -21,6 +21,7 @@ from ragzip.text import words
 from ragzip.types import Context, Segment, SoftSegment, TextSegment
 
 _SIZE = 3
+_SPEAKS = 11  # shingles from which on a segment is the same under any title: those of thirteen words
 _PUNCTUATION = string.punctuation + "“”‘’«»‹›…—–·•。，、？！：；（）「」『』《》،؛؟।"
 
 
@@ -29,10 +30,9 @@ class Dedupe(Selector):
     """Drops segments that another one, better scored or earlier, already says.
 
     A segment goes when at least ``threshold`` of its three-word shingles (case and punctuation aside) stand in one
-    segment that stays; a long segment that holds a short one stays. Exact duplicates always go. The title that a
-    segment stands under is part of what it says: the same few words under two titles are about two things, where a
-    whole passage is one. Takes time near linear in the length of the context: only segments that share one of a
-    segment's rarest shingles are compared.
+    segment that stays; a long segment that holds a short one stays. Exact duplicates always go, but for segments of a
+    dozen words or fewer under different titles: what they say is about two things. Takes time near linear in the
+    length of the context: only segments that share one of a segment's rarest shingles are compared.
 
     Attributes:
         threshold: Least share of shingles that counts as duplicate, above 0 and at most 1.
@@ -52,18 +52,11 @@ class Dedupe(Selector):
         if len(segments) < 2:
             return context
         titles = titles_of(context)
-        told = [
-            f"{title}\n{segment.text}" if isinstance(segment, TextSegment) else ""
-            for segment, title in zip(segments, titles, strict=True)
-        ]
-        bags = [
-            _shingles(text) if isinstance(segment, TextSegment) else None
-            for segment, text in zip(segments, told, strict=True)
-        ]
+        bags = [_shingles(segment.text) if isinstance(segment, TextSegment) else None for segment in segments]
         common = Tally(shingle for bag in bags if bag for shingle in bag)
         holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
         soft: set[SoftSegment] = set()
-        texts: set[str] = set()
+        texts: dict[str, list[int]] = defaultdict(list)
         kept: list[int] = []
         for index in best_first(segment_scores(context)):
             segment, bag = segments[index], bags[index]
@@ -72,10 +65,13 @@ class Dedupe(Selector):
                     continue
                 soft.add(segment)
             elif shown(segment):
-                same = " ".join(told[index].split())
-                if same in texts or (bag and self._contained(bag, bags, common, holders)):
+                # a few words say what they say of what their title names; more words name it themselves
+                about = titles[index] if bag is None or len(bag) < _SPEAKS else ""
+                alike = _Alike(titles, about)
+                same = texts[" ".join(segment.text.split())]
+                if any(map(alike, same)) or (bag and self._contained(bag, bags, common, holders, alike)):
                     continue
-                texts.add(same)
+                same.append(index)
                 for shingle in bag or ():
                     if common[shingle] > 1:  # what no other segment holds cannot make one a duplicate
                         holders[shingle].append(index)
@@ -88,6 +84,7 @@ class Dedupe(Selector):
         bags: Sequence[frozenset[tuple[str, ...]] | None],
         common: Tally[tuple[str, ...]],
         holders: dict[tuple[str, ...], list[int]],
+        alike: _Alike,
     ) -> bool:
         """Whether one kept segment holds enough of these shingles.
 
@@ -99,10 +96,21 @@ class Dedupe(Selector):
         for shingle in rarest:
             for other in holders.get(shingle, ()):
                 held = bags[other]
-                if other not in seen and held is not None and len(bag & held) >= needed:
+                if other not in seen and held is not None and len(bag & held) >= needed and alike(other):
                     return True
                 seen.add(other)
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """Whether another segment can be about the same: it stands under this title, or one of the two under none."""
+
+    titles: Sequence[str]
+    about: str
+
+    def __call__(self, other: int) -> bool:
+        return not self.about or not self.titles[other] or self.titles[other].casefold() == self.about.casefold()
 
 
 def _shingles(text: str) -> frozenset[tuple[str, ...]]:

@@ -56,7 +56,7 @@ class RecompAbstractive(Abstractive):
     parts, whole where that is possible; what is written of each part is a segment of its own, whose spans are all that
     was read for it, and a part that does not help leaves nothing. Where not all of it fits keep or budget, that of the
     parts goes first of which a causal model was surest that they help. A question that takes more than half of the
-    model's own window leaves the context as it is.
+    window leaves the context as it is; a window of None grows with the question, up to the model's own.
 
     Attributes:
         model: A built-in or shipped model, a folder in the layout of ``transformers`` (or, for causal models, of a
@@ -84,7 +84,7 @@ class RecompAbstractive(Abstractive):
         return _writer.load_writer(self.model, max_new_tokens=self.max_new_tokens, dtype=self.dtype, device=self.device)
 
     def compress(self, contexts: Sequence[Context[TextSegment]]) -> Sequence[Context[TextSegment]]:
-        """Each context as one summary, and what had to be kept beside it."""
+        """Each context as what was written of its parts, and what had to be kept beside it."""
         return [self._compress(context) for context in contexts]
 
     def _compress(self, context: Context[TextSegment]) -> Context[TextSegment]:
@@ -149,10 +149,16 @@ def blocks_of(context: Context[TextSegment]) -> list[Block]:
     """The context's segments as documents; a title is shown once for neighbouring segments of one passage."""
     titles = titles_of(context)
     return [
-        Block(segment.text, titles[i], segment.sources[0].passage_id if segment.sources else None, i)
+        Block(segment.text, titles[i], _owner(segment), i)
         for i, segment in enumerate(context.segments)
         if segment.text.strip()
     ]
+
+
+def _owner(segment: TextSegment) -> str | None:
+    """The one passage that a segment is from, or None: text of several stands under no title, and what follows anew."""
+    names = {span.passage_id for span in segment.sources}
+    return names.pop() if len(names) == 1 else None
 
 
 def _read(context: Context[TextSegment], blocks: Sequence[Block]) -> tuple[Span, ...]:

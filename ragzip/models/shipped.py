@@ -100,7 +100,7 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 method="recomp_abstractive",
                 base=GENERATOR,
                 licence="CC-BY-SA-4.0",
-                sha256="375d56c93e36b50d18e06fb751210850a006ac5cd58ead1bb31c832b05c91eda",
+                sha256="5b37c4dea95a24f69215984773082a1462eced0c1dfa1be82f9a370650ea82af",
                 weights="adapter_model.safetensors",
             ),
             ShippedSpec(

@@ -29,14 +29,27 @@ def test_exact_duplicates_go_the_first_stays():
     assert left(of("a  b\n", " a b")) == [0]
 
 
+def under(*pairs):
+    return context_of(Query("?"), tuple(Passage(f"p{i}", text, title) for i, (title, text) in enumerate(pairs)))
+
+
 def test_the_same_few_words_under_two_titles_are_about_two_things():
     town = "It has 5,000 inhabitants."
-    passages = [Passage(f"p{i}", town, title) for i, title in enumerate(("Springfield", "Shelbyville", "Springfield"))]
-    assert left(context_of(Query("?"), tuple(passages))) == [0, 1]
-    long = " ".join(f"Rome was founded in the year {i} by wolf number {i}." for i in range(20))
-    assert left(
-        context_of(Query("?"), (Passage("p0", long, "Rome"), Passage("p1", long, "Rome - an encyclopedia")))
-    ) == [0]
+    names = ("Springfield", "Shelbyville", "springfield", "")
+    assert left(under(*((name, town) for name in names))) == [0, 1]
+    assert left(under(("", town), ("Springfield", town))) == [0]
+    assert left(under(("Springfield", f"It lies by a river. {town}"), ("Shelbyville", town))) == [0, 1]
+    assert left(under(("Springfield", f"It lies by a river. {town}"), ("Springfield", town))) == [0]
+
+
+def test_more_words_are_the_same_under_any_title():
+    titles = ("A long title that has nothing at all to do with it", "Quite another one of as many words, or even more")
+    assert left(under(*((title, FACT) for title in titles))) == [0]
+
+
+def test_a_title_makes_nothing_alike():
+    title = "Frequently asked questions about the return policy of Acme"
+    assert left(under(*((title, f"It costs {number}.") for number in (5, 7, 9)))) == [0, 1, 2]
 
 
 def test_the_better_scored_one_stays():
