@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import sentencex
 
@@ -203,21 +203,43 @@ def _fenced(text: str, lines: list[Stretch]) -> list[int]:
     code within a block; a line that begins with three backticks and holds more of them later is no fence.
     """
     kinds = [0] * len(lines)
-    opened = -1
-    mark = ""
-    for number, (left, _) in enumerate(lines):
-        if text[left] not in "`~":
-            continue
-        fence = _FENCE.match(text, left)
-        if fence is None:
-            continue
-        closes = opened >= 0 and fence[1].startswith(mark) and not fence[2]
-        if closes:
-            kinds[opened : number + 1] = [_OPENS, *[_INSIDE] * (number - opened - 1), _CLOSES]
-            opened = -1
-        elif opened < 0 or (fence[2] and fence[1].startswith(mark)):
-            opened, mark = number, fence[1]
+    found = [
+        (number, fence[1], bool(fence[2]))
+        for number, (left, _) in enumerate(lines)
+        if text[left] in "`~" and (fence := _FENCE.match(text, left))
+    ]
+    for opened, number in fence_pairs(found):
+        kinds[opened : number + 1] = [_OPENS, *[_INSIDE] * (number - opened - 1), _CLOSES]
     return kinds
+
+
+def fence_pairs(fences: Sequence[tuple[int, str, bool]]) -> list[tuple[int, int]]:
+    """Which fences open and close a block, by the numbers of their lines.
+
+    Args:
+        fences: Line, mark (three or more of one character), and whether something is named behind the mark.
+
+    Returns:
+        Pairs in order. What stands between the two of a pair belongs to the block; a fence that nothing closes is none.
+    """
+    found: list[tuple[int, int]] = []
+    first = 0
+    while first < len(fences):
+        opened = -1
+        for place in range(first, len(fences)):
+            number, mark, named = fences[place]
+            if opened < 0:
+                opened = place
+            elif mark.startswith(fences[opened][1]):
+                if named:
+                    opened = place
+                else:
+                    found.append((fences[opened][0], number))
+                    opened = -1
+        if opened < 0:
+            break
+        first = opened + 1  # nothing closed it: without it, there may be blocks behind it
+    return found
 
 
 def _ends(text: str, start: int, end: int) -> Iterator[int]:

@@ -131,8 +131,8 @@ def share_of(
 def unless_grown(layout: Layout, context: Context[Segment], counter: Callable[[], Counter]) -> Context[Segment]:
     """The compressed context, or the one it came from where it costs more.
 
-    Dropping text can only cost tokens where a segment made of several passages loses the first, so that another
-    title is printed; only then are tokens counted.
+    Dropping text can only cost tokens where a segment made of several passages loses some of them, so that another
+    title is printed, or one at all; only then are tokens counted.
     """
     new, old = (Multiset(p.strip() for p in lay_out(c) if isinstance(p, str)) for c in (context, layout.context))
     if new <= old:

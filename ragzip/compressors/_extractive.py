@@ -45,7 +45,8 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
     no sentence reaches it.
 
     Attributes:
-        threshold: Sentences that score less are dropped; None drops none but by the method's own default.
+        threshold: Sentences that score less are dropped; None drops none but by the method's own default. Where nothing
+            is asked, no sentence can fall short of it.
         keep: Share of the context's tokens kept, above 0 and at most 1, shared across passages by score; the best
             sentence is kept whole even where it is more.
         budget: Most tokens of the whole context as laid out, titles and separators included, shared across
@@ -57,6 +58,7 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
     """
 
     default_keep: ClassVar[float] = 0.5
+    asks: ClassVar[bool] = True  # whether the scores hang on what is asked
     scale: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # of the scores; thresholds beyond it are refused
     default_threshold: ClassVar[float | None] = None
     limited_threshold: ClassVar[float | None] = None
@@ -138,7 +140,9 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
         found = self.score(query, groups)
         if [len(scores) for scores in found] != [len(group.texts) for group in groups]:
             raise ValueError(f"{type(self).__name__}.score gave another number of scores than there are sentences")
-        return self._order([float(score) for group in found for score in group], must, bool(query.text.strip()))
+        return self._order(
+            [float(score) for group in found for score in group], must, bool(query.text.strip()) or not self.asks
+        )
 
     def _order(self, scores: Sequence[float], must: frozenset[int], asked: bool = True) -> list[int]:
         """What must be kept, then units at or above the threshold, best first, equal ones in their order.

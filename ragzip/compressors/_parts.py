@@ -9,6 +9,7 @@ from itertools import islice, takewhile
 from typing import Literal, cast
 
 from ragzip.compressors._layout import _pieces, take_from
+from ragzip.compressors._relevance import titles_of
 from ragzip.compressors._structures import is_json, json_literal, json_prose, structures
 from ragzip.errors import ConfigError
 from ragzip.protocols import Counter
@@ -111,6 +112,7 @@ class Asked:
 
     def __init__(self, context: Context[TextSegment], parts: Sequence[Part], *, everything: bool = False) -> None:
         known = {passage.id: passage for passage in reversed(context.passages)}
+        titles = titles_of(context)
         self._parts, self._pieces = parts, dict[str, list[_Piece]]()
         texts: dict[int, list[tuple[int, int, str]]] = {}
         for index, part in enumerate(parts):
@@ -132,7 +134,9 @@ class Asked:
             apart = any(parts[index].kind == "json" for index, _, _ in found)
             places = [(piece.start, piece.end) for piece in pieces] if apart else [(0, len(whole))]
             segments += [TextSegment(whole[a:b], (Span(name, a, b),)) for a, b in places]
-            passages.append(replace(origin, id=name, text=whole) if origin else Passage(name, whole))
+            passages.append(
+                replace(origin, id=name, text=whole, title=titles[owner]) if origin else Passage(name, whole)
+            )
         self.context = Context(context.query, tuple(segments), tuple(passages))
 
     def read(self, answer: Context[Segment]) -> Answer:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ragzip.text import Stretch, complement, merge, sentences
+from ragzip.text import Stretch, complement, fence_pairs, merge, sentences
 
 _FENCE = re.compile(r"[^\S\n]*(`{3,}(?![^\n]*`)|~{3,})[^\S\n]*([^\n]*)")
 _ITEM = re.compile(r"[^\S\n]*(?:[-*+•‣◦▪]|\d{1,3}[.)]|[A-Za-z]\)|\((?:\d{1,3}|[a-z]|[ivx]{1,4})\))[^\S\n]+\S")
@@ -170,20 +170,9 @@ def _lines(text: str) -> list[_Line]:
 
 
 def _fenced(lines: Sequence[_Line]) -> Iterator[tuple[int, int]]:
-    """First and last line of each code block.
-
-    A fence with a language name opens and cannot close; one of another mark, or a shorter one, is code within a block.
-    """
-    opened, mark = -1, ""
-    for number, line in enumerate(lines):
-        fence = _FENCE.match(line.text)
-        if fence is None:
-            continue
-        if opened >= 0 and fence[1].startswith(mark) and not fence[2]:
-            yield opened, number
-            opened = -1
-        elif opened < 0 or (fence[2] and fence[1].startswith(mark)):
-            opened, mark = number, fence[1]
+    """First and last line of each code block."""
+    fences = [(number, _FENCE.match(line.text)) for number, line in enumerate(lines)]
+    yield from fence_pairs([(number, fence[1], bool(fence[2])) for number, fence in fences if fence])
 
 
 def _tables(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[tuple[int, int]]:

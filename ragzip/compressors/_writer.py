@@ -126,6 +126,7 @@ class Writer:
             PromptTooLong: A prompt that does not fit, or no memory.
         """
         self._check(prompts, max_new_tokens)
+        batch_size = batch_size if self._batches() else 1
         order = sorted(range(len(prompts)), key=lambda i: (-prompts[i].length, i)) if batch_size > 1 else None
         rows = list(range(len(prompts))) if order is None else order
         found: dict[int, Generation] = {}
@@ -165,6 +166,12 @@ class Writer:
             (text,) = self._batch([prompt], max_new_tokens, (), unless)
             found.append((text, unless.probabilities[0]))
         return found
+
+    def _batches(self) -> bool:
+        """Whether a text is the same whatever runs with it."""
+        from ragzip.models.decode import heeds_masks
+
+        return not isinstance(self.lm, CausalLM) or heeds_masks(self.lm)
 
     def _check(self, prompts: Sequence[EncodedPrompt], max_new_tokens: int) -> None:
         room = self.room(max_new_tokens)
@@ -334,6 +341,14 @@ def tidy(written: Generation) -> str:
     places = sentences(text)
     if not written.stopped and len(places) > 1 and text[-1] not in ".!?…。！？।؟\"'”’)]":
         places = places[:-1]
+    told = _once(text, places)
+    while (again := _once(told, sentences(told))) != told:  # what stands side by side now can be cut otherwise
+        told = again
+    return told
+
+
+def _once(text: str, places: Sequence[Stretch]) -> str:
+    """The sentences at these places, each once; those that had nothing between them have nothing now."""
     seen: set[str] = set()
     kept: list[Stretch] = []
     for start, end in places:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ragzip.compressors._extractive import Sentences, SentenceScorer
 from ragzip.compressors._options import check_count
@@ -21,6 +22,8 @@ class RandomSentences(SentenceScorer):
     Attributes:
         seed: Another seed draws other sentences.
     """
+
+    asks: ClassVar[bool] = False
 
     seed: int = 0
 

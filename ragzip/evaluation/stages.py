@@ -21,6 +21,7 @@ from ragzip.evaluation.memory import PeakMemory
 from ragzip.evaluation.outcome import Costs, Outcome
 from ragzip.evaluation.record import Record
 from ragzip.pipelines import Pipeline
+from ragzip.pipelines.check import flatten
 from ragzip.protocols import Counter, Remembering, Stack, run_step
 from ragzip.types import CompressionResult, Context, Generation, Message, Query, SoftSegment, Step, context_of
 
@@ -85,7 +86,7 @@ class Stages:
         return self._generate(ready, outcomes, shape)
 
     def _passages(self, pipeline: Pipeline[Any]) -> tuple[str, Timed]:
-        if any(isinstance(part, ClosedBook) for part in pipeline.stack.compressors):
+        if any(isinstance(part, ClosedBook) for part in flatten(pipeline.stack)):
             return "none", Timed([() for _ in self.records], 0.0, None)
         if pipeline.retriever is None:
             return "given", Timed([record.passages for record in self.records], 0.0, None)
@@ -156,6 +157,8 @@ class Stages:
         return self._counters[key]
 
     def _labelled(self, part: Any) -> Any:
+        if isinstance(part, Stack):
+            return replace(part, compressors=tuple(map(self._labelled, part.compressors)))
         if isinstance(part, OracleSentences):
             return replace(part, records={record.id: record for record in self.records})
         return part

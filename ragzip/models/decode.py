@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
-_NO_MASKS = ("rwkv",)
+_NO_MASKS = ("rwkv", "recurrent_gemma")
 
 
 def decode_batch(

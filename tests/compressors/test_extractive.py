@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ragzip.compressors._extractive import Sentences, SentenceScorer, groups_of
 from ragzip.compressors._layout import Layout
 from ragzip.compressors.bm25_sentences import BM25Sentences
+from ragzip.compressors.random_sentences import RandomSentences
 from ragzip.errors import ConfigError
 from ragzip.protocols import Stack
 from ragzip.testing import CompressorContract
@@ -250,6 +251,7 @@ def test_where_nothing_was_asked_no_threshold_holds():
     context = context_of(Query(" "), (Passage("p", "One is here. Two is there."),))
     assert BM25Sentences(threshold=2.0).compress([context])[0] == context
     assert BM25Sentences(threshold=2.0).compress([replace(context, query=Query("lamp"))])[0].segments == ()
+    assert RandomSentences(threshold=1.0).compress([context])[0].segments == ()  # what it draws says nothing of it
 
 
 def test_text_of_several_passages_is_read_under_none_of_their_titles():

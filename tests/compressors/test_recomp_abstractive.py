@@ -4,14 +4,14 @@ from dataclasses import replace
 import pytest
 
 from ragzip.compressors._abstractive import WINDOW, missing
-from ragzip.compressors._writer import Block
-from ragzip.compressors.recomp_abstractive import RecompAbstractive, ask, said
+from ragzip.compressors._writer import Block, render
+from ragzip.compressors.recomp_abstractive import RecompAbstractive, ask, blocks_of, said
 from ragzip.errors import ConfigError, ModelError
 from ragzip.models import GENERATOR
 from ragzip.protocols import Stack
 from ragzip.testing.contracts import count_words
 from ragzip.testing.seq2seq import tiny_seq2seq
-from ragzip.tokens import TokenCounter
+from ragzip.tokens import TokenCounter, text_of
 from ragzip.types import Context, Passage, Query, Span, Status, TextSegment, context_of
 from tests.compressors.scripted import install
 
@@ -96,6 +96,13 @@ def test_every_part_shows_the_title_of_its_passage(monkeypatch):
     run(Context(Query("Topics?"), segments, (passage,)))
     assert len(writer.asked) > 1
     assert [prompt.count("List\n") for prompt in writer.asked] == [1] * len(writer.asked)
+
+
+def test_titles_are_shown_as_they_are_laid_out():
+    told = TextSegment("Told of both.", (Span("r", 0, 4), Span("t", 0, 3)))
+    own = TextSegment(ROME.text, (Span("r", 0, len(ROME.text)),))
+    context = Context(Query("?"), (told, own, own), (ROME, TEA))
+    assert render(blocks_of(context)) == text_of(context)
 
 
 def test_passages_are_read_whole_where_the_window_allows(monkeypatch):

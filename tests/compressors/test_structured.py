@@ -9,7 +9,7 @@ import re
 import time
 import timeit
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import pytest
@@ -29,7 +29,7 @@ from ragzip.protocols import Compressor, Stack
 from ragzip.testing import CompressorContract
 from ragzip.testing.contracts import count_words
 from ragzip.tokens import TokenCounter
-from ragzip.types import Context, Passage, Query, SoftSegment, TextSegment, context_of
+from ragzip.types import Context, Passage, Query, SoftSegment, Span, TextSegment, context_of
 from tests.compressors.test_structures import CODE, PROSE, blocks_of
 from tests.matrix import bpe_counter
 
@@ -322,3 +322,23 @@ def test_segments_of_several_spans_keep_the_laws(context, inner, budget):
     for segment in after.segments:
         says = segment.joiner.join(known[s.passage_id][s.start : s.end] for s in segment.sources)
         assert says == segment.text or is_json(segment.text)
+
+
+def test_prose_of_several_passages_is_given_under_none_of_their_titles():
+    @dataclass(frozen=True)
+    class Seen(Compressor[TextSegment, TextSegment]):
+        """Remembers the titles of what it is given."""
+
+        titles: list[str] = field(default_factory=list)
+
+        def compress(self, contexts):
+            """Leaves all as it is."""
+            self.titles.extend(passage.title for context in contexts for passage in context.passages)
+            return list(contexts)
+
+    one, two = Passage("a", "One is here.", "Title A"), Passage("b", "Two is there.", "Title B")
+    text = "Told of both. Nothing else.\n\n```\ncode()\n```"
+    both = TextSegment(text, (Span("a", 0, 12), Span("b", 0, 13)))
+    inner = Seen()
+    Structured(inner).bind(WORDS).compress([Context(Query("?"), (both,), (one, two))])
+    assert set(inner.titles) == {""}

@@ -238,6 +238,8 @@ BACKTICKS = "``` pip install x ``` is the way.\n\nThe cat is nice.\n\n"
         ),
         ("~~~\n```python\nx()\n~~~\n\nProse.", ["~~~\n```python\nx()\n~~~"]),
         ("end of code\n```\n\nProse.\n\n```python\nx()\n```", ["```python\nx()\n```"]),
+        ("end of code\n~~~\n\nProse.\n\n```python\nx()\n```", ["```python\nx()\n```"]),
+        ("end\n````\n\nProse.\n\n```\nx()\n```\n\nMore.\n\n~~~\ny()\n~~~", ["```\nx()\n```", "~~~\ny()\n~~~"]),
     ],
 )
 def test_fences_within_fences_and_lines_that_are_none(text, blocks):

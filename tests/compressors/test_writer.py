@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragzip.compressors._writer import Block, Request, load_writer, pack, parts_of, render, tidy
+from ragzip.compressors._writer import Block, Request, Writer, load_writer, pack, parts_of, render, tidy
 from ragzip.errors import ConfigError, PromptTooLong
 from ragzip.testing import texts
 from ragzip.types import Generation
@@ -74,6 +74,7 @@ def test_a_question_or_title_without_room_for_documents_is_no_prompt():
         ("No end at", False, "No end at"),
         ("", False, ""),
         ("为什么。因为。为什么。", True, "为什么。因为。"),
+        ("the. the the the the the\n\nthe the the the the\n| the. the. ", False, "the. the the the the the | the."),
     ],
 )
 def test_what_is_written_is_tidied(text, stopped, expected):
@@ -205,3 +206,28 @@ def test_a_title_is_shown_once_for_neighbours_of_one_owner():
     assert render([second]) == "Rome\nTwo."
     assert render([first, Block("Tea.", "Tea", "t"), second]) == "Rome\nOne.\n\nTea\nTea.\n\nRome\nTwo."
     assert render([Block("One.", "Rome"), Block("Two.", "Rome")]) == "Rome\nOne.\n\nRome\nTwo."
+
+
+def test_prompts_are_about_as_many_as_the_room_beside_the_question_asks_for():
+    documents = [Block(f"Document {number} tells of it. " * (3 + number % 3)) for number in range(120)]
+    size = sum(len(block.text) for block in documents)
+
+    def wordy(blocks):
+        return encode(blocks, around=200)
+
+    parts = parts_of(documents, wordy, 640)
+    least = -(-size // (2 * 640 - 200))
+    assert least <= len(parts) <= 1.3 * least + 1
+    (one,) = ([Block(" ".join(block.text for block in documents))],)
+    assert len(parts_of(one, wordy, 640)) <= 1.3 * least + 1
+
+
+def test_a_model_that_drops_masks_writes_one_by_one(tiny_lm_path, monkeypatch):
+    writer, sizes = load_writer(tiny_lm_path, dtype="fp32"), []
+    batch = Writer._batch
+    monkeypatch.setattr(Writer, "_batch", lambda self, some, *more: sizes.append(len(some)) or batch(self, some, *more))
+    prompts = [writer.encode(Request(text)) for text in ("a", "b")]
+    writer.write(prompts, max_new_tokens=2, batch_size=2)
+    monkeypatch.setattr(writer.lm.model.config, "model_type", "recurrent_gemma")
+    writer.write(prompts, max_new_tokens=2, batch_size=2)
+    assert sizes == [2, 1, 1]

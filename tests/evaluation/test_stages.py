@@ -8,7 +8,7 @@ import pytest
 
 from ragzip import BM25Sentences, Pipeline, RandomSentences
 from ragzip.compressors.truncate import Truncate
-from ragzip.evaluation.baselines import OracleSentences
+from ragzip.evaluation.baselines import ClosedBook, OracleSentences
 from ragzip.evaluation.record import Record
 from ragzip.evaluation.rows import plan
 from ragzip.evaluation.stages import Stages
@@ -204,6 +204,12 @@ def test_no_row_pays_for_counts_that_another_row_made_free(last, monkeypatch) ->
     after = made(lambda: stages.run(reading(last)))
     itself = made(lambda: reading(last).compress(one.question, one.passages))
     assert first + after == alone == itself
+
+
+def test_a_stack_within_knows_labels_and_closed_books_too() -> None:
+    for part in (OracleSentences(budget=60, threshold=2.0), ClosedBook()):
+        plain, within = (Stages([record(0)]).run(reading(one)) for one in (part, Stack((Stack((part,)),))))
+        assert plain[0].outcome.compression.context == within[0].outcome.compression.context
 
 
 def test_closed_book_has_no_context() -> None:
