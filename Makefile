@@ -71,7 +71,7 @@ bench-quality: models ## The answer quality of docs/numbers.md: over an hour, go
 	$(BIN)/python benchmarks/run.py quality
 
 bench-hard: models ## All hard compressors beside the baselines: over three hours, goes on where it stopped
-	$(BIN)/python benchmarks/run.py hard:quarter hard:evidence hard:domains hard:judge hard:fast hard:slow
+	$(BIN)/python benchmarks/run.py hard:quarter hard:evidence hard:domains hard:judge hard:summary hard:fast hard:slow
 
 bench-soft: models ## Soft compression and smaller caches: about five hours
 	$(BIN)/python benchmarks/run.py soft:speed soft:answers soft:concepts soft:refrag soft:kv

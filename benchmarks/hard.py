@@ -1,6 +1,6 @@
 """All hard compressors at several budgets beside the baselines, on the development sets.
 
-    python benchmarks/run.py hard:quarter        # or hard:evidence, hard:domains, hard:judge, hard:fast, hard:slow
+    python benchmarks/run.py hard:quarter        # or :evidence, :domains, :judge, :summary, :fast, :slow
     make bench-hard                              # all of them: hours on two cores; goes on where it stopped
 
 Methods that run the language model for every question take seconds a question, so they face few questions, and the
@@ -93,6 +93,31 @@ PARTS: dict[str, dict[str, Any]] = {
         "baselines": "reference",
         "generate": False,
         "pairs": (("exit@200", "exit@200, before training"), ("exit@200", "provence@200")),
+    },
+    # a summariser, before and after its training
+    "summary": {
+        "sets": ("hotpotqa", "nq_multidoc"),
+        "questions": 20,
+        "rows": {
+            "recomp_abstractive": {"type": "recomp_abstractive"},
+            "recomp_abstractive@100": {"type": "recomp_abstractive", "budget": 100},
+            "recomp_abstractive@100, before training": {
+                "type": "recomp_abstractive",
+                "model": "smollm2-135m-instruct",
+                "budget": 100,
+            },
+            "recomp_extractive@100": {"type": "recomp_extractive", "budget": 100},
+            "sentence_filter@100": {"type": "sentence_filter", "budget": 100},
+            "bm25_sentences@100": {"type": "bm25_sentences", "budget": 100},
+            "random_sentences@100": {"type": "random_sentences", "budget": 100},
+        },
+        "baselines": "reference",
+        "generate": False,
+        "pairs": (
+            ("recomp_abstractive@100", "recomp_abstractive@100, before training"),
+            ("recomp_abstractive@100", "sentence_filter@100"),
+        ),
+        "pair_metrics": ("answer_in_context",),
     },
     # methods with a classifier or an encoder
     "fast": {
