@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -64,7 +65,9 @@ def test_what_fits_does_so_however_it_is_asked(tmp_path):
 def test_a_window_that_nothing_fits_is_refused(small_data, tmp_path):
     tiny_causal_lm(tmp_path / "lm", window=200)
     with pytest.raises(ModelError, match=r"not enough examples.*left out that may not fit the window of 200"):
-        toy("icae", "", str(tmp_path / "lm")).run(tmp_path / "out", data=small_data)
+        replace(toy("icae", "", str(tmp_path / "lm")), segment=64).run(tmp_path / "out", data=small_data)
+    with pytest.raises(ModelError, match="a segment of 256 tokens with its slots takes 384"):
+        toy("icae", "", str(tmp_path / "lm")).run(tmp_path / "long", data=small_data)
 
 
 @pytest.mark.parametrize(
