@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ragzip.types import Context, S_co, Segment, SoftSegment, TextSegment
+from ragzip.types import Context, Passage, S_co, Segment, SoftSegment, TextSegment
 
 SEPARATOR = "\n\n"
 
@@ -23,7 +23,7 @@ def lay_out(context: Context[S_co], *, titles: bool = True) -> tuple[str | S_co,
     rows and text of one passage are read on. Segments without text or rows are left out.
     Where passage ids repeat, the first passage counts, as in ``Context.passage``.
     """
-    by_id = {passage.id: passage.title for passage in reversed(context.passages)} if titles else {}
+    by_id = {passage.id: passage for passage in reversed(context.passages)} if titles else {}
     pieces: list[str | S_co] = []
     last_passage: str | None = None
     titled: str | None = None  # the passage whose title what comes next would stand under
@@ -35,7 +35,6 @@ def lay_out(context: Context[S_co], *, titles: bool = True) -> tuple[str | S_co,
             continue
         passage_id = segment.sources[0].passage_id if segment.sources else None
         title = title_of(segment, by_id) if passage_id is None or passage_id != titled else ""
-        alone = all(span.passage_id == passage_id for span in segment.sources)
         same = passage_id is not None and passage_id == last_passage
         on = same and last is not None and _reads_on(last, segment)
         lead = (SEPARATOR if pieces and not on else "") + (title + "\n" if title else "")
@@ -43,19 +42,33 @@ def lay_out(context: Context[S_co], *, titles: bool = True) -> tuple[str | S_co,
             pieces.append(lead)
         pieces.append(segment)
         last_passage, last = passage_id, segment
-        titled = passage_id if alone else None
+        titled = None if mixed(segment, by_id) else passage_id
     return tuple(pieces)
 
 
-def title_of(segment: Segment, titles: Mapping[str, str]) -> str:
-    """The title that the passages of a segment share, or "": what was written from several belongs to none of them.
+def title_of(segment: Segment, passages: Mapping[str, Passage]) -> str:
+    """The title that is printed before a segment, or "": that of its first passage, and none where it is ``mixed``.
 
     Args:
         segment: With spans or without.
-        titles: Of passages by id.
+        passages: By id.
     """
-    found = {titles.get(span.passage_id, "") for span in segment.sources}
-    return found.pop() if len(found) == 1 else ""
+    first = passages.get(segment.sources[0].passage_id) if segment.sources else None
+    return first.title if first is not None and not mixed(segment, passages) else ""
+
+
+def mixed(segment: Segment, passages: Mapping[str, Passage]) -> bool:
+    """Whether a segment was written from passages with several titles: it belongs under none of them.
+
+    One whose text is that of its spans, word for word, does not count: a part of it would get a title that it has not.
+    """
+    found = [passages.get(span.passage_id) for span in segment.sources]
+    if len({passage.title if passage else "" for passage in found}) < 2:
+        return False
+    if not isinstance(segment, TextSegment):
+        return True
+    texts = [p.text[s.start : s.end] if p else "" for p, s in zip(found, segment.sources, strict=True)]
+    return segment.text != segment.joiner.join(texts)
 
 
 def _reads_on(first: Segment, second: Segment) -> bool:

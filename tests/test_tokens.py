@@ -97,3 +97,12 @@ def test_text_behind_rows_of_several_passages_gets_its_own_lines():
     assert (before, lead, after) == (rows, "\n\nFirst\n", segment("a", 5, 9))
     alone = SoftSegment(torch.zeros(1, 4), "m", (Span("a", 0, 4),))
     assert "\n\n" not in "".join(p for p in lay_out(made(alone, segment("a", 5, 9))) if isinstance(p, str))
+
+
+def test_words_of_several_passages_stand_under_the_title_of_the_first():
+    """A part of them stands under a title, too, and must not cost more than the whole."""
+    words = TextSegment("One. Four.", (Span("a", 0, 4), Span("c", 0, 5)))
+    assert text_of(made(words)) == "First\nOne. Four."
+    assert text_of(made(segment("a", 0, 4))) == "First\nOne."
+    nothing_of_b = TextSegment("One. ", (Span("a", 0, 4), Span("b", 0, 0)))
+    assert text_of(made(nothing_of_b)) == "First\nOne. "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ragzip.text import Stretch, cut_before, sentences, words
-from ragzip.tokens import title_of
+from ragzip.tokens import mixed, title_of
 from ragzip.types import Context, Passage, Segment, SoftSegment, Span, TextSegment
 
 _LONGEST = 1000  # characters of a unit: about what a sentence encoder reads
@@ -69,13 +69,14 @@ class Layout:
         return {key: passage.title for key, passage in self.passages.items()}
 
     def passage(self, segment: int) -> Passage | None:
-        """The passage a segment comes from, that of its first span; None where it is of several with other titles."""
-        sources = self.context.segments[segment].sources
-        return self.passages.get(sources[0].passage_id) if sources and len(self.titles(segment)) < 2 else None
+        """The passage a segment comes from, that of its first span; None where it is mixed."""
+        found = self.context.segments[segment]
+        sources = found.sources
+        return self.passages.get(sources[0].passage_id) if sources and not mixed(found, self.passages) else None
 
     def title(self, segment: int) -> str:
         """The title that is printed before a segment, or ""."""
-        return title_of(self.context.segments[segment], self._titles)
+        return title_of(self.context.segments[segment], self.passages)
 
     def titles(self, segment: int) -> tuple[str, ...]:
         """Those of the passages that a segment comes from, each once, "" for none."""

@@ -110,8 +110,8 @@ def _surely_fits(encoder: Encoder, text: str) -> bool:
 
 def titles_of(context: Context[Segment]) -> list[str]:
     """For each segment the title of its passage, or "", as it is laid out."""
-    titles = {passage.id: passage.title for passage in reversed(context.passages)}
-    return [title_of(segment, titles) for segment in context.segments]
+    passages = {passage.id: passage for passage in reversed(context.passages)}
+    return [title_of(segment, passages) for segment in context.segments]
 
 
 def relevance(encoder: Encoder, question: str, texts: Sequence[str], titles: Sequence[str]) -> list[float]:
