@@ -15,6 +15,7 @@ from ragzip.compressors._relevance import titles_of
 from ragzip.compressors._writer import Block, Request, Writer, parts_of, render, tidy
 from ragzip.models import resolve
 from ragzip.models.lora import trained_window
+from ragzip.tokens import mixed
 from ragzip.types import Context, Span, TextSegment
 
 if TYPE_CHECKING:
@@ -148,17 +149,13 @@ def ask(question: str, blocks: Sequence[Block]) -> Request:
 def blocks_of(context: Context[TextSegment]) -> list[Block]:
     """The context's segments as documents; a title is shown once for neighbouring segments of one passage."""
     titles = titles_of(context)
+    passages = {passage.id: passage for passage in reversed(context.passages)}
+    alone = [bool(segment.sources) and not mixed(segment, passages) for segment in context.segments]
     return [
-        Block(segment.text, titles[i], _owner(segment), i)
+        Block(segment.text, titles[i], segment.sources[0].passage_id if alone[i] else None, i)
         for i, segment in enumerate(context.segments)
         if segment.text.strip()
     ]
-
-
-def _owner(segment: TextSegment) -> str | None:
-    """The one passage that a segment is from, or None: text of several stands under no title, and what follows anew."""
-    names = {span.passage_id for span in segment.sources}
-    return names.pop() if len(names) == 1 else None
 
 
 def _read(context: Context[TextSegment], blocks: Sequence[Block]) -> tuple[Span, ...]:
