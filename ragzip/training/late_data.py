@@ -143,11 +143,11 @@ class Pool:
         return {"ndcg@10": float(np.mean(gains or [0.0])), "mrr": float(np.mean(firsts or [0.0]))}
 
 
-def by_encoder(base: str, *, device: str) -> Rank:
+def by_encoder(base: str, *, dtype: str = "auto", device: str) -> Rank:
     """Cosines ``[questions, texts]`` of one vector a text: what dense retrieval ranks by."""
 
     def rank(questions: Sequence[str], texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        encoder = load_encoder(base, device=device)
+        encoder = load_encoder(base, dtype=dtype, device=device)
         cosines: npt.NDArray[np.float32] = encoder.encode(questions) @ encoder.encode(texts).T
         return cosines
 

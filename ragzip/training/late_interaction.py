@@ -152,7 +152,7 @@ class LateInteractionTraining:
             on_event=on_event,
         )
         what = f"{len(pool.questions):,} held-out questions over the {len(pool.texts):,} passages that came with them"
-        others = {"dense, the same encoder": pool.metrics(by_encoder(self.base, device=self.device))}
+        others = {"dense, the same encoder": pool.metrics(by_encoder(self.base, dtype=self.dtype, device=self.device))}
         others["bm25"] = pool.metrics(lambda questions, texts: by_words(texts)(questions))
         write_result(
             out, self, result, untrained=untrained, baselines=others, examples=examples, held=len(held), what=what

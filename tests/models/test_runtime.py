@@ -10,20 +10,58 @@ from ragzip.models import runtime
 from ragzip.testing.models import tiny_causal_lm, tiny_encoder
 
 
-def test_auto_is_bf16_only_where_the_processor_has_matrix_units_for_it(monkeypatch):
-    for amx, avx, expected in (
-        (True, False, torch.bfloat16),
-        (True, True, torch.bfloat16),
-        (False, True, torch.float32),  # vector instructions alone are slower than fp32
-        (False, False, torch.float32),
-    ):
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx, raising=False)
-        assert runtime.choose_dtype("auto", "cpu") == expected
-    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
-    assert runtime.choose_dtype("auto", "cpu") == torch.float32
+@pytest.fixture
+def fresh_probe():
+    runtime._cpu_has_bf16.cache_clear()
+    yield
+    runtime._cpu_has_bf16.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("amx", "gain", "expected"),
+    [
+        (True, 0.5, torch.bfloat16),  # matrix units are never tried
+        (False, 4.3, torch.bfloat16),
+        (False, 2.0, torch.bfloat16),
+        (False, 1.9, torch.float32),  # a model gains far less than its products
+        (False, 0.6, torch.float32),  # instructions for bf16 that are slower than fp32
+        (None, 0.6, torch.float32),  # a torch that cannot be asked
+    ],
+)
+def test_auto_is_bf16_where_the_processor_gains_by_it(monkeypatch, fresh_probe, amx, gain, expected):
+    if amx is None:
+        monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    else:
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(runtime, "_gain_of_bf16", lambda: gain)
+    assert runtime.choose_dtype("auto", "cpu") == expected
     assert runtime.choose_dtype("auto", "cuda") == torch.bfloat16
     assert runtime.choose_dtype("fp16", "cpu") == torch.float16
+    assert runtime.choose_dtype("fp32", "cpu") == torch.float32
+
+
+def test_the_processor_is_tried_once_and_leaves_the_random_numbers(monkeypatch, fresh_probe):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    tried = []
+    real = runtime._gain_of_bf16
+    monkeypatch.setattr(runtime, "_gain_of_bf16", lambda: tried.append(real()) or tried[-1])
+    before = torch.get_rng_state()
+    chosen = {runtime.choose_dtype("auto", "cpu") for _ in range(3)}
+    assert len(tried) == 1 and tried[0] > 0 and chosen == {torch.bfloat16 if tried[0] >= 2 else torch.float32}
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_processor_that_multiplies_faster_in_bf16_is_seen(monkeypatch):
+    clock = [0.0]
+    linear = torch.nn.functional.linear
+
+    def timed(rows, weight):
+        clock[0] += 1.0 if rows.dtype == torch.bfloat16 else 3.0
+        return linear(rows, weight)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", timed)
+    monkeypatch.setattr(runtime.time, "perf_counter", lambda: clock[0])
+    assert runtime._gain_of_bf16() == pytest.approx(3.0)
 
 
 def test_auto_device_is_the_gpu_where_there_is_one(monkeypatch):

@@ -232,7 +232,7 @@ def test_the_encoder_is_read_once_and_stays_as_it_is(tiny_encoder_path):
     late.loss([Item("one", (Marked("two"), Marked("three, four")), frozenset({"two"}))] * 2, None).backward()
     assert [name for name, p in late.parameters() if p.grad is not None] == ["heads.projection.weight"]
     assert all(torch.equal(p, q) for p, q in zip(before, late.backbone.parameters(), strict=True))
-    whole = by_encoder(tiny_encoder_path, device="cpu")(["one"], ["three, four"])[0][0]
+    whole = by_encoder(tiny_encoder_path, dtype="fp32", device="cpu")(["one"], ["three, four"])[0][0]
     pooled = late.pooled(["one", "three, four"])
     assert float(pooled[0] @ pooled[1]) == pytest.approx(float(whole), abs=2e-3)
 
