@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ragzip.errors import ModelError
+from ragzip.models import attention
 from ragzip.models.runtime import quiet, settle_threads
 from ragzip.models.weights import weight_files
 
@@ -51,7 +52,7 @@ def open_model(auto_class: str, folder: Path, *, dtype: Any, device: str, may_la
             hint="Check that its config and weights belong together, and that transformers knows the architecture.",
         ) from error
     _complete(folder, info, may_lack)
-    return model.eval().requires_grad_(False)
+    return attention.settle(model.eval().requires_grad_(False))
 
 
 def _complete(folder: Path, info: dict[str, Any], may_lack: str) -> None:

@@ -133,10 +133,15 @@ def _cpu_has_bf16() -> bool:
     read 1.2 to 1.7 times as long in it as in fp32, and the other, which multiplies over four times as fast, two to
     three times as fast. So it is tried, once a process, in some milliseconds.
     """
+    return has_matrix_units() or _gain_of_bf16() >= _WORTH
+
+
+def has_matrix_units() -> bool:
+    """Whether the processor has matrix units (AMX), as far as torch can tell."""
     import torch
 
     probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(probe is not None and probe()) or _gain_of_bf16() >= _WORTH
+    return bool(probe is not None and probe())
 
 
 def _gain_of_bf16() -> float:
