@@ -14,6 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import sentencex
 
+from ragzip._lines import places_of_rows, starts_apart
+from ragzip._stops import goes_on
+
 Stretch = tuple[int, int]
 
 # sentencex takes time that grows with length times sentences and drops characters beyond 50,000: it sees windows.
@@ -24,13 +27,15 @@ _FENCE = re.compile(r"(`{3,}(?!.*`)|~{3,})[^\S\n]*(.*)")
 _HEADING = re.compile(r"#{1,6}\s")
 _RULE = re.compile(r"([=\-~^*_#+`'\"])\1{2,}\s*\Z")
 _ITEM = re.compile(
-    r"(?:[-*+•‣◦▪·–]|#\.|\d{1,3}[.)]|[A-Za-z]\)|\((?:\d{1,3}|[a-z]|[ivx]{1,4})\))[^\S\n]+(?=\S)|\.\.[^\S\n]+(?=\w)"
+    r"(?:[-*+•‣◦▪·–✓✔✗✘➢➤►●◆■①-⑳]|#\.|\d{1,3}[.)]|[A-Za-z]\)|[(（](?:\d{1,3}|[a-z]|[ivx]{1,4})[)）])[^\S\n]+(?=\S)"
+    r"|\d{1,2}(?:\.\d{1,3}){1,4}\.?[^\S\n]+(?=[\"“'(]?[A-ZÀ-ÖØ-Þ])|\.\.[^\S\n]+(?=\w)"
 )
 _ODD_SPACE = re.compile(r"[^\S \n]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(f"[{_IDEOGRAPH}]|[^\\s{_IDEOGRAPH}]+")
-_CLOSING = re.compile(r"[*_\"')\]”’»]+(?=\s|\Z)")  # what closes emphasis or brackets goes with what it closes
+# What closes emphasis, brackets or an element goes with what it closes.
+_CLOSING = re.compile(r"[*_\"')\]”’»]+(?=\s|\Z)|(?:</\w{1,20}>|<br ?/?>)+")
 _FALLBACK = re.compile(r"[.!?…]+[\"')\]”’»]*\s+|[。！？｡।॥؟۔]+")
 
 
@@ -155,6 +160,7 @@ def _blocks(text: str) -> Iterator[tuple[int, int, int]]:
     """Cuts at layout into ``(start, body, end)``: prose from ``body`` on, or one finished unit if ``body == end``."""
     lines = [match.span() for match in _LINE.finditer(text)]
     code = _fenced(text, lines)
+    rows = places_of_rows([text[left:right] for left, right in lines])
     start = body = end = first = -1  # the open block and its first line; start < 0 where none is open
     in_code = False
     for number, (left, right) in enumerate(lines):
@@ -172,8 +178,9 @@ def _blocks(text: str) -> Iterator[tuple[int, int, int]]:
             continue
         line = text[left:right]
         item = _ITEM.match(line)
-        alone = line.startswith("|") or _HEADING.match(line)
-        if start >= 0 and (apart or in_code or item or alone):
+        alone = line.startswith("|") or _HEADING.match(line) or number in rows
+        before = text[lines[number - 1][0] : lines[number - 1][1]] if number else ""
+        if start >= 0 and (apart or in_code or item or alone or starts_apart(before, line)):
             yield (start, end if in_code else body, end)
             start = -1
         if start < 0:
@@ -187,11 +194,6 @@ def _blocks(text: str) -> Iterator[tuple[int, int, int]]:
         yield (start, end if in_code else body, end)
 
 
-_LONGEST_NAME = 80  # characters on either side of a full stop within a name
-_WORD_HERE = re.compile(r"\w{1,80}")
-_LAST_WORD = re.compile(r"(?:\A|[\s.(])([^\W\d_]+)\.\Z")
-_SHORT = 3  # letters of an abbreviation that a small letter may follow
-_ENDING = 4  # letters of one, as in README.TXT
 _OPENS, _INSIDE, _CLOSES = 1, 2, 3
 
 
@@ -282,29 +284,9 @@ def _joined(window: str, lengths: list[int]) -> list[int]:
     for place, length in enumerate(lengths):
         found[-1] += length
         start += length
-        if place + 1 < len(lengths) and not _goes_on(window, start - found[-1], start):
+        if place + 1 < len(lengths) and not goes_on(window, start - found[-1], start):
             found.append(0)
     return found
-
-
-def _goes_on(text: str, start: int, end: int) -> bool:
-    """Whether the sentence ``[start, end)`` goes on with what follows, though it seems to end with a full stop."""
-    if (
-        text[end - 1] == "." and text[end].isascii() and text[end].isalnum()
-    ):  # Node.JS, System.Collections.Generic; not "the end.Next"
-        first = max(text.rfind(mark, max(end - _LONGEST_NAME, 0), end) for mark in " \n\t") + 1
-        name = re.match(r"\S*", text[first : end + _LONGEST_NAME])
-        said = name[0].rstrip(".,;:!?)") if name else ""
-        after = _WORD_HERE.match(text, end)
-        short = after is not None and after[0].isupper() and len(after[0]) <= _ENDING
-        return said.count(".") > 1 or "(" in said or short
-    told = text[max(start, end - _LONGEST_NAME) : end].rstrip()
-    if not told.endswith(".") or told.isascii():  # the rules for English know their own
-        return False
-    word = _LAST_WORD.search(told)
-    if word is None or word[1].isascii():
-        return False
-    return (len(word[1]) == 1 and word[1].isupper()) or (len(word[1]) <= _SHORT and text[end].islower())
 
 
 def _extends(character: str) -> bool:

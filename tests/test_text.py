@@ -259,3 +259,59 @@ def test_sentences_with_no_space_between_are_still_two():
     text = "This is the end.Next comes more. And so on."
     assert len(sentences(text)) == 3
     assert len(sentences("我去了学校.他来了.好的.")) == len(sentences("我去了学校. 他来了. 好的."))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["Die Firma wurde am 3. Oktober 1990 gegründet.", "Prof. Dr. Müller leitet sie seit dem 1. Januar 2001."],
+        ["Im 19. Jahrhundert begann es.", "Der 2. Weltkrieg endete am 8. Mai 1945.", "Es folgte vieles."],
+        ["Der Umsatz betrug ca. 5 Mio. Euro.", "Ludwig XIV. war König.", "Vgl. Nr. 5 bzw. Abs. 3."],
+        ["Er kam am 4. April 1990.", "He finished in place 3.", "April was cold."],
+        ["Sales were approx. $3.5 bn. in 1999.", "See Art. 5 para. 2 of the Act.", "We need it by Fri. 7 Mar."],
+        ["He got 12.", "The team won.", "It is the last of them.", "iPhone sales rose.", "eBay won."],
+        ["i did it.", "then i slept."],  # who writes without capitals still ends sentences
+        ["EE. UU. ganó.", "Ellos perdieron."],
+        ["J.-C. Martin est là.", "Il va bien."],
+        ["Он живёт на ул. Арбат, д. 5.", "Она далеко."],
+        ["د. أحمد جاء.", "ذهب الولد."],
+        ["डॉ. शर्मा आए।", "वे गए।"],
+        ["ในปี พ.ศ. 2325 เป็นปี.", "ต่อมา."],
+        ["<p>First sentence.</p>", "<p>Second sentence.</p><br/>", "Third."],
+    ],
+)
+def test_full_stops_that_end_no_sentence(said):
+    text = " ".join(said)
+    assert [text[start:end].strip() for start, end in sentences(text)] == said
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Which is the capital?", "A. Sydney", "B. Canberra", "C. Perth"],
+        ["The parts:", "i. one", "ii. two", "iii. three"],
+        ["1. DEFINITIONS", "1.1 In this Agreement the Buyer is the buyer", "1.2.3 The Seller is the seller"],
+        ["✓ done", "➢ next", "① first", "（1） second"],
+        ["> The total was 1.234", "> > What was the total?", "> Yes", "Bye"],
+        ["[00:01:20] BOB: He said no.", "[00:01:22] ANN: When?", "BOB: Now."],
+        ["2025-03-03 12:00:23,123 INFO [w-3] batch 391", "2025-03-03 12:00:24,500 ERROR [main] refused: password"],
+        ["Mar  3 12:00:01 host sshd[1]: accepted", "Mar  3 12:00:02 host sshd[1]: closed"],
+        ["id,name,age", "1,Bob,33", "2,Ann,45", "3,Eve,27"],
+        ["id\tname", "1\tBob Jones", "2\tAnn"],
+    ],
+)
+def test_lines_that_begin_anew_stand_alone(lines):
+    text = "\n".join(lines)
+    assert [text[start:end] for start, end in sentences(text)] == lines
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The revenue of the firm was\n3.5 billion dollars in all.",
+        "Some cities, such as Rome, Paris\nor London, and some rivers, such as the Po,\nthe Rhine, are old.",
+        "It was said by\nMr. A. Miller to\nMr. B. Jones that\nall is well.",
+    ],
+)
+def test_lines_that_are_wrapped_go_on(text):
+    assert [text[start:end] for start, end in sentences(text)] == [text]
