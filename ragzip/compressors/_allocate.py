@@ -17,10 +17,11 @@ from ragzip.compressors._layout import Layout
 from ragzip.protocols import Counter
 from ragzip.text import cut_before, words
 from ragzip.tokens import SEPARATOR, lay_out
-from ragzip.types import Context, Segment, SoftSegment
+from ragzip.types import Context, Segment, SoftSegment, TextSegment
 
 _ROUNDS = 6
 _CUTS = 3
+_FEW = 4
 _BATCH = 16
 _DOUBT = 8  # tokens by which the estimate of a unit that fits can be too high, and a sixteenth of the limit
 _LIKELY = 4.0  # characters of a token, until some were counted
@@ -52,7 +53,8 @@ def fit(
         limit: Most tokens of the context as laid out; it holds for every counter.
         counter: The generator's.
         skip: What to pass over when a unit does not fit.
-        cut: Where no unit fits, cut the best ones at a word, else within one, rather than keep nothing.
+        cut: Where no unit fits, cut the best ones at a word, else within one, rather than keep nothing. The best is
+            cut, too, where it does not fit and those that do fill less than a quarter of the limit.
         must: Units that are all kept where they fit by themselves; where they do not, the first one that fits is, and
             ``ranked`` decides on the others.
     """
@@ -68,7 +70,17 @@ def fit(
         found = layout.build(base.units)
     if found is None and cut:
         found = _cut(layout, ranked, limit, counter)
+    elif found is not None and cut and not must and _scraps(layout, ranked[0], found, limit, counter):
+        found = _cut(layout, ranked[:1], limit, counter) or found
     return layout.build(()) if found is None else found
+
+
+def _scraps(layout: Layout, best: int, found: Context[Segment], limit: int, counter: Counter) -> bool:
+    """Whether the best unit is too long and what was found instead next to nothing: the like of "OK. See below."."""
+    shown = sum(len(segment.text) for segment in found.segments if isinstance(segment, TextSegment))
+    if shown > len(layout.text(best)):  # it need not be counted
+        return False
+    return counter.context(found) <= limit // _FEW and counter.context(layout.build((best,))) > limit
 
 
 @dataclass(frozen=True, slots=True)

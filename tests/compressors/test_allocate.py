@@ -134,3 +134,12 @@ def test_the_best_sentence_that_fits_gives_way_to_none(more):
     context = context_of(Query("Which lamp?"), (Passage("p", f"{other} {best}"),))
     after = BM25Sentences(budget=100 + more).bind(counter).compress([context])[0]
     assert [segment.text for segment in after.segments] == [best]
+
+
+@pytest.mark.parametrize(("fill", "cut"), [(1, True), (5, True), (6, False), (15, False)])
+def test_next_to_nothing_does_not_stand_for_the_best_sentence(fill, cut):
+    counter = TokenCounter(lambda texts: [len(text.split()) for text in texts])
+    best, other = "Lamp " + "lamp " * 30 + "lamp.", " ".join(["Word", *["word"] * (fill - 2), "word."][:fill])
+    context = context_of(Query("Which lamp?"), (Passage("p", f"{best} {other}"),))
+    after = BM25Sentences(budget=20).bind(counter).compress([context])[0]
+    assert [segment.text for segment in after.segments] == [("Lamp " + "lamp " * 19).strip() if cut else other]
