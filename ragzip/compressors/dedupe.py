@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ragzip.compressors._forced import forced
 from ragzip.compressors._groups import best_first, segment_scores, select, shown
 from ragzip.compressors._options import check_number
 from ragzip.compressors._relevance import titles_of
@@ -22,6 +23,8 @@ from ragzip.types import Context, Segment, SoftSegment, TextSegment
 
 _SIZE = 3
 _SPEAKS = 11  # shingles from which on a segment is the same under any title: those of thirteen words
+_ALIKE = 0.8  # share of its length from which on a segment is another version of one that holds it, and no part
+_BEFORE_DIGITS, _BEHIND_DIGITS, _BEHIND_LETTERS = "+-<>=~#$", "%+$", "+#"
 _PUNCTUATION = string.punctuation + "“”‘’«»‹›…—–·•。，、？！：；（）「」『』《》،؛؟।"
 
 
@@ -30,9 +33,10 @@ class Dedupe(Selector):
     """Drops segments that another one, better scored or earlier, already says.
 
     A segment goes when at least ``threshold`` of its three-word shingles (case and punctuation aside) stand in one
-    segment that stays; a long segment that holds a short one stays. Exact duplicates always go, but for segments of a
-    dozen words or fewer under different titles: what they say is about two things. Takes time near linear in the
-    length of the context: only segments that share one of a segment's rarest shingles are compared.
+    segment that stays, and all of its numbers and negations; a long segment that holds a short one stays. Exact
+    duplicates always go, but for segments of a dozen words or fewer under different titles: what they say is about two
+    things. Takes time near linear in the length of the context: only segments that share one of a segment's rarest
+    shingles are compared.
 
     Attributes:
         threshold: Least share of shingles that counts as duplicate, above 0 and at most 1.
@@ -67,7 +71,7 @@ class Dedupe(Selector):
             elif shown(segment):
                 # a few words say what they say of what their title names; more words name it themselves
                 about = titles[index] if bag is None or len(bag) < _SPEAKS else ""
-                alike = _Alike(titles, about)
+                alike = _Alike(titles, about, segment.text, segments)
                 same = texts[" ".join(segment.text.split())]
                 if any(map(alike, same)) or (bag and self._contained(bag, bags, common, holders, alike)):
                     continue
@@ -96,9 +100,12 @@ class Dedupe(Selector):
         for shingle in rarest:
             for other in holders.get(shingle, ()):
                 held = bags[other]
-                if other not in seen and held is not None and len(bag & held) >= needed and alike(other):
-                    return True
+                if other in seen or held is None:
+                    continue
                 seen.add(other)
+                both = len(bag & held)
+                if both >= needed and alike(other) and (both == len(bag) or alike.agrees(other)):
+                    return True
         return False
 
 
@@ -108,16 +115,49 @@ class _Alike:
 
     titles: Sequence[str]
     about: str
+    text: str
+    segments: Sequence[Segment]
 
     def __call__(self, other: int) -> bool:
         return not self.about or not self.titles[other] or self.titles[other].casefold() == self.about.casefold()
+
+    def agrees(self, other: int) -> bool:
+        """Whether the other has all numbers and negations of the text, and no more where it is hardly longer."""
+        segment = self.segments[other]
+        text = segment.text if isinstance(segment, TextSegment) else ""
+        own, others = _telling(self.text), _telling(text)
+        return own == others if len(self.text) >= _ALIKE * len(text) else own <= others
 
 
 def _shingles(text: str) -> frozenset[tuple[str, ...]]:
     """Three neighbouring words each; a shorter text is one shingle; empty where there is only punctuation."""
     folded = text.casefold()
-    bare = (folded[start:end].strip(_PUNCTUATION) for start, end in words(folded))
-    kept = [word for word in bare if word]
+    kept = _bare(folded)
     if len(kept) <= _SIZE:
         return frozenset({tuple(kept)} if kept else ())
     return frozenset(tuple(kept[i : i + _SIZE]) for i in range(len(kept) - _SIZE + 1))
+
+
+def _bare(folded: str) -> list[str]:
+    """The words of a text in small letters, without the marks around them that say nothing: C# and -5% keep theirs."""
+    found: list[str] = []
+    for start, end in words(folded):
+        word = folded[start:end]
+        bare = word.strip(_PUNCTUATION)
+        if not bare:
+            continue
+        first = word.index(bare)
+        last = first + len(bare)
+        while first > 0 and bare[0].isdigit() and word[first - 1] in _BEFORE_DIGITS:
+            first -= 1
+        while last < len(word) and word[last] in (_BEHIND_DIGITS if bare[-1].isdigit() else _BEHIND_LETTERS):
+            last += 1
+        found.append(word[first:last])
+    return found
+
+
+def _telling(text: str) -> frozenset[str]:
+    """The numbers and negations of a text, by which two that are alike otherwise say different things."""
+    folded = text.casefold()
+    told = {word for word in _bare(folded) if any(character.isdigit() for character in word)}
+    return frozenset(told | {folded[start:end] for start, end in forced(folded, "", ("negations",), None)})

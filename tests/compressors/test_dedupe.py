@@ -127,3 +127,38 @@ def test_time_is_near_linear():
 def test_refuses_nonsense(threshold):
     with pytest.raises(ConfigError, match=r"^threshold: must be"):
         Dedupe(threshold)
+
+
+NOTICE = "The board of the company said on Monday that the merger with its smaller rival {} completed before the end"
+NOTICE += " of the next quarter, once the authorities of both countries have given their consent to it in writing."
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("one", "two", "left"),
+    [
+        ("will be", "will not be", 2),
+        ("with 300 shops will be", "with 500 shops will be", 2),
+        ("will be", "shall be", 1),
+        ("with 300 shops will be", "with 300 shops shall be", 1),
+    ],
+)
+def test_texts_that_contradict_each_other_stay(one, two, left, turned):
+    texts = [NOTICE.format(one), NOTICE.format(two)][:: -1 if turned else 1]
+    after = Dedupe().compress([context_of(Query("?"), tuple(Passage(str(i), t) for i, t in enumerate(texts)))])[0]
+    assert len(after.segments) == left
+
+
+def test_marks_that_mean_something_are_part_of_words():
+    texts = ["C", "C#", "C++", "5", "-5", "+5", "5%", "$5", "(C)", "'C#'", "(-5)", "5.", "“5”"]
+    after = Dedupe().compress([context_of(Query("?"), tuple(Passage(str(i), t) for i, t in enumerate(texts)))])[0]
+    assert [segment.text for segment in after.segments] == texts[:8]
+
+
+def test_a_part_of_a_longer_text_goes_without_its_other_numbers():
+    part = NOTICE.format("with 300 shops will be")
+    whole = (
+        part.replace(" once", " or in 2031, once") + " Its 7 founders do not agree. " + "More words follow here. " * 20
+    )
+    passages = (Passage("a", whole, score=2.0), Passage("b", part, score=1.0))
+    assert [s.text for s in Dedupe().compress([context_of(Query("?"), passages)])[0].segments] == [whole]
