@@ -20,8 +20,9 @@ from ragzip.types import Context, Segment, TextSegment
 
 Force = Literal["titles", "numbers", "negations"]
 """``titles``: headings, and the passage's title wherever the text names it. ``numbers``: everything with a digit,
-with its sign, currency and percent mark. ``negations``: words such as not, nicht, jamais, нет, 不, ليس, of about thirty
-languages at once, so that a word of one that looks like the negation of another is kept as well."""
+with its sign, scale, currency or unit: "$3.5 billion", "20 mg/ml". ``negations``: words such as not, nicht, jamais,
+нет, 不, ليس, of about thirty languages at once, so that a word of one that looks like the negation of another is kept
+as well."""
 
 FORCES: tuple[Force, ...] = get_args(Force)
 
@@ -32,10 +33,20 @@ _SECONDS = 2.0  # that a pattern may take for one text
 _HEADING = re.compile(r"^[^\S\n]{0,3}(#{1,6}[^\S\n]+\S.*)$", re.MULTILINE)
 _UNDERLINED = re.compile(r"^(\S[^\n]*)\n[^\S\n]{0,3}(?:={3,}|-{3,}|~{3,})[^\S\n]*$", re.MULTILINE)
 _DIGIT = r"[\d²³¹¼-¾⁰⁴-⁹₀-₉⅐-↉①-⓿]"
+_SCALES = (
+    "(?:thousand|hundred|dozen|[mb]illions?|trillions?|bn|mn|(?:Mio|Mrd|Tsd|млн|млрд|тыс)\\.?|Million(?:en)?"
+    "|Milliarden?|milliards?|millones|mil|milliones|millóns?|milioni|miliardi|milhões|mln|mld)"
+)
+_UNITS = (
+    "(?:per[^\\S\\n]?cent|Prozent|kg|mg|µg|g|km|cm|mm|nm|m|ml|l|kB|[KMGT]B|[kMG]?Hz|kWh?|MW|GW|ms|mph|ft|lbs?|oz"
+    "|euros?|Euro|EUR|USD|GBP|CHF|dollars?|Dollar|pounds|yen|евро|руб)(?:/[a-zA-Zµ]{1,3})?"
+)
 _NUMBER = re.compile(
     rf"(?:[+\-−–±<>≤≥~≈][^\S\n]?)?(?:[$€£¥₹₽₩₪₺][^\S\n]?)?"
     rf"{_DIGIT}(?:(?:{_DIGIT}|[.,:/'’\u00a0\u202f\-])*{_DIGIT})?"
     rf"(?:[^\S\n]?[%‰°$€£¥₹₽₩₪₺])?"
+    rf"(?:(?<=°)[CF]\b|[^\S\n]?(?:{_SCALES})(?![^\W\d_])|[^\S\n]?[百千万萬亿億兆만억조]+)?"
+    rf"(?:[^\S\n]?(?:{_UNITS})(?![^\W\d_])|[年月日元円圓岁歲])?"
 )
 _WORD = re.compile(r"[^\W\d_](?:[\w\u0300-\u036f]|['’ʼ](?=[^\W\d_]))*")
 _NEGATIONS = (

@@ -63,6 +63,21 @@ def test_numbers_have_their_signs(text, expected):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("It fell to $3.5 billion in 2020.", ["$3.5 billion", "2020"]),
+        ("Der Umsatz: 5 Mio. Euro, 80 Prozent", ["5 Mio. Euro", "80 Prozent"]),
+        ("营收3.5亿元，2021年3月5日", ["3.5亿元", "2021年3月5日"]),
+        ("Take 20 mg/ml at 30 °C, 3 m away.", ["20 mg/ml", "30 °C", "3 m"]),
+        ("5 men, 6 members, 7 gates, 8 Frames", ["5", "6", "7", "8"]),
+        ("The total was 900 million. Then", ["900 million"]),
+    ],
+)
+def test_numbers_have_their_scale_and_unit(text, expected):
+    assert found(text, "", "numbers") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
         ("It does not open; don't, can’t, nobody.", ["not", "don't", "can’t", "nobody"]),
         ("Notable knots denote nothing.", ["nothing"]),
         ("Er kommt nicht ohne kein Geld.", ["nicht", "ohne", "kein"]),
