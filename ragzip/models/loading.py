@@ -30,7 +30,7 @@ def open_model(auto_class: str, folder: Path, *, dtype: Any, device: str, may_la
 
     settle_threads()
     try:
-        with quiet():
+        with quiet(), torch.random.fork_rng(devices=[]):  # parameters that are missing are drawn at random first
             model, info = getattr(transformers, auto_class).from_pretrained(
                 str(folder),
                 dtype=dtype,

@@ -163,7 +163,9 @@ def twin(lm: CausalLM, tokens: Sequence[int]) -> Any:
     same_model = copy.deepcopy(lm.model, {id(tensor): tensor for tensor in tensors})
     head = same_model.get_output_embeddings()
     bias = getattr(head, "bias", None)
-    rows = torch.nn.Linear(head.weight.shape[1], len(tokens), bias=bias is not None, device=lm.device)
+    with torch.device("meta"):  # not drawn at random first: that would move the process's generator
+        rows = torch.nn.Linear(head.weight.shape[1], len(tokens), bias=bias is not None)
+    rows = rows.to_empty(device=lm.device)
     chosen = torch.tensor(list(tokens), device=lm.device)
     with torch.no_grad():
         rows.weight.copy_(head.weight[chosen])

@@ -79,7 +79,7 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 method="provence",
                 base=EMBEDDER,
                 licence="CC-BY-SA-4.0",
-                sha256="f9fbf4ec411b6afdc7d1c43cc4ff31797b422a6a894b7c9f69c168e44a047004",
+                sha256="a9dcb7387d5ab248792ab047a243c1917a19e7c6f361ef2eaa08c9df9317da72",
             ),
             ShippedSpec(
                 name=LLMLINGUA2,

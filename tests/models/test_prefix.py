@@ -126,6 +126,12 @@ def test_an_ending_does_not_see_the_others(lm):
             )
 
 
+def test_the_generator_of_random_numbers_is_left_as_it_was(lm):
+    before = torch.get_rng_state()
+    prefix.twin(lm, (5, 9))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_the_model_is_left_as_it_was(lm):
     before = {name: value.clone() for name, value in lm.model.state_dict().items()}
     kind, head = lm.model.config._attn_implementation, lm.model.get_output_embeddings()

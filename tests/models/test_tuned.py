@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from ragzip.errors import ModelError
+from ragzip.models import load_encoder
 from ragzip.models.tuned import open_base, open_tuned, read_tuned_config, save_tuned
 
 PARAMETER = "encoder.layer.1.attention.output.dense.weight"
@@ -147,3 +149,13 @@ def test_a_kill_while_saving_leaves_what_was_there(tmp_path, tiny_encoder_path, 
     save(tmp_path, tiny_encoder_path, tensors(seed=1))
     assert torch.equal(read(name).heads["a"].bias, tensors(seed=1)["heads.a.bias"].half().float())
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_missing_pooler_moves_no_random_numbers(tmp_path, tiny_encoder_path):
+    folder = tmp_path / "bare"
+    shutil.copytree(tiny_encoder_path, folder)
+    tensors = {key: value for key, value in load_file(folder / "model.safetensors").items() if "pooler" not in key}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    before = torch.get_rng_state()
+    load_encoder(str(folder), device="cpu")
+    assert torch.equal(torch.get_rng_state(), before)
