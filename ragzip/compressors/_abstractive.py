@@ -39,7 +39,7 @@ class Abstractive(Compressor[TextSegment, TextSegment]):
         force_keep: Sentences with these (``titles``, ``numbers``, ``negations``) are added word for word, with exact
             spans, where what is written from them does not say the same name, number or negation.
         force_pattern: A regular expression; what it finds is kept in the same way.
-        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        dtype: ``auto`` (bf16 where that is much faster, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
         counter: Whose tokens are counted; the generator's within a pipeline.
     """

@@ -53,7 +53,7 @@ class EXIT(SentenceScorer):
         prompt: ``chat``, ragzip's own words in the model's chat template; ``exit``, the published prompt, for the
             published weights.
         window: Most tokens that the model reads at once, or its own limit where that is less. More costs memory.
-        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        dtype: ``auto`` (bf16 where that is much faster, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
 

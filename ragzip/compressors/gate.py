@@ -55,7 +55,7 @@ class Gate(Selector):
             built-in one of the kind that is needed.
         force_keep: Segments with these stay even so: ``titles``, ``numbers``, ``negations``.
         force_pattern: A regular expression; segments in which it is found stay even so.
-        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        dtype: ``auto`` (bf16 where that is much faster, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
 

@@ -23,7 +23,7 @@ class ICAE(SegmentEncoder):
         model: Weights made by ``ragzip train icae``: a name of shipped ones, a folder, or a hub id.
         store: A folder that ``ragzip index compress`` filled, or the index it was filled for: what is in it is not
             computed again. "" computes everything.
-        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        dtype: ``auto`` (bf16 where that is much faster, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
         rate: Text tokens for one row: one of those that were trained.
     """

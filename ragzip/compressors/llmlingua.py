@@ -52,7 +52,7 @@ class LLMLingua(TokenScorer):
         step: Tokens that are read, and decided on, at once.
         passage_room: What the passages that go on hold together, as a multiple of the tokens to keep; at least 1.
         sentence_room: The same of sentences.
-        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        dtype: ``auto`` (bf16 where that is much faster, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
 

@@ -43,7 +43,7 @@ class LLMLingua2(TokenScorer):
         model: ragzip's own weights, or a folder or hub id of a checkpoint for token classification with two labels,
             ``microsoft/llmlingua-2-xlm-roberta-large-meetingbank`` say.
         word: What a word of several tokens scores: their ``mean``, the ``first``, or the greatest (``max``).
-        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        dtype: ``auto`` (bf16 where that is much faster, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
 

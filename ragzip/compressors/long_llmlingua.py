@@ -60,7 +60,7 @@ class LongLLMLingua(TokenScorer):
             of its tokens; 0 to 1.
         order: ``original`` leaves passages where they are, ``score`` puts the best first; where nothing is dropped,
             nothing is moved.
-        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        dtype: ``auto`` (bf16 where that is much faster, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
 

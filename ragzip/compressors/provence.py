@@ -50,7 +50,7 @@ class Provence(SentenceScorer):
             Provence or OpenProvence, as a folder or hub id.
         order: ``original``, or ``relevance``: the best passage first, as a reranker would put them.
         top_k: Passages kept, the most relevant, and those with what must be kept by force; None keeps all.
-        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        dtype: ``auto`` (bf16 where that is much faster, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
         hops: How often passages are read; from the second time on, the ten of other documents that have most words in
             common with the question and what was found. None is as often as the model was trained for: twice for

@@ -36,7 +36,7 @@ class RecompExtractive(SentenceScorer):
     Attributes:
         model: ragzip's own weights, or a folder or hub id of an encoder that is pooled by the mean:
             ``fangyuan/nq_extractive_compressor``, say.
-        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        dtype: ``auto`` (bf16 where that is much faster, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
 

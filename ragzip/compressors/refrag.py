@@ -60,7 +60,7 @@ class REFRAG(Compressor[TextSegment, Segment]):
             many, the ones that the policy likes least are dropped.
         store: A folder that ``ragzip index compress`` filled, or the index it was filled for: vectors of chunks that
             are in it are not computed again. "" computes all.
-        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        dtype: ``auto`` (bf16 where that is much faster, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
 

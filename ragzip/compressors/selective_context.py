@@ -97,7 +97,7 @@ class SelectiveContext(TokenScorer):
     Attributes:
         level: What is kept or dropped whole: a ``phrase``, a ``sentence`` or a ``word``.
         model: A causal language model: a name that ``ragzip models`` lists, a folder, or a model of the hub.
-        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        dtype: ``auto`` (bf16 where that is much faster, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
 

@@ -33,7 +33,7 @@ class XRAG(PassageEncoder):
             hub id.
         store: A folder that ``ragzip index compress`` filled, or the index it was filled for: what is in it is not
             computed again. "" computes everything.
-        dtype: Of the encoder: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or
+        dtype: Of the encoder: ``auto`` (bf16 where that is much faster, else fp32), ``fp32``, ``bf16`` or
             ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """

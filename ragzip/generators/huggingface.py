@@ -34,7 +34,7 @@ class HuggingFace:
         temperature: 0 takes the likeliest token each time; more is more random.
         top_p: With a temperature: the share of the probability that is sampled from.
         seed: Of the sampling; the same for every prompt, so that an answer does not depend on its place in the batch.
-        dtype: "auto" (bf16 where the hardware computes in it, else fp32), "fp32", "bf16" or "fp16".
+        dtype: "auto" (bf16 where that is much faster, else fp32), "fp32", "bf16" or "fp16".
         device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:N", "mps" or "xpu".
         batch_size: Prompts that run together. 1 keeps every answer independent of the others. Larger is faster with
             many prompts and gives the same answers in fp32; in bf16 rounding depends on the batch, and an answer may

@@ -131,8 +131,9 @@ def _cpu_has_bf16() -> bool:
 
     What a processor says of its instructions does not tell: of two with vector instructions for bf16, one encoded and
     read 1.2 to 1.7 times as long in it as in fp32, and the other, which multiplies over four times as fast, two to
-    three times as fast. So it is tried, once a process, in some milliseconds.
+    three times as fast. So it is tried, once a process, which takes well under a second.
     """
+    settle_threads()
     return has_matrix_units() or _gain_of_bf16() >= _WORTH
 
 

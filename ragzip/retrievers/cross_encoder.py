@@ -33,7 +33,7 @@ class CrossEncoder:
             (``cross-encoder/ms-marco-MiniLM-L6-v2``).
         depth: How many passages the retriever is asked for, or ``top_k`` where that is more.
         top_k: How many passages at most.
-        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        dtype: ``auto`` (bf16 where that is much faster, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
 

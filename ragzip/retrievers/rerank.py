@@ -39,7 +39,7 @@ class Rerank:
             Provence or OpenProvence, as a folder or hub id.
         depth: How many passages the retriever is asked for, or ``top_k`` where that is more.
         top_k: How many passages at most.
-        dtype: ``auto`` (bf16 where the hardware computes in it, else fp32), ``fp32``, ``bf16`` or ``fp16``.
+        dtype: ``auto`` (bf16 where that is much faster, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
         hops: How often passages are read: from the second time on, for questions of several steps, the question
             together with the best sentence found before, and the ten passages that have most words in common with

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import random
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -269,10 +270,9 @@ def steps_of_dev(data: Path | None) -> tuple[frozenset[str], frozenset[str]]:
         return frozenset(), frozenset()
     asked, told = set(), set()
     for row in _lines(path):
-        asked |= {
-            " ".join(str(step.get("question")).casefold().split()) for step in row.get("question_decomposition", ())
-        }
-        for paragraph in row.get("paragraphs", ()):
+        steps = _dicts(row, "question_decomposition")
+        asked |= {" ".join(str(step.get("question")).casefold().split()) for step in steps}
+        for paragraph in _dicts(row, "paragraphs"):
             text = str(paragraph.get("paragraph_text"))
             told |= {plain(text[a:b]) for a, b in sentences(text) if b - a >= _SURE}
     return frozenset(asked), frozenset(told)
@@ -286,19 +286,28 @@ def _steps(folder: Path) -> dict[str, dict[int, list[str]]]:
     found: dict[str, dict[int, list[str]]] = {}
     packed = folder / "musique" / "train.jsonl.gz"
     for row in _lines(packed if packed.is_file() else packed.with_suffix("")):
-        for step in row.get("question_decomposition") or ():
+        for step in _dicts(row, "question_decomposition"):
             place, answer = (step.get(key) for key in ("paragraph_support_idx", "answer"))
             if isinstance(place, int) and answer:
                 found.setdefault(str(row.get("id")), {}).setdefault(place, []).append(str(answer))
     return found
 
 
+def _dicts(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The objects of a list in a row; none where there is no such list."""
+    value = row.get(key)
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
             for line in file:
-                yield json.loads(line)
-    except (OSError, ValueError, EOFError) as error:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"a line is no JSON object but {line[:40]!r}")
+                yield row
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise IngestError(f"{path} cannot be read: {error}") from error
 
 

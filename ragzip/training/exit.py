@@ -18,10 +18,11 @@ from ragzip.training._judged_data import Group, Judged, make_groups
 from ragzip.training.baselines import of_groups
 from ragzip.training.encoders import check_trainer, divide, numbers
 from ragzip.training.examples import EXTRA, LABELLED, Example, fingerprint, read_examples
+from ragzip.training.identity import identity
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.low_rank import Adaptable, LowRank, check_base, check_same, save_adapter
 from ragzip.training.negatives import mine
-from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
+from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport
 from ragzip.training.pairs import plan
 from ragzip.training.starts import check_start, settled
 
@@ -137,7 +138,7 @@ class EXITTraining:
             lambda: evaluate(model, held),
             settings,
             out,
-            config={**trainer_config(self), "data": fingerprint(kept_examples)},
+            config=identity(self, fingerprint(kept_examples), self.base),
             best="score",
             save=partial(save_adapter, out, self.base, adapter.targets, self.rank, self.alpha, task="CAUSAL_LM"),
             resume=resume,

@@ -20,6 +20,7 @@ from ragzip.training.options import CHECKPOINTS, OnEvent, Trainer, TrainingEvent
 from ragzip.training.ranks import Ranks, joined, launched
 
 CONFIG, REPORT, LOCK, HISTORY = "training.yaml", "report.json", ".lock", "history.jsonl"
+_RESULT = ("config.json", "adapter_config.json", "README.md")
 _BEGUN = frozenset((LOCK, CONFIG + ".tmp"))  # what a training leaves that was stopped before its config was there
 _ANEW = "Give another --out, or start afresh with --restart."
 
@@ -178,7 +179,10 @@ def _opened(folder: Path, config: Mapping[str, Any], restart: bool) -> Iterator[
 
 
 def _forget(folder: Path) -> None:
-    """Removes what an earlier training would be taken up from, under whatever config; its weights are written over."""
+    """Removes what an earlier training left, under whatever config: other files of another method would outlive it."""
+    if (folder / CONFIG).is_file():
+        for path in (*folder.glob("*.safetensors"), *(folder / name for name in _RESULT)):
+            path.unlink(missing_ok=True)
     (folder / REPORT).unlink(missing_ok=True)
     (folder / HISTORY).unlink(missing_ok=True)
     for path in folder.glob(CHECKPOINTS):

@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ragzip.errors import ConfigError, ModelError, UsageError
+from ragzip.errors import ConfigError, UsageError
 from ragzip.indexes import Index, open_cached
 from ragzip.indexes.files import new_file
 from ragzip.indexes.jpq.quantizer import CENTROIDS, FILE
 from ragzip.models import Encoder, load_encoder
-from ragzip.models.locate import resolve
-from ragzip.models.weights import is_adapter
 from ragzip.training._coded import Coded, Places, found_by, learned
 from ragzip.training.encoders import check_trainer
 from ragzip.training.examples import Example, Marked, fingerprint
+from ragzip.training.identity import identity
 from ragzip.training.loop import LoopResult, LoopSettings, train
 from ragzip.training.low_rank import save_adapter
-from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
+from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport
 from ragzip.training.pairs import plan
-from ragzip.training.retriever import Adapted, RetrieverTraining
+from ragzip.training.retriever import Adapted, RetrieverTraining, whole_model
 from ragzip.training.self_supervised import Item, Task, hold_out_passages, make_items
 
 if TYPE_CHECKING:
@@ -158,11 +157,11 @@ class JPQTraining:
                 model.evaluate,
                 LoopSettings.of(self, len(order), weight_decay=0.0, checkpoint_every=50),
                 out,
-                config={
-                    **trainer_config(self),
-                    "data": fingerprint([_example(item) for item in items]),
-                    "index": [index.manifest.digest, encoder.fingerprint],
-                },
+                config=identity(
+                    self,
+                    fingerprint([_example(item) for item in items]),
+                    index=[index.manifest.digest, encoder.fingerprint],
+                ),
                 best="mrr@10",
                 save=partial(self._save, out, model, encoder.name),
                 resume=resume,
@@ -177,9 +176,7 @@ class JPQTraining:
         if not self.corpus:
             raise UsageError("no corpus to train on", hint="Give the folder of an index: --corpus kb/")
         index = open_cached(self.corpus)
-        base = index.model_name()
-        if is_adapter(resolve(base)):
-            raise ModelError(f"{self.corpus} was made with {base}, an adapter", hint="Index it with its base first.")
+        base = whole_model(index, self.corpus)
         encoder = load_encoder(base, dtype=self.dtype, device=self.device)
         index.check_model(encoder)
         if len(index) < CENTROIDS:

@@ -16,11 +16,12 @@ from ragzip.models.shipped import PROVENCE
 from ragzip.models.tuned import save_tuned
 from ragzip.training.encoders import check_trainer, divide, longest, numbers
 from ragzip.training.examples import Example, fingerprint, read_examples
+from ragzip.training.identity import identity
 from ragzip.training.late_data import Pool, by_encoder, confused, items
 from ragzip.training.late_model import Late, judged_by
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.negatives import by_words, mine, mine_apart
-from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
+from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport
 from ragzip.training.pairs import plan
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class LateInteractionTraining:
             lambda: pool.metrics(model.rank),
             settings,
             out,
-            config={**trainer_config(self), "data": fingerprint(examples)},
+            config=identity(self, fingerprint(examples), self.base, self.judge),
             best="ndcg@10",
             save=partial(self._save, out),
             resume=resume,

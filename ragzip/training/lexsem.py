@@ -15,8 +15,9 @@ from ragzip.models.lexsem import ARCHITECTURE, KINDS, UNTRAINED, Bridge, spread,
 from ragzip.models.tuned import HEADS, save_tuned
 from ragzip.training import examples as sets
 from ragzip.training.encoders import check_trainer, divide, numbers
+from ragzip.training.identity import identity
 from ragzip.training.loop import LoopSettings, train
-from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
+from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport
 from ragzip.training.pairs import plan
 from ragzip.types import Passage
 
@@ -102,7 +103,7 @@ class LexSemTraining:
             lambda: model.evaluate(again, wanted),
             settings,
             out,
-            config={**trainer_config(self), "data": sets.fingerprint(kept)},
+            config=identity(self, sets.fingerprint(kept), self.base),
             best="mrr",
             save=partial(self._save, out, encoder),
             resume=resume,

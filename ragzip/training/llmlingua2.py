@@ -15,8 +15,9 @@ from ragzip.text import words
 from ragzip.training import examples as sets
 from ragzip.training import word_labels
 from ragzip.training.encoders import check_trainer, longest, named, new_head, numbers, trainable
+from ragzip.training.identity import identity
 from ragzip.training.loop import LoopSettings, train
-from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
+from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport
 from ragzip.training.pairs import plan
 from ragzip.training.word_labels import Paragraph
 
@@ -120,7 +121,7 @@ class LLMLingua2Training:
             lambda: model.evaluate(held, judged, self.keep),
             settings,
             out,
-            config={**trainer_config(self), "data": sets.fingerprint(found)},
+            config=identity(self, sets.fingerprint(found), self.base, self.teacher),
             best="answer_recall",
             save=partial(self._save, out),
             resume=resume,

@@ -16,10 +16,11 @@ from ragzip.training.baselines import of_groups
 from ragzip.training.composed import SOURCES, read_composed
 from ragzip.training.encoders import check_trainer, divide, longest, named, numbers
 from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, fingerprint, read_examples
+from ragzip.training.identity import identity
 from ragzip.training.joint import Joint, evaluate
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.negatives import mine, mine_apart
-from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
+from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport
 from ragzip.training.pairs import Group, drawn, make_groups, plan
 from ragzip.training.provence_card import AGAIN, steps_of, write
 from ragzip.training.second_looks import second_looks
@@ -127,7 +128,7 @@ class ProvenceTraining:
             lambda: self._metrics(model, held, later),
             settings,
             out,
-            config={**trainer_config(self), "data": fingerprint(examples[0])},
+            config=identity(self, fingerprint(examples[0]), self.base),
             best="score",
             save=partial(self._save, out, 2 if self.again and steps_of(examples[0]) else 1),
             resume=resume,

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Literal
 
 from ragzip.compressors._writer import Writer, tidy
 from ragzip.compressors.recomp_abstractive import NOTHING, SURE, said
-from ragzip.errors import ModelError
+from ragzip.errors import ModelError, UsageError
 from ragzip.models import EMBEDDER, GENERATOR, load_causal_lm, unload
 from ragzip.models.locate import resolve
 from ragzip.training._summary_data import SETS, Pair, make_pairs
 from ragzip.training.baselines import of_summaries, summary_scores
 from ragzip.training.encoders import check_trainer, divide, numbers
 from ragzip.training.examples import fingerprint, read_examples
+from ragzip.training.identity import identity
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.low_rank import LowRank, check_base, check_same, save_adapter
-from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
+from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport
 from ragzip.training.pairs import plan
 from ragzip.training.starts import check_start, settled
 
@@ -127,6 +128,11 @@ class RecompAbstractiveTraining:
         pairs = self._prompts(lm, make(held_examples))
         random.Random(f"{self.seed} written").shuffle(pairs)  # noqa: S311 - no secret
         held, judged = [prompt for prompt, _ in pairs], [pair for _, pair in pairs[: self.written]]
+        if not kept or not held:
+            raise UsageError(
+                f"{len(kept)} prompts to train on and {len(held)} held out fit {self.max_tokens} tokens",
+                hint="Give more sets, another held_out, fewer passages, or a larger max_tokens.",
+            )
         adapter = LowRank(lm, self.rank, self.alpha, self.seed)
         if self.start is not None:
             adapter.go_on(resolve(self.start))
@@ -142,7 +148,7 @@ class RecompAbstractiveTraining:
                 lambda: evaluate(lm, held, judged),
                 settings,
                 out,
-                config={**trainer_config(self), "data": fingerprint(kept_examples)},
+                config=identity(self, fingerprint(kept_examples), self.base),
                 best="likelihood",
                 save=functools.partial(self._save, out, adapter.targets),
                 resume=resume,

@@ -9,14 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ragzip.errors import UsageError
 from ragzip.models import EMBEDDER, load_tokenizer
 from ragzip.models.tuned import save_tuned
 from ragzip.text import sentences
 from ragzip.training import examples as sets
 from ragzip.training.baselines import of_items
 from ragzip.training.encoders import check_trainer, divide, longest, named, numbers, trainable
+from ragzip.training.identity import identity
 from ragzip.training.loop import LoopSettings, train
-from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
+from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport
 from ragzip.training.pairs import plan
 
 if TYPE_CHECKING:
@@ -91,6 +93,11 @@ class RecompExtractiveTraining:
         found = sets.read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
         held_examples, kept_examples = divide(found, self.held_out, self.seed)
         kept, held = (items(e, self.negatives, self.seed) for e in (kept_examples, held_examples))
+        if not any(item.negatives for item in held):
+            raise UsageError(
+                f"of {len(held)} held-out sentences that help, none has others beside it",
+                hint="Give more sets, of passages with several sentences, or a larger held_out.",
+            )
         model = Dual(self)
         order = plan([0] * len(kept), self.batch, self.steps, self.seed)
         settings = LoopSettings.of(self, len(order), checkpoint_every=200)
@@ -103,7 +110,7 @@ class RecompExtractiveTraining:
             lambda: model.evaluate(held),
             settings,
             out,
-            config={**trainer_config(self), "data": sets.fingerprint(kept_examples)},
+            config=identity(self, sets.fingerprint(kept_examples), self.base),
             best="sentence",
             save=partial(self._save, out),
             resume=resume,

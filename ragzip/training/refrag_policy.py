@@ -13,11 +13,12 @@ from ragzip.compressors._expansion import most_as_text
 from ragzip.compressors._options import check_count, check_number
 from ragzip.compressors.refrag import mixed
 from ragzip.errors import ConfigError, ModelError, UsageError
-from ragzip.models import check_options, fingerprint, load_causal_lm
+from ragzip.models import check_options, load_causal_lm
 from ragzip.models.chunks import FEATURES, ChunkEncoder, load_chunks, preferences
 from ragzip.models.soft_folder import open_soft, save_soft
+from ragzip.training.identity import identity
 from ragzip.training.loop import LoopSettings, train
-from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
+from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport
 from ragzip.training.soft_data import ANSWERED, Asking, read_soft
 from ragzip.training.soft_fit import fitting
 from ragzip.training.soft_loop import SoftOutcome
@@ -147,14 +148,14 @@ class REFRAGPolicyTraining:
             lambda: policy.evaluate(found.held_askings, "trained"),
             settings,
             out,
-            config={**trainer_config(self), "data": found.fingerprint, "models": [fingerprint(self.model)]},
+            config=identity(self, found.fingerprint, self.model),
             best="answer",
             save=save,
             resume=resume,
             on_event=on_event,
         )
         if checksum(lm.model) != before:
-            raise RuntimeError("the generator's parameters changed")
+            raise ModelError("the generator's parameters changed", hint="This is a defect of ragzip: please report it.")
         outcome = SoftOutcome(result, untrained, *floor)
         write_soft_card(out, self, outcome, found, base=str(old.config["base"]))
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)

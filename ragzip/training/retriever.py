@@ -20,9 +20,10 @@ from ragzip.models.tokenizer import encode_batch, read_tokenizer, tokenizer_file
 from ragzip.models.weights import is_adapter
 from ragzip.training.encoders import check_trainer, trainable
 from ragzip.training.examples import Example, Marked, fingerprint
+from ragzip.training.identity import identity
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.low_rank import Adaptable, LowRank, save_adapter
-from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
+from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport
 from ragzip.training.pairs import plan
 from ragzip.training.self_supervised import Item, Task, hold_out_passages, make_items, near, write_items
 from ragzip.types import Passage
@@ -111,13 +112,7 @@ class RetrieverTraining:
         if not self.corpus:
             raise UsageError("no corpus to adapt to", hint="Give the folder of an index: --corpus kb/")
         index = open_cached(self.corpus)
-        base = index.model_name()
-        if layers.split(base)[1] is not None:
-            raise ModelError(
-                f"{self.corpus} was made with {base}, a part of a model", hint="Index it with the whole one."
-            )
-        if is_adapter(resolve(base)):
-            raise ModelError(f"{self.corpus} was made with {base}, an adapter", hint="Index it with its base first.")
+        base = whole_model(index, self.corpus)
         encoder = load_encoder(base, dtype=self.dtype, device=self.device)
         index.check_model(encoder)
         found = list(index)
@@ -149,7 +144,7 @@ class RetrieverTraining:
                 lambda: model.evaluate(task),
                 settings,
                 out,
-                config={**trainer_config(self), "data": fingerprint([_example(item) for item in items])},
+                config=identity(self, fingerprint([_example(item) for item in items]), base),
                 best="mrr",
                 save=partial(save_adapter, out, base, model.targets, self.rank, self.alpha),
                 resume=resume,
@@ -202,6 +197,20 @@ class RetrieverTraining:
         )
         command = "ragzip train retriever CONFIG.yaml --corpus INDEX --out FOLDER"
         write_card(out, dataclasses.replace(card, licence="unknown", command=command))
+
+
+def whole_model(index: Index, corpus: str) -> str:
+    """The name of the encoder that an index was made with.
+
+    Raises:
+        ModelError: It is an adapter, or a part of a model.
+    """
+    base = index.model_name()
+    if layers.split(base)[1] is not None:
+        raise ModelError(f"{corpus} was made with {base}, a part of a model", hint="Index it with the whole one.")
+    if is_adapter(resolve(base)):
+        raise ModelError(f"{corpus} was made with {base}, an adapter", hint="Index it with its base first.")
+    return base
 
 
 def _example(item: Item) -> Example:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import random
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,5 +180,5 @@ def _documents(name: str, data: Path | None) -> Iterator[str]:
                     text = row.get("text") or row.get("answer")
                     if isinstance(text, str) and text.strip():
                         yield text
-        except (OSError, ValueError, EOFError, AttributeError) as error:
+        except (OSError, ValueError, EOFError, AttributeError, zlib.error) as error:
             raise IngestError(f"{path} cannot be read: {error}") from error

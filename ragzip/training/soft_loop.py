@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ragzip.errors import ModelError
-from ragzip.models.identity import fingerprint
+from ragzip.training.identity import identity
 from ragzip.training.loop import LoopResult, LoopSettings, train
-from ragzip.training.options import OnEvent, TrainingEvent, trainer_config
+from ragzip.training.options import OnEvent, TrainingEvent
 from ragzip.training.ranks import ranks
 from ragzip.training.row_writer import Piece, RowWriter, Told, strange
 from ragzip.training.soft_data import Asking, SoftData, Telling
@@ -366,12 +366,12 @@ def train_soft(
         run.evaluate,
         settings,
         out,
-        config={
-            **trainer_config(trainer),
-            "data": data.fingerprint,
-            "models": [fingerprint(str(name)) for key in ("base", "encoder") if (name := getattr(trainer, key, ""))],
+        config=identity(
+            trainer,
+            data.fingerprint,
+            *(getattr(trainer, key, "") for key in ("base", "encoder")),
             **({"order": run.order} if trainer.start else {}),
-        },
+        ),
         best="answer" if plan.telling < 1 else "right",
         save=lambda tensors: save({**tensors, **writer.fixed()}),
         resume=resume,
