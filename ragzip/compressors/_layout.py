@@ -119,7 +119,8 @@ class Layout:
     def build(self, kept: Iterable[int], ends: Mapping[int, int] | None = None) -> Context[Segment]:
         """The context with these units alone, in their order.
 
-        Neighbouring units keep the white space between them; others are joined by the segment's joiner. Units smaller
+        Neighbouring units keep the white space between them; others are joined by the segment's joiner, or by line ends
+        where each gap in a passage holds one. Units smaller
         than sentences that have no white space between them (Chinese, Japanese) are joined by nothing.
 
         Args:
@@ -220,7 +221,9 @@ def take_from(
         joiner: What joins them; None takes what suits the text.
     """
     if joiner is None:
-        joiner = segment.joiner if not segment.joiner.strip() else " "
+        joiner = " " if segment.joiner.strip() or (fine and "\n" in segment.joiner) else segment.joiner
+        if not fine and joiner == " " and pieces is not None and len(pieces) == 1 and _lines(segment.text, stretches):
+            joiner = "\n"
         if fine and joiner and _unspaced(segment.text, stretches):
             close = take_from(segment, _with_spaces(segment.text, stretches), pieces, passages, fine, "")
             texts = [segment.text[start:end] for start, end in _with_spaces(segment.text, stretches)]
@@ -238,6 +241,11 @@ def take_from(
     spans = [span for start, end in stretches for span in spans_at(pieces, start, end)]
     text = joiner.join(passages[s.passage_id].text[s.start : s.end] for s in spans)
     return TextSegment(text, tuple(spans), joiner) if text.strip() else None
+
+
+def _lines(text: str, stretches: Sequence[Stretch]) -> bool:
+    """Whether there is a line end wherever something is dropped between two that are kept: rows, items, paragraphs."""
+    return len(stretches) > 1 and all("\n" in text[end:start] for (_, end), (start, _) in itertools.pairwise(stretches))
 
 
 def _unspaced(text: str, stretches: Sequence[Stretch]) -> bool:

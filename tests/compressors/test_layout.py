@@ -130,3 +130,23 @@ def test_what_is_quoted_loses_no_character(text, times):
     quoted = f'"{text} ' * times + '" "end.' + "x" * 1000
     layout = Layout(context_of(Query("?"), (Passage("p", quoted),)))
     assert "".join("".join(layout.text(u) for u in range(len(layout.units))).split()) == "".join(quoted.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "kept", "left"),
+    [
+        ("# Shopping\n- milk\n- eggs\n- bread\n- nails", {0, 2, 4}, "# Shopping\n- eggs\n- nails"),
+        ("| Name | Port |\n| --- | --- |\n| a | 1 |\n| b | 2 |", {0, 3}, "| Name | Port |\n| b | 2 |"),
+        ("One is first. Two is next.\n\nThree follows. Four ends.", {0, 2}, "One is first.\nThree follows."),
+        ("One is first. Two is next. Three follows.", {0, 2}, "One is first. Three follows."),
+        (
+            "One is first. Two is next. Three follows.\n\nFour.\n\nFive.",
+            {0, 2, 4},
+            "One is first. Three follows. Five.",
+        ),
+    ],
+)
+def test_lines_stay_lines(text, kept, left):
+    (segment,) = Layout(one(text)).build(kept).segments
+    assert segment.text == left
+    assert segment.text == segment.joiner.join(text[s.start : s.end] for s in segment.sources)
