@@ -11,6 +11,7 @@ from ragzip.compressors._allocate import fit
 from ragzip.compressors._layout import Layout, _units
 from ragzip.compressors._options import check_count, counter_of
 from ragzip.compressors._parts import Answer, Asked, Part, rejoin, take_apart
+from ragzip.compressors._records import Cut
 from ragzip.compressors.budget import Budget
 from ragzip.compressors.sentence_filter import SentenceFilter
 from ragzip.errors import ConfigError
@@ -20,6 +21,7 @@ from ragzip.text import Stretch
 from ragzip.types import Context, Segment, TextSegment
 
 _ROUNDS = 4  # of asking for the prose, until it fits beside the structures
+_SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)  # of a budget, tried in turn where rows and items are chosen
 _SLACK = 0.05  # share of the room that may be left over
 
 
@@ -39,7 +41,8 @@ class Structured(Compressor[TextSegment, TextSegment]):
     With a budget, structures come first and prose gets the rest: the inner compressor is asked up to four times, until
     what it leaves fits and fills it (once, if it has no budget of its own). Where the structures alone are over the
     budget, they are dropped whole, those first of which the inner compressor, given everything, would have kept the
-    smallest share; those of which it would have kept nothing come after the prose.
+    smallest share; those of which it would have kept nothing come after the prose. Where none fits, those rows of
+    tables, with their header, and items of lists stay of which it would have kept something, as many as fit.
 
     Attributes:
         inner: What compresses the prose: any compressor from text to text. Its ``keep`` and ``threshold`` speak of
@@ -133,14 +136,24 @@ class Structured(Compressor[TextSegment, TextSegment]):
     def _crowded(self, context: Context[TextSegment], parts: Sequence[Part], limit: int) -> Context[Segment]:
         """Where the structures alone are over the budget: those that the inner compressor wants most."""
         asked = Asked(context, parts, everything=True)
-        answer = asked.read(self._asker(asked.context)(limit))
+        ask = self._asker(asked.context)
+        answer = asked.read(ask(limit))
         left, kept = _left(context, parts, answer)
         wanted = {
             place: answer.share(index, parts[index])
             for place, index in enumerate(kept)
             if index >= 0 and parts[index].kind != "prose"
         }
-        return _cut(left, sorted(wanted, key=lambda place: -wanted[place]), limit, counter_of(self.counter), wanted)
+        counter = counter_of(self.counter)
+        found = _cut(left, sorted(wanted, key=lambda place: -wanted[place]), limit, counter, wanted)
+        whole = {id(left.segments[place]) for place in wanted}
+        if any(id(segment) in whole for segment in found.segments) or not any(wanted.values()):
+            return found
+        for share in _SHARES:  # beside a header, and with rows whole, less fits than the inner compressor may take
+            made = Cut(context, parts, asked.read(ask(int(share * limit)))).whole(limit, counter)
+            if made is not None:
+                return made
+        return Cut(context, parts, answer).within(limit, counter) or found
 
     def _asker(self, context: Context[TextSegment]) -> Callable[[int], Context[Segment]]:
         """Gives the inner compressor's answer within budgets; one that has no budget is asked once."""

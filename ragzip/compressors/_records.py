@@ -1,0 +1,140 @@
+"""Tables and lists by their records, for budgets that no whole one fits: a table with its header, a list by items."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ragzip.compressors._layout import _pieces, take_from
+from ragzip.compressors._parts import Answer, Part
+from ragzip.compressors._structures import _ITEM, _fields, _is_rule
+from ragzip.protocols import Counter
+from ragzip.text import Stretch, intersect, merge
+from ragzip.types import Context, Passage, Segment, TextSegment
+
+_LINE = re.compile(r"[^\n]*\S[^\n]*")
+_MARKUP = ("```", "~~~", "<", "{", "[", "+")
+_MARKS = (("\t", 2), (";", 3), (",", 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Where the header of a table, if there is one, and the rows of a table or the items of a list stand."""
+
+    head: tuple[Stretch, ...]
+    rows: tuple[Stretch, ...]
+
+
+def records(text: str) -> Records | None:
+    """The records of a structure; None for code, markup and whatever else means nothing in parts."""
+    lines = [match.span() for match in _LINE.finditer(text)]
+    said = [text[start:end].rstrip("\r") for start, end in lines]
+    if len(lines) < 2 or said[0].lstrip().startswith(_MARKUP):
+        return None
+    if "|" in said[0] and _is_rule(said[1]):
+        return Records(tuple(lines[:2]), tuple(lines[2:]))
+    if _ITEM.match(said[0].lstrip()):
+        return Records((), tuple(_items(lines, said, len(text))))
+    for mark, fields in _MARKS:
+        counts = {len(_fields(line, mark)) if mark in line else 0 for line in said}
+        if len(counts) == 1 and counts.pop() >= fields:
+            return Records(tuple(lines[:1]), tuple(lines[1:]))
+    return None
+
+
+def _items(lines: Sequence[Stretch], said: Sequence[str], length: int) -> list[Stretch]:
+    """The items at the left edge, each with what stands below it."""
+    edge = min(len(line) - len(line.lstrip()) for line in said)
+    starts = [
+        place[0]
+        for place, line in zip(lines, said, strict=True)
+        if len(line) - len(line.lstrip()) == edge and _ITEM.match(line.lstrip())
+    ]
+    starts[:1] = [0]  # lines before the first at the edge belong to it
+    ends = [*(start for start in starts[1:]), length]
+    found = []
+    for start, stop in zip(starts, ends, strict=True):
+        within = [end for first, end in lines if start <= first < stop]
+        found.append((start, within[-1]))
+    return found
+
+
+@dataclass(slots=True)
+class Cut:
+    """What an answer wants of a context, with tables and lists by records.
+
+    Attributes:
+        context: What was asked about.
+        parts: Its parts.
+        answer: To all of them.
+        wanted: Each row of which something is kept, as part and number, best first.
+    """
+
+    context: Context[TextSegment]
+    parts: Sequence[Part]
+    answer: Answer
+    wanted: list[tuple[int, int]] = field(init=False)
+    _found: dict[int, Records] = field(init=False)
+
+    def __post_init__(self) -> None:
+        whole = {index: part for index, part in enumerate(self.parts) if part.kind == "whole"}
+        known = {index: records(part.segment.text) for index, part in whole.items()}
+        self._found = {index: found for index, found in known.items() if found is not None}
+        shares = {
+            (index, number): sum(b - a for a, b in intersect(self.answer.kept.get((index, 0), []), [row]))
+            / (row[1] - row[0])
+            for index, found in self._found.items()
+            for number, row in enumerate(found.rows)
+        }
+        rows = [key for key, share in shares.items() if share > 0]
+        self.wanted = sorted(rows, key=lambda key: (-shares[key], key))
+
+    def whole(self, limit: int, counter: Counter) -> Context[Segment] | None:
+        """All that is wanted; None where it does not fit, and where no row is wanted."""
+        made = self._made(len(self.wanted), prose=True) if self.wanted else None
+        return made if made is not None and counter.context(made) <= limit else None
+
+    def within(self, limit: int, counter: Counter) -> Context[Segment] | None:
+        """As many of the wanted rows as fit beside the prose that was kept, or beside none; None where not one does."""
+        for prose in (True, False):
+            low, high, found = 1, len(self.wanted), None
+            while low <= high:
+                middle = (low + high) // 2
+                made = self._made(middle, prose)
+                if counter.context(made) <= limit:
+                    found, low = made, middle + 1
+                else:
+                    high = middle - 1
+            if found is not None:
+                return found
+        return None
+
+    def _made(self, count: int, prose: bool) -> Context[Segment]:
+        passages: Mapping[str, Passage] = {passage.id: passage for passage in reversed(self.context.passages)}
+        chosen: dict[int, list[Stretch]] = {}
+        for index, number in self.wanted[:count]:
+            chosen.setdefault(index, []).append(self._found[index].rows[number])
+        segments: list[Segment] = []
+        for index, part in enumerate(self.parts):
+            made: TextSegment | None = None
+            if index in chosen:
+                places = _lines_together(part.segment.text, [*self._found[index].head, *chosen[index]])
+                pieces = _pieces(part.segment, passages)
+                made = take_from(part.segment, places, pieces, passages, fine=False, joiner="\n")
+            elif prose and part.kind == "prose":
+                made = self.answer.part(index, part, passages)
+            if made is not None:
+                segments.append(made)
+        return Context(self.context.query, tuple(segments), self.context.passages)
+
+
+def _lines_together(text: str, places: Sequence[Stretch]) -> list[Stretch]:
+    """Stretches in order, neighbours with the line ends between them as one."""
+    found: list[Stretch] = []
+    for start, end in merge(places):
+        if found and not text[found[-1][1] : start].strip():
+            found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return found
