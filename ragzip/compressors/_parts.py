@@ -18,6 +18,7 @@ from ragzip.tokens import SEPARATOR
 from ragzip.types import Context, Passage, Segment, Span, TextSegment
 
 Kind = Literal["prose", "whole", "json"]
+_INVISIBLE = "\ufeff\u200b\u2060"  # byte order marks and the like, which are no white space to Python
 _GAP = 2  # characters of white space over which neighbours are put together again
 
 
@@ -84,7 +85,8 @@ def take_apart(context: Context[TextSegment]) -> list[Part]:
                 place = (start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip()))
             else:
                 place = (start, end)
-            taken = take_from(segment, [place], pieces, passages, fine=False) if piece.strip() else None
+            seen = piece.strip().strip(_INVISIBLE).strip()
+            taken = take_from(segment, [place], pieces, passages, fine=False) if seen else None
             if taken is not None:
                 parts.append(Part(owner, taken, kinds[start, end]))
     return parts

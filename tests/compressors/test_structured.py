@@ -342,3 +342,9 @@ def test_prose_of_several_passages_is_given_under_none_of_their_titles():
     inner = Seen()
     Structured(inner).bind(WORDS).compress([Context(Query("?"), (both,), (one, two))])
     assert set(inner.titles) == {""}
+
+
+def test_a_byte_order_mark_is_no_prose():
+    data = json.dumps([{"name": f"host{n}", "port": 8000 + n} for n in range(30)])
+    after = Structured(budget=60).compress([context_of(Query("port of host7"), (Passage("p", "\ufeff" + data),))])[0]
+    assert not after.segments
