@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from ragzip.models.runtime import choose_device, choose_dtype
+
 
 def environment() -> dict[str, Any]:
     """Versions and hardware that a number depends on."""
@@ -23,6 +25,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "cpu": model,
         "cores": os.cpu_count(),
+        "computes": str(choose_dtype("auto", choose_device("auto"))).removeprefix("torch."),
         **{name: metadata.version(name) for name in names},
     }
 

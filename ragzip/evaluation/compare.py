@@ -14,7 +14,7 @@ from ragzip.evaluation.statistics import holm, paired
 from ragzip.evaluation.view import RunView, failed, finite, require_row, settings
 
 _ALPHA = 0.05
-_MACHINE = ("cpu", "cores", "threads", "device")
+_MACHINE = ("cpu", "cores", "threads", "device", "computes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +259,7 @@ def _notes(run_a: RunView, run_b: RunView, rows: Sequence[tuple[str, str]], metr
     notes: list[str] = []
     measured = [name for name in metrics if parse(name).unit in ("s", "MiB")]
     machines = [(key, run_a.environment.get(key), run_b.environment.get(key)) for key in _MACHINE]
-    changed = [f"{key} {a}, {b}" for key, a, b in machines if a != b]
+    changed = [f"{key} {a}, {b}" for key, a, b in machines if a != b and None not in (a, b)]
     if measured and changed:
         notes.append(
             f"The machines differ ({'; '.join(changed)}): {', '.join(measured)} say more about the machines than "

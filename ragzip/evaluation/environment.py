@@ -11,11 +11,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ragzip.models.runtime import choose_device, choose_dtype
+
 _PACKAGES = ("ragzip", "torch", "transformers", "tokenizers", "faiss-cpu", "bm25s", "numpy", "ir-measures")
 
 
 def environment() -> dict[str, Any]:
-    """Python, system, processor, memory, accelerator, threads, versions, and the commit if this is a checkout."""
+    """Python, system, processor, memory, accelerator, threads, number format, versions, and a checkout's commit."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -24,19 +26,20 @@ def environment() -> dict[str, Any]:
         "threads": _threads(),
         "memory_gib": _memory(),
         "device": _device(),
+        "computes": _computes(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name))},
         "commit": _commit(),
     }
 
 
-MACHINE = ("cpu", "cores", "threads", "device", "python", "versions")
+MACHINE = ("cpu", "cores", "threads", "device", "computes", "python", "versions")
 """What numbers depend on: a run does not go on where one of these is another."""
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The first thing that numbers depend on and that changed, in words; "" where nothing did."""
     for key in MACHINE:
-        if before.get(key) != now.get(key):
+        if key in before and before[key] != now.get(key):
             return f"{key} was {before.get(key)!r:.120} and is {now.get(key)!r:.120}"
     return ""
 
@@ -75,6 +78,11 @@ def _device() -> str:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def _computes() -> str:
+    """The number format that ``dtype: auto`` is here."""
+    return str(choose_dtype("auto", choose_device("auto"))).removeprefix("torch.")
 
 
 def _commit() -> str:

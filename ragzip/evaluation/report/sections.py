@@ -59,6 +59,7 @@ def header(run: RunView) -> str:
                 f"{environment['cores']} cores" if environment.get("cores") else "",
                 f"{environment['memory_gib']:g} GiB" if finite(environment.get("memory_gib")) else "",
                 f"device {environment['device']}" if environment.get("device") else "",
+                f"auto is {environment['computes']}" if environment.get("computes") else "",
             )
             if part
         ),

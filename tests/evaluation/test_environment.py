@@ -1,0 +1,19 @@
+from ragzip.evaluation.environment import MACHINE, difference, environment
+from ragzip.models import runtime
+
+
+def test_the_number_format_is_part_of_the_machine(monkeypatch):
+    monkeypatch.setattr(runtime, "_cpu_has_bf16", lambda: True)
+    fast = environment()
+    monkeypatch.setattr(runtime, "_cpu_has_bf16", lambda: False)
+    slow = environment()
+    assert (fast["computes"], slow["computes"]) == ("bfloat16", "float32")
+    assert difference(fast, slow) == "computes was 'bfloat16' and is 'float32'"
+    assert not difference(slow, environment())
+    assert set(MACHINE) <= set(slow)
+
+
+def test_a_run_from_before_a_key_was_there_goes_on(monkeypatch):
+    monkeypatch.setattr(runtime, "_cpu_has_bf16", lambda: False)
+    now = environment()
+    assert not difference({key: value for key, value in now.items() if key != "computes"}, now)
