@@ -10,8 +10,10 @@ _ENTRY = re.compile(
     r"|\d\d:\d\d:\d\d[.,]\d|\[(?:TRACE|DEBUG|INFO|WARN|WARNING|ERROR|FATAL)\]|<\d{1,3}>[A-Z]"
 )
 _SPEAKER = re.compile(r"[A-Z][A-Z.' -]{1,30}:\s+(?=\S)")
-_QUOTED = re.compile(r"(?:>[^\S\n]?)+")
+_OVER = re.compile(r"""[.!?…:;"'”’)\]]\Z""")  # how a line ends after which a speaker may begin
+_QUOTED = re.compile(r"""(?:>[^\S\n]?)+(?=[^\W\d_]|["“'(*\-]|\Z)""")
 _OPTION = re.compile(r"([A-Z]|[ivx]{1,4})\.[^\S\n]+(?=\S)")
+_CLAUSE = re.compile(r"(\d{1,2}(?:\.\d{1,3}){0,4})\.?[^\S\n]+(?=\S)")
 _ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii", "xiii", "xiv", "xv", "xvi")
 _DELIMITERS = ",;\t"
 _ROWS = 3
@@ -19,10 +21,27 @@ _ROWS = 3
 
 def starts_apart(before: str, line: str) -> bool:
     """Whether a line begins anew after the one before it: an entry, a speaker, another depth of quoting."""
-    if _ENTRY.match(line) or _SPEAKER.match(line):
+    if _ENTRY.match(line):
+        return True
+    if _SPEAKER.match(line) and (_OVER.search(before) or _SPEAKER.match(before)):
         return True
     depth, above = _QUOTED.match(line), _QUOTED.match(before)
     return _depth(depth) != _depth(above) or bool(above and above.end() == len(before))
+
+
+def places_of_clauses(lines: Sequence[str]) -> set[int]:
+    """The numbers of the lines that begin with a clause's number, such as 1.2 behind 1.1, or 2.1 behind 2."""
+    found: set[int] = set()
+    before: tuple[int, tuple[int, ...]] | None = None
+    for number, line in enumerate(lines):
+        mark = _CLAUSE.match(line)
+        if mark is None:
+            continue
+        clause = tuple(map(int, mark[1].split(".")))
+        if before is not None and _follows(before[1], clause):
+            found |= {place for place, parts in (before, (number, clause)) if len(parts) > 1}
+        before = number, clause
+    return found
 
 
 def places_of_rows(lines: Sequence[str]) -> set[int]:
@@ -58,6 +77,17 @@ def _delimited(lines: Sequence[str], delimiter: str) -> set[int]:
         if count >= least:
             run.append(number)
     return found
+
+
+def _follows(one: tuple[int, ...], two: tuple[int, ...]) -> bool:
+    """Whether the second number comes next: 1.2 behind 1.1, 1.1.1 behind 1.1, 2 or 2.1 behind 1.3."""
+    shared = 0
+    while shared < min(len(one), len(two)) and one[shared] == two[shared]:
+        shared += 1
+    rest = two[shared:]
+    if shared == len(one):
+        return bool(rest) and all(part == 1 for part in rest)
+    return bool(rest) and rest[0] == one[shared] + 1 and all(part == 1 for part in rest[1:])
 
 
 def _next(one: str, two: str) -> bool:

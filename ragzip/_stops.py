@@ -6,30 +6,40 @@ import re
 import unicodedata
 
 _FAR = 80  # characters on either side of a full stop that are looked at
+_LONGEST = 8  # characters of an abbreviation and its stop, and one more
 _WORD_HERE = re.compile(r"\w{1,80}")
 _LAST_WORD = re.compile(r"(?:\A|[\s.(])([^\W\d_]+)\.\Z")
 _SHORT = 3  # letters of an abbreviation that a small letter may follow
 _ENDING = 4  # letters of one, as in README.TXT
-_BRIEF = re.compile(r"(?:\A|[\s.(])(?:[A-Za-z]{1,3}|[IVXLC]{2,6}|\d{1,2})\.\Z")
-_LONGEST = 8  # characters of an abbreviation and its stop, and one more
-_INITIAL = re.compile(r"(?:\A|[\s.(-])[A-ZÀ-ÖØ-Þ]\.\Z")
-_ORDINAL = re.compile(r"(?:\A|[\s(–-])(?:\d{1,2}|[IVX]{1,6})\.\Z")
+
+# "am 3. Oktober", "Im 19. Jahrhundert"; where English has the word, too, something German has to stand before.
+_ORDINAL = re.compile(r"(?:\A|[\s(–-])\d{1,2}\.\Z")
 _AFTER_ORDINAL = re.compile(
-    r"(?:Januar|Jänner|Jan\.|Februar|Feb\.|März|Mai|Juni|Juli|August|Aug\.|Sept?\.|Oktober|Okt\.|Nov\.|Dezember|Dez\."
-    r"|Jahrhundert|Jhd?t?\.|Jahrtausend|Weltkrieg|Geburtstag|Lebensjahr|Kapitel|Auflage|Platz|Etage|Stock|Klasse|Bezirk"
-    r"|Spieltag|Runde|Armee|Division|Wahlperiode|Tag\b|Mal\b)"
+    r"(?:(?:Januar|Jänner|Februar|Feber|März|Mai|Juni|Juli|Oktober|Dezember|Jahrhunderts?|Jahrtausends?|Weltkriegs?"
+    r"|Geburtstag|Lebensjahr|Kapitel|Auflage|Platz|Etage|Klasse|Bezirk|Spieltag|Armee|Wahlperiode)(?!\w)"
+    r"|(?:Okt|Dez|Jhd?t?)\.)"
 )
-_SHARED_MONTH = re.compile(r"(?:April|September|November)\b")  # English, too: there a date is not written so
-_BEFORE_ORDINAL = re.compile(r"(?:\A|[\s(])(?:[Aa]m|[Dd]e[mnrs]|[Vv]om|[Zz]um|[Ii]m|[Ss]eit|bis|und)\s+\d{1,2}\.\Z")
-_COUNTED = re.compile(
-    r"(?:\A|[\s(§])(?:Abs|Ziff|Kap|Bd|Rn|Rz|Sched|[Pp]aras?|[Cc]ls?|[Vv]ol|[Ff]igs?|[Cc]h|[Aa]pprox|[Cc]a|[Nn]úms?"
-    r"|ул|д|стр|рис|гл|Mon|Tue|Tues|Wed|Thu|Thurs|Fri)\.\Z"
+_GERMAN_ORDINAL = re.compile(r"(?:\A|[\s(])(?:[Aa]m|[Dd]e[mnrs]|[Vv]om|[Zz]um|[Ii]m|[Ss]eit|[Bb]is|und)\s+\d{1,2}\.\Z")
+_SHARED = re.compile(
+    r"(?:(?:April|August|September|November|Stock|Division|Runde|Tag|Mal)(?!\w)|(?:Jan|Feb|Aug|Sept?|Nov)\.)"
 )
+
+_COUNTED = re.compile(  # before a number
+    r"(?:\A|[\s(§])(?:Abs|Ziff|Kap|Bd|Rn|Rz|Sched|[Pp]aras?|[Cc]ls?|[Vv]ol|[Ff]igs?|[Aa]pprox|[Cc]a|[Nn]úms?|ул|д|стр|рис|гл)\.\Z"
+)
+_WEEKDAY = re.compile(r"(?:\A|[\s(])(?:Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\.\Z")
+_DATE = re.compile(r"\d{1,2}(?:st|nd|rd|th)?\.?\s+(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)")
 _NEVER = re.compile(r"(?:\A|[\s(])(?:[Vv]gl|[Bb]zw|[Ss]og|ул|просп|пл|им|св|проф|акад)\.\Z")
 _MILLIONS = re.compile(r"\d\s?(?:Mio|Mrd|Tsd)\.\Z")
 _MONEY = re.compile(r"(?:Euro|EUR|€|US-|USD|Dollar|\$|Franken|CHF|Mark|DM|Menschen|Einwohner|Tonnen|Stück)")
-_DOUBLED = re.compile(r"(?:\A|\s)([A-Z])\1\.\Z")
-_DOUBLED_HERE = re.compile(r"([A-Z])\1\.")
+_DOUBLED, _DOUBLED_HERE = re.compile(r"(?:\A|\s)([A-Z])\1\.\Z"), re.compile(r"([A-Z])\1\.")  # EE. UU.
+_HYPHENED, _HYPHENED_HERE = re.compile(r"(?:\A|[\s(])[A-Z]\.-[A-Z]\.\Z"), re.compile(r"-[A-Z]\.")  # J.-C. Martin
+_INITIAL = re.compile(r"(?:\A|[\s(])[A-Z]\.\Z")
+
+_BEFORE_SMALL = re.compile(  # before a small letter
+    r"(?:\A|[\s(\d])(?:[Aa]pprox|bn|mn|Mio|Mrd|Tsd|[Ii]ncl|[Ee]xcl|resp|usw|UU|(?=[IVXL]{2})[IL]*[VX][IVXL]*)\.\Z"
+)
+_INDIC = frozenset(("डॉ", "डा", "पं", "प्रो", "ডা", "ড", "డా", "டாக்டர்"))
 
 
 def goes_on(text: str, start: int, end: int) -> bool:
@@ -46,7 +56,7 @@ def goes_on(text: str, start: int, end: int) -> bool:
     if not told.endswith(".") or (len(told) > _LONGEST and told[-_LONGEST:-1].isalpha()):
         return False  # no abbreviation is as long
     after = text[end : end + _FAR]
-    return _abbreviated(told, after) or _mid_sentence(text, start, end, told) or _in_other_scripts(told, after[0])
+    return _abbreviated(told, after) or _before_small(text, start, end, told) or _in_other_scripts(told, after[0])
 
 
 def _in_a_name(text: str, end: int) -> bool:
@@ -61,27 +71,21 @@ def _in_a_name(text: str, end: int) -> bool:
 
 def _abbreviated(told: str, after: str) -> bool:
     """Whether a stop belongs to what is before it, by what follows: a number, a month, a currency."""
-    if after[0] == "-" and _INITIAL.search(told):  # J.-C.
+    if _NEVER.search(told) or _HYPHENED.search(told) or (_INITIAL.search(told) and _HYPHENED_HERE.match(after)):
         return True
-    if told[-3:-2] == "-" and _INITIAL.search(told):  # J.-C. Martin
-        return True
-    if _NEVER.search(told):
-        return True
-    if (after[0].isdigit() or after[0] in "$€£¥§") and _COUNTED.search(told):
-        return True
-    if _ORDINAL.search(told) and _AFTER_ORDINAL.match(after):
-        return True
-    if _BEFORE_ORDINAL.search(told) and _SHARED_MONTH.match(after):
-        return True
+    if after[0].isdigit() or after[0] in "$€£¥§":
+        return bool(_COUNTED.search(told) or (_WEEKDAY.search(told) and _DATE.match(after)))
+    if _ORDINAL.search(told):
+        return bool(_AFTER_ORDINAL.match(after) or (_GERMAN_ORDINAL.search(told) and _SHARED.match(after)))
     return bool(
         (_MILLIONS.search(told) and _MONEY.match(after)) or (_DOUBLED.search(told) and _DOUBLED_HERE.match(after))
     )
 
 
-def _mid_sentence(text: str, start: int, end: int, told: str) -> bool:
-    """Whether a small letter follows a short word or a numeral, and the sentence began with a capital."""
+def _before_small(text: str, start: int, end: int, told: str) -> bool:
+    """Whether a small letter follows an abbreviation or a numeral in a sentence that began with a capital."""
     after = _WORD_HERE.match(text, end)
-    if after is None or not after[0].islower() or not _BRIEF.search(told):  # iPhone and eBay may begin one
+    if after is None or not after[0].islower() or not _BEFORE_SMALL.search(told):  # iPhone and eBay may begin one
         return False
     first = next((character for character in text[start:end] if character.isalpha()), "")
     return first.isupper()
@@ -92,9 +96,10 @@ def _in_other_scripts(told: str, after: str) -> bool:
     if told.isascii():
         return False
     last = told[:-1].rsplit(None, 1)[-1].rsplit(".", 1)[-1].lstrip("(«“\"'") if told[:-1].split() else ""
-    letters = [character for character in last if not unicodedata.category(character).startswith("M")]
-    if len(letters) == 1 and letters[0].isalpha() and unicodedata.category(letters[0]) == "Lo":
-        return not ("\u3040" <= letters[0] <= "\u9fff")
+    if last in _INDIC or (
+        len(last) == 1 and unicodedata.name(last, "").startswith(("ARABIC L", "HEBREW L", "THAI CHA"))
+    ):
+        return True
     word = _LAST_WORD.search(told)
     if word is None or word[1].isascii():
         return False

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import sentencex
 
-from ragzip._lines import places_of_rows, starts_apart
+from ragzip._lines import places_of_clauses, places_of_rows, starts_apart
 from ragzip._stops import goes_on
 
 Stretch = tuple[int, int]
@@ -28,7 +28,7 @@ _HEADING = re.compile(r"#{1,6}\s")
 _RULE = re.compile(r"([=\-~^*_#+`'\"])\1{2,}\s*\Z")
 _ITEM = re.compile(
     r"(?:[-*+•‣◦▪·–✓✔✗✘➢➤►●◆■①-⑳]|#\.|\d{1,3}[.)]|[A-Za-z]\)|[(（](?:\d{1,3}|[a-z]|[ivx]{1,4})[)）])[^\S\n]+(?=\S)"
-    r"|\d{1,2}(?:\.\d{1,3}){1,4}\.?[^\S\n]+(?=[\"“'(]?[A-ZÀ-ÖØ-Þ])|\.\.[^\S\n]+(?=\w)"
+    r"|\.\.[^\S\n]+(?=\w)"
 )
 _ODD_SPACE = re.compile(r"[^\S \n]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -160,7 +160,8 @@ def _blocks(text: str) -> Iterator[tuple[int, int, int]]:
     """Cuts at layout into ``(start, body, end)``: prose from ``body`` on, or one finished unit if ``body == end``."""
     lines = [match.span() for match in _LINE.finditer(text)]
     code = _fenced(text, lines)
-    rows = places_of_rows([text[left:right] for left, right in lines])
+    said = [text[left:right] for left, right in lines]
+    rows, clauses = places_of_rows(said), places_of_clauses(said)
     start = body = end = first = -1  # the open block and its first line; start < 0 where none is open
     in_code = False
     for number, (left, right) in enumerate(lines):
@@ -179,8 +180,8 @@ def _blocks(text: str) -> Iterator[tuple[int, int, int]]:
         line = text[left:right]
         item = _ITEM.match(line)
         alone = line.startswith("|") or _HEADING.match(line) or number in rows
-        before = text[lines[number - 1][0] : lines[number - 1][1]] if number else ""
-        if start >= 0 and (apart or in_code or item or alone or starts_apart(before, line)):
+        anew = item or alone or number in clauses or starts_apart(said[number - 1] if number else "", line)
+        if start >= 0 and (apart or in_code or anew):
             yield (start, end if in_code else body, end)
             start = -1
         if start < 0:

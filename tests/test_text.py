@@ -270,6 +270,23 @@ def test_sentences_with_no_space_between_are_still_two():
         ["Er kam am 4. April 1990.", "He finished in place 3.", "April was cold."],
         ["Sales were approx. $3.5 bn. in 1999.", "See Art. 5 para. 2 of the Act.", "We need it by Fri. 7 Mar."],
         ["He got 12.", "The team won.", "It is the last of them.", "iPhone sales rose.", "eBay won."],
+        ["She was 15.", "Julia married him.", "The score was 12.", "Maine won.", "It took 45.", "Mail it now."],
+        ["It fell by 12.", "Stock prices rose.", "He was 42.", "Augustus ruled.", "World War II.", "Augusta is far."],
+        ["They lost 3 to 12.", "Division rivals won.", "He won in 12.", "Tag him.", "Er ist 15.", "Julia ist 12."],
+        [
+            "I know it.",
+            "it is fine.",
+            "Meet Bob.",
+            "he is nice.",
+            "It was 12.",
+            "then he left.",
+            "Point II.",
+            "the rest.",
+        ],
+        ["It is hepatitis-B.", "The doctor said so.", "Ford built the Model-T.", "It sold well."],
+        ["They meet on Fri.", "20 people came.", "They meet on Fri. 7 March."],
+        ["안 돼.", "그만해라.", "집에 가.", "빨리 가자."],
+        ["நீ வா.", "அவன் போனான்."],
         ["i did it.", "then i slept."],  # who writes without capitals still ends sentences
         ["EE. UU. ganó.", "Ellos perdieron."],
         ["J.-C. Martin est là.", "Il va bien."],
@@ -290,7 +307,12 @@ def test_full_stops_that_end_no_sentence(said):
     [
         ["Which is the capital?", "A. Sydney", "B. Canberra", "C. Perth"],
         ["The parts:", "i. one", "ii. two", "iii. three"],
-        ["1. DEFINITIONS", "1.1 In this Agreement the Buyer is the buyer", "1.2.3 The Seller is the seller"],
+        [
+            "1. DEFINITIONS",
+            "1.1 In this Agreement the Buyer is the buyer",
+            "1.2 The Seller is the seller",
+            "2.1 The price",
+        ],
         ["✓ done", "➢ next", "① first", "（1） second"],
         ["> The total was 1.234", "> > What was the total?", "> Yes", "Bye"],
         ["[00:01:20] BOB: He said no.", "[00:01:22] ANN: When?", "BOB: Now."],
@@ -310,6 +332,10 @@ def test_lines_that_begin_anew_stand_alone(lines):
     [
         "The revenue of the firm was\n3.5 billion dollars in all.",
         "Some cities, such as Rome, Paris\nor London, and some rivers, such as the Po,\nthe Rhine, are old.",
+        "The average rent in the city rose to\n12.5 EUR per month in 2020.",
+        "It runs at a clock of\n3.2 GHz in turbo mode, and sales rose to\n3.5 Million in May.",
+        "He studied the field of\nAI: it was new then.",
+        "The values are\n> 5 and they grow.",
         "It was said by\nMr. A. Miller to\nMr. B. Jones that\nall is well.",
     ],
 )

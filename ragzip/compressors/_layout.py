@@ -221,8 +221,11 @@ def take_from(
         joiner: What joins them; None takes what suits the text.
     """
     if joiner is None:
-        joiner = " " if segment.joiner.strip() or (fine and "\n" in segment.joiner) else segment.joiner
-        if not fine and joiner == " " and pieces is not None and len(pieces) == 1 and _lines(segment.text, stretches):
+        joiner = segment.joiner if not segment.joiner.strip() else " "
+        lines = not fine and _lines(segment.text, stretches)
+        if "\n" in joiner and not lines:
+            joiner = " "
+        elif joiner == " " and lines and len(stretches) > 1 and pieces is not None and len(pieces) == 1:
             joiner = "\n"
         if fine and joiner and _unspaced(segment.text, stretches):
             close = take_from(segment, _with_spaces(segment.text, stretches), pieces, passages, fine, "")
@@ -245,7 +248,7 @@ def take_from(
 
 def _lines(text: str, stretches: Sequence[Stretch]) -> bool:
     """Whether there is a line end wherever something is dropped between two that are kept: rows, items, paragraphs."""
-    return len(stretches) > 1 and all("\n" in text[end:start] for (_, end), (start, _) in itertools.pairwise(stretches))
+    return all("\n" in text[end:start] for (_, end), (start, _) in itertools.pairwise(stretches))
 
 
 def _unspaced(text: str, stretches: Sequence[Stretch]) -> bool:

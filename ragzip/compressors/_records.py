@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ragzip.compressors._layout import _pieces, take_from
 from ragzip.compressors._parts import Answer, Part
-from ragzip.compressors._structures import _ITEM, _fields, _is_rule
+from ragzip.compressors._structures import _ITEM, _fields, _is_rule, code_in
 from ragzip.protocols import Counter
 from ragzip.text import Stretch, intersect, merge
 from ragzip.types import Context, Passage, Segment, TextSegment
 
-_LINE = re.compile(r"[^\n]*\S[^\n]*")
 _MARKUP = ("```", "~~~", "<", "{", "[", "+")
 _MARKS = (("\t", 2), (";", 3), (",", 3))
 
@@ -28,14 +27,16 @@ class Records:
 
 def records(text: str) -> Records | None:
     """The records of a structure; None for code, markup and whatever else means nothing in parts."""
-    lines = [match.span() for match in _LINE.finditer(text)]
-    said = [text[start:end].rstrip("\r") for start, end in lines]
+    lines = list(_lines(text))
+    said = [text[start:end] for start, end in lines]
     if len(lines) < 2 or said[0].lstrip().startswith(_MARKUP):
         return None
     if "|" in said[0] and _is_rule(said[1]):
         return Records(tuple(lines[:2]), tuple(lines[2:]))
     if _ITEM.match(said[0].lstrip()):
-        return Records((), tuple(_items(lines, said, len(text))))
+        return Records((), tuple(_items(lines, said)))
+    if code_in(text):
+        return None
     for mark, fields in _MARKS:
         counts = {len(_fields(line, mark)) if mark in line else 0 for line in said}
         if len(counts) == 1 and counts.pop() >= fields:
@@ -43,20 +44,25 @@ def records(text: str) -> Records | None:
     return None
 
 
-def _items(lines: Sequence[Stretch], said: Sequence[str], length: int) -> list[Stretch]:
-    """The items at the left edge, each with what stands below it."""
-    edge = min(len(line) - len(line.lstrip()) for line in said)
-    starts = [
-        place[0]
-        for place, line in zip(lines, said, strict=True)
-        if len(line) - len(line.lstrip()) == edge and _ITEM.match(line.lstrip())
-    ]
-    starts[:1] = [0]  # lines before the first at the edge belong to it
-    ends = [*(start for start in starts[1:]), length]
-    found = []
-    for start, stop in zip(starts, ends, strict=True):
-        within = [end for first, end in lines if start <= first < stop]
-        found.append((start, within[-1]))
+def _lines(text: str) -> Iterator[Stretch]:
+    """The lines that are not blank, without what stands at their ends."""
+    start = 0
+    for line in text.split("\n"):
+        bare = line.rstrip()
+        if bare:
+            yield start, start + len(bare)
+        start += len(line) + 1
+
+
+def _items(lines: Sequence[Stretch], said: Sequence[str]) -> list[Stretch]:
+    """The items at the left edge, each with what stands below it; lines before the first belong to it."""
+    edges = [len(line) - len(line.lstrip()) for line in said]
+    edge, found = min(edges), list[Stretch]()
+    for (start, end), line, own in zip(lines, said, edges, strict=True):
+        if not found or (own == edge and _ITEM.match(line[own:])):
+            found.append((start, end))
+        else:
+            found[-1] = (found[-1][0], end)
     return found
 
 
@@ -81,14 +87,14 @@ class Cut:
         whole = {index: part for index, part in enumerate(self.parts) if part.kind == "whole"}
         known = {index: records(part.segment.text) for index, part in whole.items()}
         self._found = {index: found for index, found in known.items() if found is not None}
-        shares = {
-            (index, number): sum(b - a for a, b in intersect(self.answer.kept.get((index, 0), []), [row]))
-            / (row[1] - row[0])
-            for index, found in self._found.items()
-            for number, row in enumerate(found.rows)
-        }
-        rows = [key for key, share in shares.items() if share > 0]
-        self.wanted = sorted(rows, key=lambda key: (-shares[key], key))
+        shares: dict[tuple[int, int], float] = {}
+        for index, found in self._found.items():
+            starts = [start for start, _ in found.rows]
+            for start, end in intersect(self.answer.kept.get((index, 0), []), found.rows):
+                number = bisect_right(starts, start) - 1
+                first, last = found.rows[number]
+                shares[index, number] = shares.get((index, number), 0.0) + (end - start) / (last - first)
+        self.wanted = sorted(shares, key=lambda key: (-shares[key], key))
 
     def whole(self, limit: int, counter: Counter) -> Context[Segment] | None:
         """All that is wanted; None where it does not fit, and where no row is wanted."""

@@ -119,6 +119,13 @@ def structures(text: str) -> list[Stretch]:
     return merge([*blocks, *rows, *stretches, *_html(text, blocks), *_json(text)])
 
 
+def code_in(text: str) -> bool:
+    """Whether some of a text is code that stands between no fences."""
+    lines = _lines(text)
+    taken = [False] * len(lines)
+    return any(True for _ in (*_unfenced(lines, taken), *_code(lines, taken)))
+
+
 def is_json(text: str) -> bool:
     """Whether the whole text is a JSON object, array or string."""
     if text.lstrip()[:1] not in ("{", "[", '"'):

@@ -33,10 +33,10 @@ class Dedupe(Selector):
     """Drops segments that another one, better scored or earlier, already says.
 
     A segment goes when at least ``threshold`` of its three-word shingles (case and punctuation aside) stand in one
-    segment that stays, and all of its numbers and negations; a long segment that holds a short one stays. Exact
-    duplicates always go, but for segments of a dozen words or fewer under different titles: what they say is about two
-    things. Takes time near linear in the length of the context: only segments that share one of a segment's rarest
-    shingles are compared.
+    segment that stays, which has all of its numbers and negations, too, and no others if it is hardly longer; a long
+    segment that holds a short one stays. Exact duplicates always go, but for segments of a dozen words or fewer under
+    different titles: what they say is about two things. Takes time near linear in the length of the context: only
+    segments that share one of a segment's rarest shingles are compared.
 
     Attributes:
         threshold: Least share of shingles that counts as duplicate, above 0 and at most 1.
@@ -61,6 +61,7 @@ class Dedupe(Selector):
         holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
         soft: set[SoftSegment] = set()
         texts: dict[str, list[int]] = defaultdict(list)
+        told: dict[int, frozenset[str]] = {}
         kept: list[int] = []
         for index in best_first(segment_scores(context)):
             segment, bag = segments[index], bags[index]
@@ -71,7 +72,7 @@ class Dedupe(Selector):
             elif shown(segment):
                 # a few words say what they say of what their title names; more words name it themselves
                 about = titles[index] if bag is None or len(bag) < _SPEAKS else ""
-                alike = _Alike(titles, about, segment.text, segments)
+                alike = _Alike(titles, about, index, segments, told)
                 same = texts[" ".join(segment.text.split())]
                 if any(map(alike, same)) or (bag and self._contained(bag, bags, common, holders, alike)):
                     continue
@@ -103,8 +104,10 @@ class Dedupe(Selector):
                 if other in seen or held is None:
                     continue
                 seen.add(other)
+                if not alike(other) or not alike.told_by(other):
+                    continue
                 both = len(bag & held)
-                if both >= needed and alike(other) and (both == len(bag) or alike.agrees(other)):
+                if both == len(bag) or (both >= needed and alike.agrees(other)):
                     return True
         return False
 
@@ -115,18 +118,30 @@ class _Alike:
 
     titles: Sequence[str]
     about: str
-    text: str
+    index: int
     segments: Sequence[Segment]
+    told: dict[int, frozenset[str]]
 
     def __call__(self, other: int) -> bool:
         return not self.about or not self.titles[other] or self.titles[other].casefold() == self.about.casefold()
 
+    def told_by(self, other: int) -> bool:
+        """Whether the other has all numbers and negations of this one."""
+        return self._telling(self.index) <= self._telling(other)
+
     def agrees(self, other: int) -> bool:
-        """Whether the other has all numbers and negations of the text, and no more where it is hardly longer."""
-        segment = self.segments[other]
-        text = segment.text if isinstance(segment, TextSegment) else ""
-        own, others = _telling(self.text), _telling(text)
-        return own == others if len(self.text) >= _ALIKE * len(text) else own <= others
+        """Whether it has no more of them, or is so much longer that these can stand elsewhere."""
+        longer = len(self._text(self.index)) < _ALIKE * len(self._text(other))
+        return longer or self._telling(self.index) == self._telling(other)
+
+    def _telling(self, number: int) -> frozenset[str]:
+        if number not in self.told:
+            self.told[number] = _telling(self._text(number))
+        return self.told[number]
+
+    def _text(self, number: int) -> str:
+        segment = self.segments[number]
+        return segment.text if isinstance(segment, TextSegment) else ""
 
 
 def _shingles(text: str) -> frozenset[tuple[str, ...]]:

@@ -39,7 +39,7 @@ MACHINE = ("cpu", "cores", "threads", "device", "computes", "python", "versions"
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The first thing that numbers depend on and that changed, in words; "" where nothing did."""
     for key in MACHINE:
-        if key in before and before[key] != now.get(key):
+        if before.get(key) != now.get(key):
             return f"{key} was {before.get(key)!r:.120} and is {now.get(key)!r:.120}"
     return ""
 

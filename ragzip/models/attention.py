@@ -57,12 +57,10 @@ def by_text(
     import torch
 
     texts, _, tokens, width = query.shape
-    if tokens < _FEW or (attention_mask is not None and attention_mask.dim() != 2):
-        mask = (
-            attention_mask[:, None, None]
-            if attention_mask is not None and attention_mask.dim() == 2
-            else attention_mask
-        )
+    own = attention_mask is not None and attention_mask.dim() != 2
+    trained = torch.is_grad_enabled() and query.requires_grad
+    if tokens < _FEW or own or trained:
+        mask = attention_mask if own or attention_mask is None else attention_mask[:, None, None]
         found = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask, scale=scaling)
         return found.transpose(1, 2).contiguous(), None
     query = (query * (width**-0.5 if scaling is None else scaling)).contiguous()

@@ -20,6 +20,7 @@ from ragzip.training.options import CHECKPOINTS, OnEvent, Trainer, TrainingEvent
 from ragzip.training.ranks import Ranks, joined, launched
 
 CONFIG, REPORT, LOCK, HISTORY = "training.yaml", "report.json", ".lock", "history.jsonl"
+_READ = ("start", "base", "encoder", "judge", "model", "corpus")
 _RESULT = ("config.json", "adapter_config.json", "README.md")
 _BEGUN = frozenset((LOCK, CONFIG + ".tmp"))  # what a training leaves that was stopped before its config was there
 _ANEW = "Give another --out, or start afresh with --restart."
@@ -58,9 +59,10 @@ def train_into(
     folder = Path(out)
     if launched() > 1 and not getattr(trainer, "shared", False):
         raise UsageError(f"{registry.name_of(trainer)} trains in one process", hint="Start it without a launcher.")
-    start = getattr(trainer, "start", None)
-    if start and Path(start).resolve() == folder.resolve():  # before a restart forgets what is there
-        raise UsageError(f"{folder} holds the weights to go on from", hint="Give another --out.")
+    for option in _READ:  # before a restart forgets what is there
+        name = getattr(trainer, option, None)
+        if isinstance(name, str) and name and Path(name).resolve() == folder.resolve():
+            raise UsageError(f"{folder} holds what the training reads, as {option}", hint="Give another --out.")
     with joined() as group, _opened_by(group, folder, trainer_config(trainer), restart):
         report = read_report(folder)
         if report is None:
@@ -161,7 +163,7 @@ def _opened(folder: Path, config: Mapping[str, Any], restart: bool) -> Iterator[
         ) from error
     try:
         if restart:
-            _forget(folder)
+            _forget(folder, config)
         anew = restart or not (folder / CONFIG).is_file()
         if anew:
             _write(folder / CONFIG, yaml_io.dump(dict(config)))
@@ -178,9 +180,12 @@ def _opened(folder: Path, config: Mapping[str, Any], restart: bool) -> Iterator[
         lock.release()
 
 
-def _forget(folder: Path) -> None:
-    """Removes what an earlier training left, under whatever config: other files of another method would outlive it."""
-    if (folder / CONFIG).is_file():
+def _forget(folder: Path, config: Mapping[str, Any]) -> None:
+    """Removes what an earlier training would be taken up from, under whatever config; its weights are written over.
+
+    Those of another method are removed, as their files can have other names and would outlive it.
+    """
+    if _method(folder) not in ("", config.get("type")):
         for path in (*folder.glob("*.safetensors"), *(folder / name for name in _RESULT)):
             path.unlink(missing_ok=True)
     (folder / REPORT).unlink(missing_ok=True)
@@ -190,6 +195,15 @@ def _forget(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def _method(folder: Path) -> str:
+    """The method of the training that a folder holds, "" where it cannot be told."""
+    try:
+        present, _ = yaml_io.parse((folder / CONFIG).read_text(encoding="utf-8"), source=str(folder / CONFIG))
+    except (OSError, ConfigError, UnicodeDecodeError):
+        return ""
+    return str(present.get("type", "")) if isinstance(present, dict) else ""
 
 
 def _same(folder: Path, config: Mapping[str, Any]) -> None:

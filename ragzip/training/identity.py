@@ -21,6 +21,6 @@ def identity(trainer: Any, data: object, *models: str | None, **more: object) ->
     Raises:
         ModelError: A model is not here or damaged.
     """
-    number = choose_dtype(trainer.dtype, choose_device(trainer.device))
+    number = str(choose_dtype(trainer.dtype, choose_device(trainer.device))).removeprefix("torch.")
     named = [fingerprint(name) for name in models if name]
-    return {**trainer_config(trainer), "data": data, "models": named, "computes": str(number), **more}
+    return {**trainer_config(trainer), "data": data, "models": named, "computes": number, **more}

@@ -162,3 +162,11 @@ def test_a_part_of_a_longer_text_goes_without_its_other_numbers():
     )
     passages = (Passage("a", whole, score=2.0), Passage("b", part, score=1.0))
     assert [s.text for s in Dedupe().compress([context_of(Query("?"), passages)])[0].segments] == [whole]
+
+
+def test_many_that_differ_by_a_number_take_no_long_time():
+    passages = tuple(Passage(str(n), NOTICE.format(f"with {n} shops will be")) for n in range(600))
+    start = time.perf_counter()
+    after = Dedupe().compress([context_of(Query("?"), passages)])[0]
+    assert len(after.segments) == 600
+    assert time.perf_counter() - start < 5

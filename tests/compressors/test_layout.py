@@ -150,3 +150,15 @@ def test_lines_stay_lines(text, kept, left):
     (segment,) = Layout(one(text)).build(kept).segments
     assert segment.text == left
     assert segment.text == segment.joiner.join(text[s.start : s.end] for s in segment.sources)
+
+
+def test_line_ends_join_only_where_all_gaps_hold_one():
+    text = "One is first. Two is next. Three is last.\n\nFour.\n\nFive is it."
+    once = Layout(one(text)).build({0, 1, 2, 4})
+    assert once.segments[0].text == "One is first. Two is next. Three is last.\nFive is it."
+    twice = Layout(once).build({0, 2, 3}).segments[0]
+    assert (
+        twice.text == Layout(one(text)).build({0, 2, 4}).segments[0].text == "One is first. Three is last. Five is it."
+    )
+    again = Layout(once).build({0, 1, 2}).segments[0]
+    assert again.text == "One is first. Two is next. Three is last."

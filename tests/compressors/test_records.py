@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -55,6 +56,8 @@ def test_what_is_a_record(text, head, rows):
         '{"a": 1,\n"b": 2}',
         "+--+\n| a |\n+--+",
         "x = 1\ny = 2",
+        "\tx = 1\n\ty = f(x)\n\tz = g(y)",
+        "add(1, 2, 3)\nadd(4, 5, 6)\nadd(7, 8, 9)",
         "",
     ],
 )
@@ -90,3 +93,16 @@ def test_a_table_is_a_table_with_fewer_rows(rows, budget):
     assert not found or found[0] == head
     rest = iter(rows)
     assert all(row in rest for row in found[1:])  # in their order
+
+
+def test_code_is_whole_or_dropped():
+    code = "\n".join(f"\tvalue{n} = compute(late{n})" for n in range(12))
+    made = left(f"Intro is here.\n\n{code}\n\nThe end is late.", "late", 20)
+    assert "value" not in made
+
+
+@pytest.mark.parametrize("text", ["- a b c\n" + " " * 100_000 + "\n- b c d", "- a b c\n" * 20_000, "a\tb\n" * 20_000])
+def test_time_is_linear(text):
+    start = time.perf_counter()
+    assert records(text) is not None
+    assert time.perf_counter() - start < 3

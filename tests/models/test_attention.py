@@ -122,3 +122,11 @@ def test_matrix_units_are_asked_of_torch(monkeypatch):
     assert runtime.has_matrix_units()
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
     assert not runtime.has_matrix_units()
+
+
+def test_what_is_trained_gets_its_gradients():
+    mine = attention.settle(tiny("bert")).requires_grad_(True)
+    ids, mask = batch([120, 100], False)
+    mine(input_ids=ids, attention_mask=mask).last_hidden_state.float().sum().backward()
+    query = mine.encoder.layer[0].attention.self.query.weight
+    assert query.grad is not None and query.grad.abs().sum() > 0
