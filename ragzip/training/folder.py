@@ -62,7 +62,8 @@ def train_into(
     for option in _READ:  # before a restart forgets what is there
         name = getattr(trainer, option, None)
         if isinstance(name, str) and name and Path(name).resolve() == folder.resolve():
-            raise UsageError(f"{folder} holds what the training reads, as {option}", hint="Give another --out.")
+            what = "the weights to go on from" if option == "start" else f"what the training reads as {option}"
+            raise UsageError(f"{folder} holds {what}", hint="Give another --out.")
     with joined() as group, _opened_by(group, folder, trainer_config(trainer), restart):
         report = read_report(folder)
         if report is None:

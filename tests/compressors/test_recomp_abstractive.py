@@ -199,7 +199,7 @@ def test_what_another_summary_says_does_not_stand_for_a_sentence():
     (added,) = missing(context, (said, false), ("negations", "numbers"), None)
     assert (added.text, added.sources) == (drug.text, (Span("d", 0, len(drug.text)),))
     assert missing(context, (said, replace(false, text="It is not safe at 3 mg.")), ("negations",), None) == ()
-    assert missing(context, (TextSegment("not 3"),), ("negations", "numbers"), None) == ()  # of no known source
+    assert missing(context, (TextSegment("not 3 mg"),), ("negations", "numbers"), None) == ()  # of no known source
 
 
 def test_a_share_is_the_most_that_is_left(monkeypatch):

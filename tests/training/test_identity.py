@@ -107,3 +107,12 @@ def test_lines_that_are_no_objects_are_named(tmp_path, small_data):
     (folder / "squad" / "train-answer-sentences.jsonl.gz").write_bytes(gzip.compress(b"[1]\n"))
     with pytest.raises(IngestError, match="no JSON object"):
         read_examples(("squad_sentences",), data=folder, seed=0, most={})
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_is_read_is_no_folder_to_write_to(tmp_path, tiny_lm_path, small_data, restart):
+    base = tiny_encoder(tmp_path / "base")
+    before = {path.name: path.read_bytes() for path in base.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="what the training reads as base"):
+        train_into(base, toy("recomp_extractive", str(base), tiny_lm_path), data=small_data, restart=restart)
+    assert {path.name: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
