@@ -53,7 +53,7 @@ def train(
     """  # noqa: D301 - a backspace, by which the help keeps lines apart
     from ragzip.training.folder import read_report, report_values, train_into
     from ragzip.training.options import read_trainer
-    from ragzip.training.ranks import leads
+    from ragzip.training.ranks import leads, leave
 
     if data_dir is not None and not data_dir.is_dir():
         raise UsageError(f"--data-dir {data_dir} is no folder", hint="Give the folder of the named sets.")
@@ -74,13 +74,14 @@ def train(
             note(watch.interrupted(out))
             raise
     if not leads():
-        return
+        leave()
     if finished:
         note(f"{out}: was finished before, nothing was trained; --restart trains it anew")
     if json_:
         print_json({"method": method, "out": str(out), **report_values(report, out)})
-        return
-    _print(method, report)
+    else:
+        _print(method, report)
+    leave()
 
 
 def _print(method: str, report: TrainingReport) -> None:
