@@ -120,8 +120,8 @@ class Layout:
         """The context with these units alone, in their order.
 
         Neighbouring units keep the white space between them; others are joined by the segment's joiner, or by line ends
-        where each gap in a passage holds one. Units smaller
-        than sentences that have no white space between them (Chinese, Japanese) are joined by nothing.
+        where each gap holds one. Units smaller than sentences that have no white space between them (Chinese,
+        Japanese) are joined by nothing.
 
         Args:
             kept: Indices of units.

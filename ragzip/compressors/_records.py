@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ragzip.compressors._layout import _pieces, take_from
 from ragzip.compressors._parts import Answer, Part
-from ragzip.compressors._structures import _ITEM, _fields, _is_rule, code_in
+from ragzip.compressors._structures import _ITEM, _fields, _is_rule, _lines, code_in
 from ragzip.protocols import Counter
 from ragzip.text import Stretch, intersect, merge
 from ragzip.types import Context, Passage, Segment, TextSegment
@@ -27,8 +27,8 @@ class Records:
 
 def records(text: str) -> Records | None:
     """The records of a structure; None for code, markup and whatever else means nothing in parts."""
-    lines = list(_lines(text))
-    said = [text[start:end] for start, end in lines]
+    shown = [line for line in _lines(text) if line.text]
+    lines, said = [(line.start, line.end) for line in shown], [line.text for line in shown]
     if len(lines) < 2 or said[0].lstrip().startswith(_MARKUP):
         return None
     if "|" in said[0] and _is_rule(said[1]):
@@ -42,16 +42,6 @@ def records(text: str) -> Records | None:
         if len(counts) == 1 and counts.pop() >= fields:
             return Records(tuple(lines[:1]), tuple(lines[1:]))
     return None
-
-
-def _lines(text: str) -> Iterator[Stretch]:
-    """The lines that are not blank, without what stands at their ends."""
-    start = 0
-    for line in text.split("\n"):
-        bare = line.rstrip()
-        if bare:
-            yield start, start + len(bare)
-        start += len(line) + 1
 
 
 def _items(lines: Sequence[Stretch], said: Sequence[str]) -> list[Stretch]:
