@@ -150,7 +150,7 @@ def compare(
     batch: list[list[str]], folder: Path, other: Other, rate: float, rounds: int, counter: Any
 ) -> dict[str, Any]:
     """Median seconds a context of each, in turns."""
-    methods = {dtype: LLMLingua2(model=str(folder), keep=rate, dtype=dtype).bind(counter) for dtype in ("fp32", "auto")}
+    methods = {dtype: LLMLingua2(model=str(folder), keep=rate, dtype=dtype) for dtype in ("fp32", "auto")}
     times: dict[str, list[float]] = {"llmlingua": [], **{dtype: [] for dtype in methods}}
     shares: dict[str, list[float]] = {dtype: [] for dtype in methods}
     kept: dict[str, list[float]] = {name: [] for name in times}

@@ -46,12 +46,13 @@ def _real(name: str, value: float) -> float:
 
 
 def counter_of(bound: Counter | None) -> Counter:
-    """The bound counter, or that of the built-in generator for a compressor used by itself."""
+    """The bound counter, or that of the built-in generator, its tokenizer at hand, for a compressor used by itself."""
     if bound is not None:
         return bound
-    from ragzip.models import default_counter
+    from ragzip.models import GENERATOR, CountTokens
+    from ragzip.tokens import TokenCounter
 
-    return default_counter()
+    return TokenCounter(CountTokens(GENERATOR).ready())
 
 
 def most(high: int, fits: Callable[[int], bool]) -> int:

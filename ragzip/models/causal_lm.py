@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import ModelError
+from ragzip.models import prefill
 from ragzip.models.loading import open_tokenizer
 from ragzip.models.locate import canonical, resolve
 from ragzip.models.lora import deciding_files, open_merged, tokenizer_folder
@@ -89,6 +90,7 @@ def load_causal_lm(name: str, *, dtype: str = "auto", device: str = "auto", own:
         model = open_merged("AutoModelForCausalLM", folder, dtype=number, device=device)
         _forget_defaults(model)
         _plain_rows(model)
+        prefill.settle(model)
         return CausalLM(
             name=name,
             space=canonical(name),

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ragzip.models.causal_lm import CausalLM
+from ragzip.models.prefill import by_products, mix
 from ragzip.models.runtime import kept
 
 if TYPE_CHECKING:
@@ -191,22 +192,27 @@ def _packs(endings: Sequence[Sequence[int]], most: int) -> Iterator[list[Sequenc
 
 
 def _groups(pack: Sequence[Sequence[int]], behind: int, lm: CausalLM) -> tuple[int, list[tuple[int, int, Tensor]]]:
-    """Where the endings begin, and stretches of them that attend together, with masks ``[length, behind + length]``.
+    """Where the endings begin, and stretches of them that attend together, with masks.
 
-    A mask is added to the scores: 0 where a token may look, minus infinity where not.
+    A mask of bools, ``[length, length]``, says what of the stretch itself is hidden from a token, where plain products
+    are the faster attention. Elsewhere one of numbers, ``[length, behind + length]``, is added to the scores: 0 where
+    a token may look, minus infinity where not.
     """
     import torch
 
     found = []
+    products = by_products(lm.model)
     start = 0
     for group in _packs(pack, _TOGETHER):
         lengths = torch.tensor([len(ending) for ending in group])
         owner = torch.repeat_interleave(torch.arange(len(group)), lengths)
         size = len(owner)
-        sees = (owner[:, None] == owner[None, :]).tril()
-        mask = torch.zeros(size, behind + size)
-        mask[:, behind:].masked_fill_(~sees, float("-inf"))
-        found.append((start, start + size, mask.to(device=lm.device, dtype=lm.model.dtype)))
+        hidden = ~(owner[:, None] == owner[None, :]).tril()
+        mask = hidden
+        if not products:
+            mask = torch.zeros(size, behind + size, dtype=lm.model.dtype)
+            mask[:, behind:].masked_fill_(hidden, float("-inf"))
+        found.append((start, start + size, mask.to(device=lm.device)))
         start += size
     return behind, found
 
@@ -252,6 +258,10 @@ def _attend(
         keys, values = (
             torch.cat([each[:, :, :behind], each[:, :, behind + start : behind + end]], dim=2) for each in (key, value)
         )
+        if mask.dtype == torch.bool:
+            scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+            found.append(mix(query[0, :, start:end] * scale, keys[0], values[0], mask)[None])
+            continue
         # the query heads that share a key head are read as one longer row of queries
         rows = query[:, :, start:end].reshape(1, shared, -1, query.shape[-1])
         mixed = torch.nn.functional.scaled_dot_product_attention(

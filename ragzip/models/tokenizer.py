@@ -66,7 +66,8 @@ def read_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-_SMALL = 8_000  # characters below which waking the tokenizer's threads costs more than they save
+_SMALL = 8_000  # characters below which waking the tokenizer's threads costs more than they save,
+_FEW = 256  # unless they are so many texts
 
 
 def encode_batch(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool, offsets: bool = False) -> list[Encoding]:
@@ -81,7 +82,7 @@ def encode_batch(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool, o
     batch = list(texts)
     encode = tokenizer.encode_batch if offsets else tokenizer.encode_batch_fast
     try:
-        if sum(map(len, batch)) < _SMALL:
+        if len(batch) < _FEW and sum(map(len, batch)) < _SMALL:
             return [tokenizer.encode(text, add_special_tokens=special) for text in batch]
         return encode(batch, add_special_tokens=special)
     except TypeError:

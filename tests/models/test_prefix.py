@@ -221,3 +221,29 @@ def test_nobody_changes_the_model_while_its_twin_is_made(lm, monkeypatch):
     monkeypatch.setattr(prefix, "twin", twin)
     next_logits(lm, [3, 4], [[5], [6]], [301, 302])
     assert free == [False]
+
+
+@pytest.mark.parametrize("products", [False, True], ids=["usual", "products"])
+@pytest.mark.parametrize("kind", sorted(SHARING))
+def test_in_bf16_it_is_as_near_to_the_truth_as_one_pass_each(kind, products, monkeypatch):
+    monkeypatch.setattr(prefix, "by_products", lambda _: products)
+    exact = make(kind, SHARING[kind])
+    half = dataclasses.replace(exact, model=copy.deepcopy(exact.model).bfloat16(), dtype="bfloat16")
+    beginning, endings = random(90, 1), [random(5 + number % 50, number) for number in range(30)]
+    truth = next_logits(exact, beginning, endings, (7, 9), shared=False)
+    apart, found = (next_logits(half, beginning, endings, (7, 9), shared=way) for way in (False, True))
+    assert not np.array_equal(apart, found)  # packed
+    assert np.abs(found - truth).mean() < 1.5 * np.abs(apart - truth).mean() + 1e-3
+
+
+def test_in_bf16_endings_do_not_see_each_other(monkeypatch):
+    monkeypatch.setattr(prefix, "by_products", lambda _: True)
+    exact = make("Llama", SHARING["Llama"])
+    half = dataclasses.replace(exact, model=copy.deepcopy(exact.model).bfloat16(), dtype="bfloat16")
+    beginning, endings = random(90, 1), [random(20, number) for number in range(12)]
+    found = next_logits(half, beginning, endings, (7, 9))
+    endings[4] = random(20, 77)
+    other = next_logits(half, beginning, endings, (7, 9))
+    rest = [number for number in range(12) if number != 4]
+    assert np.array_equal(found[rest], other[rest])
+    assert not np.array_equal(found[4], other[4])
