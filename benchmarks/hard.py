@@ -122,7 +122,7 @@ PARTS: dict[str, dict[str, Any]] = {
     # methods with a classifier or an encoder
     "fast": {
         "sets": ("hotpotqa", "nq_multidoc"),
-        "questions": 10,
+        "questions": 30,
         "budgets": (100, 200, 400),
         "methods": ("provence", "recomp_extractive", "coverage", "sentence_filter", "llmlingua2"),
         "baselines": "all",
@@ -130,7 +130,7 @@ PARTS: dict[str, dict[str, Any]] = {
     # methods that run the language model over the context, or write
     "slow": {
         "sets": ("hotpotqa", "nq_multidoc"),
-        "questions": 10,
+        "questions": 20,
         "budgets": (100, 200, 400),
         "methods": (
             "provence",
