@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ragzip.compressors._options import check_count
 from ragzip.compressors._soft import PassageEncoder
 from ragzip.indexes.soft_store import Unit
-from ragzip.models.concepts import ConceptEncoder, load_concepts
+from ragzip.models.concepts import ConceptEncoder, load_concepts, segments_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,8 +34,8 @@ class SegmentEncoder(PassageEncoder):
         return load_concepts(self.model, self.architecture, dtype=self.dtype, device=self.device)
 
     def units(self, texts: Sequence[str], titles: Sequence[str]) -> list[list[Unit]]:
-        """Segments as token ids; titles stay text in the prompt, and are not read."""
-        return [list(some) for some in self.load().segments(texts)]
+        """Segments as token ids, found without loading the model; titles stay text in the prompt, and are not read."""
+        return [list(some) for some in segments_of(self.model, self.architecture, texts)]
 
     def compute(self, units: Sequence[Unit]) -> Sequence[Tensor]:
         """A row for every ``rate`` tokens of each segment."""

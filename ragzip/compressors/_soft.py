@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ragzip.compressors._groups import shown
 from ragzip.compressors._relevance import titles_of
@@ -56,6 +56,8 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
         rate = getattr(self, "rate", None)
         try:
             rates = read_soft_config(resolve(self.model), self.architecture).get("rates", ()) if self.space else ()
+            if self.space and (problem := lacks_encoder(read_soft_config(resolve(self.model), self.architecture))):
+                return [problem]
             if rate is not None and rates and rate not in rates:
                 return [f"rate: {rate} was not trained for {self.model!r}, which has {', '.join(map(str, rates))}"]
             if self.store and self.space and status(self.space):
@@ -138,6 +140,14 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
                 SoftSegment(torch.cat(rows) if rows else torch.zeros(0, 0), self.space, before.segments[0].sources)
             )
         return found
+
+
+def lacks_encoder(config: Mapping[str, Any]) -> str:
+    """What is wrong with the encoder that weights name, or "" where it is here or there is none."""
+    name = str(config.get("encoder", ""))
+    if not name or status(name):
+        return ""
+    return f"model: its encoder {name!r} is not here. Get it: ragzip models fetch {name}"
 
 
 def setting_of(model: str, architecture: str, *, rate: int = 0, columns: int = 0) -> Setting:

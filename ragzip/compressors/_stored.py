@@ -40,7 +40,7 @@ _guard = threading.Lock()
 _TOGETHER = 64  # passages that are compressed together
 _SECONDS = 60.0  # what was computed is written after so long, so that no more is lost, whatever ends the process
 _GROWTH = 0.1  # or after this share of the time so far, where that is more: each writing makes another shard
-_COMMIT_ROWS = 65_536  # rows of a shard: 75 MB in half precision with 576 columns
+_COMMIT_BYTES = 150_000_000  # of rows that wait, in fp32: 75 MB of a shard in half precision
 
 
 @runtime_checkable
@@ -207,7 +207,7 @@ class _Work:
     def __init__(self, filling: Filling, most_bytes: int | None) -> None:
         self._filling, self._most = filling, most_bytes
         self._waiting: dict[Unit, npt.NDArray[np.float32]] = {}
-        self._size = self._rows = self.added = self.rows = 0
+        self._size = self._rows = self._held = self.added = self.rows = 0
         self.full = False
         self._begun = self._last = _now()
 
@@ -224,8 +224,9 @@ class _Work:
         self._waiting[unit] = rows
         self._size += size
         self._rows += len(rows)
+        self._held += rows.nbytes
         patience = max(_SECONDS, _GROWTH * (self._last - self._begun))
-        if self._rows >= _COMMIT_ROWS or _now() - self._last > patience:
+        if self._held >= _COMMIT_BYTES or _now() - self._last > patience:
             self.commit()
         return True
 
@@ -234,7 +235,7 @@ class _Work:
         self._filling.commit(self._waiting)
         self.added += len(self._waiting)
         self.rows += self._rows
-        self._waiting, self._size, self._rows = {}, 0, 0
+        self._waiting, self._size, self._rows, self._held = {}, 0, 0, 0
         self._last = _now()
 
     def report(self) -> FillReport:

@@ -13,15 +13,16 @@ from ragzip.compressors._expansion import BY_VECTORS, SCALES, load_policy, most_
 from ragzip.compressors._groups import owner
 from ragzip.compressors._layout import Layout, take
 from ragzip.compressors._options import check_count, check_number, counter_of, most
-from ragzip.compressors._soft import check_rows, check_soft, setting_of
+from ragzip.compressors._soft import check_rows, check_soft, lacks_encoder, setting_of
 from ragzip.compressors._stored import encode_each
-from ragzip.errors import ConfigError
+from ragzip.errors import ConfigError, ModelError, StoreError
 from ragzip.indexes import looks
-from ragzip.indexes.soft_store import Setting, Unit
-from ragzip.models import Dtype
-from ragzip.models.chunks import ARCHITECTURE, ChunkEncoder, load_chunks
+from ragzip.indexes.soft_store import Setting, Unit, find_store
+from ragzip.models import Dtype, resolve
+from ragzip.models.chunks import ARCHITECTURE, ChunkEncoder, load_chunks, vector_width
+from ragzip.models.locate import status
 from ragzip.models.shipped import REFRAG as SHIPPED_REFRAG
-from ragzip.models.soft_folder import space_of
+from ragzip.models.soft_folder import read_soft_config, space_of
 from ragzip.protocols import Compressor, Counter, runtime_field
 from ragzip.types import Context, Segment, SoftSegment, TextSegment
 
@@ -94,6 +95,22 @@ class REFRAG(Compressor[TextSegment, Segment]):
     def space(self) -> str:
         """Whose input embeddings the rows are, or "" where the weights are not here."""
         return space_of(self.model, ARCHITECTURE)
+
+    def lacking(self) -> list[str]:
+        """What weights, policy or store lack for these options, by option; nothing is loaded."""
+        try:
+            config = read_soft_config(resolve(self.model), ARCHITECTURE) if self.space else {}
+            if problem := lacks_encoder(config):
+                return [problem]
+            if config and self.policy == "trained" and "policy.0.bias" not in config["tensors"]:
+                return [f"policy: {self.model!r} has no trained policy"]
+            if config and self.store and status(self.space):
+                find_store(self.store, setting_of(self.model, ARCHITECTURE, columns=vector_width(self.model)))
+        except StoreError as error:
+            return [f"store: {error}"]
+        except ModelError as error:
+            return [f"model: {error}"]
+        return []
 
     def load(self) -> ChunkEncoder:
         """The encoder and what else it takes to compress, loaded now unless it is already.

@@ -99,10 +99,10 @@ class SoftStore:
         """The rows of those pieces that are here: ``[n, columns]`` each."""
         found: dict[Unit, NDArray[np.float32]] = {}
         left = list(dict.fromkeys(units))
+        keys = np.asarray([key_of(unit) for unit in left], dtype="S16")
         for shard in self._open:
             if not left:
                 break
-            keys = np.asarray([key_of(unit) for unit in left], dtype="S16")
             at = np.searchsorted(shard.keys, keys).clip(max=max(len(shard.keys) - 1, 0))
             hit = shard.keys[at] == keys if len(shard.keys) else np.zeros(len(keys), dtype=bool)
             for unit, place in ((left[i], at[i]) for i in np.flatnonzero(hit)):
@@ -111,13 +111,13 @@ class SoftStore:
                 if shard.scales is not None:
                     rows *= np.asarray(shard.scales[start : start + count])[:, None]
                 found[unit] = rows
-            left = [left[i] for i in np.flatnonzero(~hit)]
+            left, keys = [left[i] for i in np.flatnonzero(~hit)], keys[~hit]
         return found
 
     @property
     def identity(self) -> str:
         """Equal for stores of the same pieces, made with the same, however they were filled."""
-        keys = sorted(bytes(key) for shard in self._open for key in shard.keys)
+        keys = sorted({bytes(key) for shard in self._open for key in shard.keys})
         about = repr([*(getattr(self.setting, name) for name in _DECIDING), self.precision])
         return hashlib.sha256(about.encode() + b"".join(key.ljust(16, b"\0") for key in keys)).hexdigest()
 
@@ -183,17 +183,20 @@ class Filling:
         return [unit for unit in wanted if unit not in here]
 
     def commit(self, made: Mapping[Unit, NDArray[np.float32]]) -> None:
-        """Writes pieces as one shard; whoever opens the store from now on sees them.
+        """Writes those pieces that are not here as one shard; whoever opens the store from now on sees them.
 
         Raises:
             StoreError: The disk is full, or cannot be written.
             StoreDamaged: A value is not finite.
         """
+        shards = self._listed()
+        if self.present is None or self.present.shards != shards:  # an interrupt came behind the last manifest
+            self.present = SoftStore(self.root) if shards else None
+            made = {unit: made[unit] for unit in self.missing(made)}
         if not made:
             return
         order = sorted(made, key=key_of)
         arrays = _arrays([key_of(unit) for unit in order], [made[unit] for unit in order], self.precision)
-        shards = self.present.shards if self.present is not None else ()
         with guarded(self.root):
             files = []
             for part, values in arrays.items():
@@ -215,6 +218,10 @@ class Filling:
                 file.write(text.encode())
         self.present = None  # its files are not held open twice
         self.present = SoftStore(self.root)
+
+    def _listed(self) -> tuple[Shard, ...]:
+        """The shards that the manifest names, whatever came of the commit that wrote it."""
+        return _read(self.root)[2] if (self.root / MANIFEST).is_file() else ()
 
 
 def lock(root: Path) -> Any:
@@ -345,7 +352,7 @@ def _read(root: Path) -> tuple[Setting, Precision, tuple[Shard, ...]]:
 def _arrays(keys: list[bytes], rows: Sequence[NDArray[np.float32]], precision: Precision) -> dict[str, NDArray[Any]]:
     counts = np.asarray([len(some) for some in rows], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    flat = np.concatenate(list(rows)).astype(np.float32)
+    flat = np.concatenate(list(rows)).astype(np.float32, copy=False)
     arrays: dict[str, NDArray[Any]] = {
         "keys": np.asarray(keys, dtype="S16"),
         "places": np.stack([starts, counts], axis=1).astype(np.int64),
@@ -356,7 +363,7 @@ def _arrays(keys: list[bytes], rows: Sequence[NDArray[np.float32]], precision: P
         arrays["scales"] = scales
     else:
         arrays["rows"] = flat.astype(np.float16)
-    if not np.isfinite(flat).all() or not np.isfinite(arrays["rows"].astype(np.float32)).all():
+    if not np.isfinite(flat).all() or not np.isfinite(arrays["rows"]).all():
         raise StoreDamaged("rows that are to be stored are not finite", hint="The weights are broken; train again.")
     return arrays
 

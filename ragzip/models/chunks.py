@@ -18,6 +18,7 @@ from ragzip.models.runtime import check_options, choose_device, choose_dtype, ke
 from ragzip.models.soft_folder import deciding_state, open_soft, option
 from ragzip.models.token_windows import batches, firsts, special_ids, windows
 from ragzip.models.tokenizer import TextTokenizer, encode_batch, read_tokenizer, text_tokenizer, tokenizer_file
+from ragzip.models.weights import weight_files
 from ragzip.text import Stretch
 
 if TYPE_CHECKING:
@@ -75,17 +76,28 @@ class ChunkEncoder:
         return cut(self._text, text, self.chunk)
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
-        """``[n, encoder dimensions]``, float32: means of its last hidden states. Equal texts are read once."""
+        """``[n, encoder dimensions]``, float32: means of its last hidden states. Equal texts are read once.
+
+        What is longer than the encoder's window, as some runs of signs are in its tokens, is read in parts.
+        """
         import torch
 
         places, distinct = firsts(texts)
         some = [texts[place] for place in distinct]
-        ids = [encoding.ids for encoding in encode_batch(self._tokenizer, some, special=True)]
+        read = [[one.ids, *(more.ids for more in one.overflowing)] for one in self._encoded(some)]
+        ids = [row for rows in read for row in rows]
         out = torch.zeros(len(ids), self.width)
         with torch.inference_mode():
             for batch in batches([len(row) for row in ids], self.device.partition(":")[0]):
                 out[batch] = pooled(self._backbone, [ids[i] for i in batch], self.device).float().cpu()
+        if len(ids) > len(some):
+            parts: Any = torch.split_with_sizes(out, [len(rows) for rows in read])
+            shares = [torch.tensor([[len(row)] for row in rows], dtype=torch.float32) for rows in read]
+            out = torch.stack([(p * s).sum(0) / s.sum() for p, s in zip(parts, shares, strict=True)])
         return out[torch.from_numpy(places)]
+
+    def _encoded(self, texts: Sequence[str]) -> Sequence[Any]:
+        return encode_batch(self._tokenizer, texts, special=True)
 
     def parts(self, text: str) -> list[str]:
         """A text as parts that are read whole, between sentences if possible: itself where it fits the window."""
@@ -257,8 +269,29 @@ def load_chunks(name: str, *, dtype: str = "auto", device: str = "auto") -> Chun
     return encoder
 
 
+def vector_width(name: str) -> int:
+    """Width of the vectors that weights project, by the head of their file: the encoder is not loaded.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    folder = resolve(name)
+    for file in weight_files(folder):
+        try:
+            with safe_open(str(file), framework="pt") as opened:
+                if "projection.weight" in opened.keys():  # noqa: SIM118 - it is no mapping
+                    return int(opened.get_slice("projection.weight").get_shape()[1])
+        except (OSError, SafetensorError, IndexError) as error:
+            raise ModelError(f"{file} cannot be read: {error}", hint="Get the weights again.") from error
+    raise ModelError(
+        f"the weights in {folder} lack projection.weight", hint="Config and weights do not belong together."
+    )
+
+
 def check_chunk(chunk: int, window: int, tokenizer: Any, folder: Path) -> int:
-    """The tokens that an encoder is given at most, its special ones included.
+    """The tokens that an encoder is given at most, its special ones included; of its own a chunk may have more.
 
     Args:
         chunk: Of the generator's tokens.

@@ -23,7 +23,7 @@ from ragzip.models.locate import canonical, resolve
 from ragzip.models.lora import Adapter, merge_tensors
 from ragzip.models.picking import WordTable, group, pick, read_words
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, loaded, remembers
-from ragzip.models.soft_folder import deciding_state, open_soft, option
+from ragzip.models.soft_folder import deciding_state, open_soft, option, read_soft_config
 from ragzip.models.token_windows import batches
 from ragzip.models.tokenizer import TextTokenizer, text_tokenizer
 from ragzip.text import sentences
@@ -294,6 +294,22 @@ def load_concepts(name: str, architecture: str, *, dtype: str = "auto", device: 
     key = ("concepts", architecture, canonical(name), *files, str(choose_dtype(dtype, device)), device)
     encoder: ConceptEncoder = kept(key, load)
     return encoder
+
+
+def segments_of(name: str, architecture: str, texts: Sequence[str]) -> list[list[tuple[int, ...]]]:
+    """The segments of texts as an encoder cuts them, by its config and its generator's tokenizer alone.
+
+    Args:
+        name: A name of shipped weights, a folder, or a hub id.
+        architecture: ``comp_llm`` or ``icae``.
+        texts: Any.
+
+    Raises:
+        ModelError: Weights or tokenizer are not here, or the config is broken.
+    """
+    folder = resolve(name)
+    config = read_soft_config(folder, architecture)
+    return cut(text_tokenizer(str(config["base"])), texts, read_recipe(config, folder))
 
 
 def check_segment(recipe: Recipe, lm: CausalLM) -> None:

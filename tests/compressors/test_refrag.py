@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 
 import pytest
+import torch
 
 from ragzip.compressors._expansion import scores
 from ragzip.compressors._layout import take
@@ -14,7 +16,7 @@ from ragzip.compressors.refrag import REFRAG, mixed
 from ragzip.compressors.text_then_soft import TextThenSoft
 from ragzip.errors import ConfigError, ModelError
 from ragzip.indexes.soft_store import SoftStore
-from ragzip.models.chunks import ChunkEncoder
+from ragzip.models.chunks import ChunkEncoder, pooled
 from ragzip.types import Context, Passage, Query, SoftSegment, TextSegment, context_of
 from tests.compressors.knowing import Knowing
 from tests.compressors.soft_parts import ALBA, BORGO, LONG, QUERY, compress, made, tokens_of
@@ -295,6 +297,24 @@ def test_a_threshold_that_cannot_be_is_an_error(policy, value):
 def test_drop_is_true_or_false(value):
     with pytest.raises(ConfigError, match="drop"):
         made(REFRAG, drop=value)
+
+
+def test_a_chunk_of_more_tokens_than_the_encoder_reads_at_once_is_read_whole():
+    """Few tokens of the generator can be many of the encoder."""
+    encoder = made(REFRAG)._encoder()
+    narrow = dataclasses.replace(encoder, _tokenizer=copy.deepcopy(encoder._tokenizer))
+    narrow._tokenizer.enable_truncation(6)
+    text = "Alba is a town by the sea, and Borgo is a hill where goats live."
+    ends = [narrow.vectors([text + end])[0] for end in ("", " Nobody knows.")]
+    assert not torch.equal(*ends)
+    torch.testing.assert_close(narrow.vectors(["Alba is", text])[1], ends[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(narrow.vectors(["Alba"])[0], encoder.vectors(["Alba"])[0])
+    parts = narrow._encoded([text])[0]
+    rows = [parts.ids, *(more.ids for more in parts.overflowing)]
+    assert len(rows) > 2
+    alone = pooled(narrow._backbone, rows, "cpu")
+    mean = (alone * torch.tensor([[float(len(row))] for row in rows])).sum(0) / sum(map(len, rows))
+    torch.testing.assert_close(ends[0], mean, rtol=1e-4, atol=1e-5)
 
 
 def test_where_all_may_be_text_nothing_is_read(knowing, monkeypatch):

@@ -268,6 +268,42 @@ def test_a_full_store_needs_no_encoder(tmp_path):
         compress(method, ALBA)
 
 
+@pytest.mark.parametrize("cls", [CompLLM, ICAE])
+def test_a_full_store_needs_no_second_generator(cls, tmp_path, monkeypatch):
+    fill(made(cls), [ALBA, BORGO], tmp_path)
+    unload()
+    monkeypatch.setattr("ragzip.compressors._concepts.load_concepts", lambda *a, **o: pytest.fail("loaded"))
+    assert compress(made(cls, store=str(tmp_path)), ALBA, BORGO).segments
+    with pytest.raises(pytest.fail.Exception, match="loaded"):
+        compress(made(cls, store=str(tmp_path)), LONG)
+
+
+def test_what_refrag_lacks_is_said_before_anything_is_loaded(tmp_path, monkeypatch):
+    report = fill(made(REFRAG), [ALBA], tmp_path / "kb")
+    monkeypatch.setattr("ragzip.compressors.refrag.load_chunks", lambda *a, **o: pytest.fail("loaded"))
+    assert made(REFRAG, store=str(report.folder)).lacking() == made(REFRAG, store=str(tmp_path / "kb")).lacking() == []
+    assert [what.partition(":")[0] for what in made(REFRAG, store=str(tmp_path / "no")).lacking()] == ["store"]
+    shutil.copytree(soft_model("refrag"), tmp_path / "soft")
+    file = tmp_path / "soft" / "config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "tensors": [t for t in config["tensors"] if not t.startswith("policy.")]}))
+    bare = REFRAG(model=str(tmp_path / "soft"), policy="trained")
+    assert [what.partition(":")[0] for what in bare.lacking()] == ["policy"]
+    file.write_text(json.dumps({**config, "encoder": str(tmp_path / "gone")}))
+    (said,) = bare.lacking()
+    assert said.startswith("model: its encoder") and "gone" in said
+
+
+def test_what_waits_is_bounded_by_its_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(_stored, "_COMMIT_BYTES", 5_000)
+    fill(made(CompLLM), [dataclasses.replace(ALBA, id=str(n), text=f"{n} {ALBA.text}") for n in range(60)], tmp_path)
+    (root,) = (tmp_path / "soft").iterdir()
+    shards = SoftStore(root).shards
+    width = SoftStore(root).setting.columns
+    assert len(shards) > 1
+    assert all(4 * width * shard.rows < 5_000 + 4 * width * 20 for shard in shards)
+
+
 def test_missing_chunks_of_a_context_are_computed_by_themselves(tmp_path, monkeypatch):
     """So the choice of chunks does not hang on the batch, not even by rounding."""
     fill(made(REFRAG), [BORGO], tmp_path)

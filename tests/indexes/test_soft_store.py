@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch
+from ragzip.indexes import soft_store
 from ragzip.indexes.soft_store import MANIFEST, Filling, Setting, SoftStore, find_store, key_of, lock, store_folder
 
 SETTING = Setting("comp_llm", "weights", "f" * 64, "tiny", 4, 6)
@@ -182,3 +183,44 @@ def test_files_outside_of_the_store_are_refused(tmp_path):
 def test_one_process_at_a_time_fills_it(tmp_path):
     with lock(tmp_path), pytest.raises(StoreError, match="another process"), lock(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("when", ["before", "behind"])
+def test_an_interrupt_behind_the_manifest_loses_nothing(tmp_path, monkeypatch, when):
+    """The new shard is there, the filling does not know it, and whoever cleans up commits the same pieces again."""
+    filled(tmp_path, ["a"])
+    filling = Filling(tmp_path, SETTING)
+    filling.commit({"b": rows("b")})
+    waiting = {unit: rows(unit) for unit in ("c", "d")}
+
+    def interrupt(self, root):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if when == "behind":
+            patch.setattr(SoftStore, "__init__", interrupt)
+        else:
+            new_file = soft_store.new_file
+            patch.setattr(
+                soft_store,
+                "new_file",
+                lambda path: interrupt(None, path) if path.name == MANIFEST else new_file(path),
+            )
+        with pytest.raises(KeyboardInterrupt):
+            filling.commit(waiting)
+    filling.commit(waiting)
+    filling.commit({"e": rows("e")})
+    store = SoftStore(tmp_path)
+    assert set(store.get(["a", "b", "c", "d", "e"])) == {"a", "b", "c", "d", "e"}
+    assert len(store) == 5
+    assert store.verify() == []
+    assert filling.present.identity == store.identity == filled(tmp_path / "other", ["a", "b", "c", "d", "e"]).identity
+
+
+def test_pieces_are_hashed_once_whatever_the_shards(tmp_path, monkeypatch):
+    for unit in "abcdef":
+        filled(tmp_path, [unit])
+    store, hashed, real = SoftStore(tmp_path), [], soft_store.key_of
+    monkeypatch.setattr(soft_store, "key_of", lambda unit: hashed.append(unit) or real(unit))
+    assert set(store.get(["f", "a", "x", "y"])) == {"a", "f"}
+    assert sorted(hashed) == ["a", "f", "x", "y"]
