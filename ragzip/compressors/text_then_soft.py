@@ -17,11 +17,11 @@ from ragzip.types import Context, Segment, TextSegment
 class TextThenSoft(Compressor[TextSegment, Segment]):
     """Spends tokens where the retriever is surest: passages as text from the best one on, the others as soft segments.
 
-    All passages become soft first. Then, from the best one down, they are text again as long as the whole context stays
-    within the budget; the first one that does not fit ends it. Where even the soft context is too large, the poorest
-    passages are dropped; where nothing fits, nothing is left. Passages keep their places. Without scores, the order
-    they are in counts as best first. Beside ``refrag``, which chooses chunks within passages, it moves whole passages,
-    and works with any soft compressor.
+    Where everything fits the budget as text, it stays. Otherwise all passages become soft first; then, from the best
+    one down, they are text again as long as the whole context stays within the budget, and the first one that does not
+    fit ends it. Where even the soft context is too large, the poorest passages are dropped; where nothing fits, nothing
+    is left. Passages keep their places. Without scores, the order they are in counts as best first. Beside ``refrag``,
+    which chooses chunks within passages, it moves whole passages, and works with any soft compressor.
 
     Attributes:
         soft: Makes the rest soft: ``xrag``, ``comp_llm`` or ``icae``, say.
@@ -51,22 +51,36 @@ class TextThenSoft(Compressor[TextSegment, Segment]):
         if self.budget == 0:
             return [Context(context.query, (), context.passages) for context in contexts]
         blocks = [runs(context) for context in contexts]
+        ranked = [_ranked(context, some) for context, some in zip(contexts, blocks, strict=True)]
+        needed = [set(self._needed(context, order)) for context, order in zip(contexts, ranked, strict=True)]
         parts = [
             Context(context.query, tuple(context.segments[i] for i in block), context.passages)
-            for context, some in zip(contexts, blocks, strict=True)
-            for block in some
+            for context, some, wanted in zip(contexts, blocks, needed, strict=True)
+            for number, block in enumerate(some)
+            if number in wanted
         ]
-        soft = iter(self.soft.compress(parts))
+        soft = iter(self.soft.compress(parts) if parts else ())
         return [
-            self._mixed(context, some, [next(soft).segments for _ in some])
-            for context, some in zip(contexts, blocks, strict=True)
+            self._mixed(context, some, order, [next(soft).segments if n in wanted else () for n in range(len(some))])
+            if wanted
+            else Context(context.query, context.segments, context.passages)
+            for context, some, order, wanted in zip(contexts, blocks, ranked, needed, strict=True)
         ]
 
+    def _needed(self, context: Context[TextSegment], ranked: Sequence[int]) -> Sequence[int]:
+        """The blocks whose rows may be asked for: none where all stays text, all where a budget decides."""
+        if self.budget is None:
+            return ranked[self.text :]
+        everything = self.text is None or self.text >= len(ranked)
+        return () if everything and counter_of(self.counter).context(context) <= self.budget else ranked
+
     def _mixed(
-        self, context: Context[TextSegment], blocks: list[list[int]], soft: list[tuple[Segment, ...]]
+        self,
+        context: Context[TextSegment],
+        blocks: list[list[int]],
+        ranked: Sequence[int],
+        soft: list[tuple[Segment, ...]],
     ) -> Context[Segment]:
-        scores = segment_scores(context)
-        ranked = best_first([scores[block[0]] for block in blocks])
         counter = counter_of(self.counter)
 
         def build(kept: Sequence[int], text: set[int]) -> Context[Segment]:
@@ -82,6 +96,12 @@ class TextThenSoft(Compressor[TextSegment, Segment]):
         room = len(kept) if self.text is None else min(self.text, len(kept))
         count = most(room, lambda number: fits(kept, set(kept[:number])))
         return build(kept, set(kept[:count]))
+
+
+def _ranked(context: Context[TextSegment], blocks: Sequence[Sequence[int]]) -> list[int]:
+    """The blocks of a context, best first."""
+    scores = segment_scores(context)
+    return best_first([scores[block[0]] for block in blocks])
 
 
 def _space(part: Any) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from ragzip.errors import ConfigError, GenerationError, ModelError, StoreDamaged
-from ragzip.indexes.files import TEMPORARY, guarded, new_file
+from ragzip.indexes.files import guarded, new_file
 from ragzip.kv.rotary import angles, check_rotary, half_turned
 from ragzip.models.causal_lm import check_keys
 from ragzip.models.chat import EncodedPrompt, encode_prompt
@@ -90,7 +90,7 @@ class PrecomputedKV(KVCompression):
             pieces: list[Tensor] = []
             place = 0
             for part in [first, *passages] if first else passages:
-                found = self._read(lm, model, first if place else [], part)
+                found = self._read(lm, model, first if place else [], part, pieces[0] if first and place else None)
                 pieces.append(turned(lm, found, place - len(first)) if place else found)
                 place += len(part)
             whole = torch.cat(pieces, dim=-2).to(device=lm.device, dtype=lm.model.dtype)
@@ -108,8 +108,11 @@ class PrecomputedKV(KVCompression):
                 hint="Use it without soft compressors.",
             )
 
-    def _read(self, lm: CausalLM, model: str, before: list[int], ids: list[int]) -> Tensor:
-        """Keys and values of tokens behind others: ``[layers, 2, key heads, n, width]``; from where they are kept."""
+    def _read(self, lm: CausalLM, model: str, before: list[int], ids: list[int], known: Tensor | None) -> Tensor:
+        """Keys and values of tokens behind others, whose own are known: ``[layers, 2, key heads, n, width]``.
+
+        From where they are kept, or computed now.
+        """
         key = hashlib.sha256(f"{model} {before} {ids}".encode()).hexdigest()
         with _lock:
             found = _held.get(key)
@@ -118,7 +121,7 @@ class PrecomputedKV(KVCompression):
         if found is None and self.store:
             found = self._load(key)
         if found is None:
-            found = _compute(lm, before, ids)
+            found = _compute(lm, known, ids)
         if self.store and not self._path(key).is_file():
             self._save(key, found)
         with _lock:
@@ -146,7 +149,7 @@ class PrecomputedKV(KVCompression):
         # by a name of its own: whoever reads the same passage meanwhile writes the same file
         own = path.with_name(f"{path.name}.{uuid4().hex}")
         with guarded(Path(self.store)):
-            for left in path.parent.glob(f"*{TEMPORARY}"):  # by whoever was killed while it wrote
+            for left in path.parent.glob(f"*{path.suffix}.*"):  # by whoever was killed while it wrote
                 with suppress(FileNotFoundError):
                     if time.time() - left.stat().st_mtime > _ABANDONED:
                         left.unlink()
@@ -238,13 +241,18 @@ def turned(lm: CausalLM, kv: Tensor, by: int) -> Tensor:
     return torch.stack([keys * cosines + half_turned(keys) * sines, kv[:, 1].float()], dim=1).to(kv.dtype)
 
 
-def _compute(lm: CausalLM, before: list[int], ids: list[int]) -> Tensor:
+def _compute(lm: CausalLM, known: Tensor | None, ids: list[int]) -> Tensor:
     import torch
     from transformers.cache_utils import DynamicCache
 
     cache: Any = DynamicCache()
+    start = 0 if known is None else known.shape[-2]
+    if known is not None:
+        known = known.to(device=lm.device, dtype=lm.model.dtype)
+        for layer in range(len(known)):
+            cache.update(known[layer, 0][None], known[layer, 1][None], layer)
     with torch.inference_mode():
-        tokens = torch.tensor([[*before, *ids]], device=lm.device)
+        tokens = torch.tensor([ids], device=lm.device)
         lm.model.base_model(input_ids=tokens, past_key_values=cache, use_cache=True)
     layers = [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]
-    return torch.stack(layers)[..., len(before) :, :].cpu().clone()
+    return torch.stack(layers)[..., start:, :].cpu().clone()

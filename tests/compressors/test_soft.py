@@ -142,7 +142,7 @@ def test_there_are_no_more_rows_than_tokens(cls, context):
     count = load_causal_lm(base_of(cls), dtype="fp32", device="cpu").text.count
     (after,) = method.compress([context])
     kept = [segment for segment in context.segments if segment.text.strip()]
-    for segment, soft in zip(kept, after.segments, strict=False):
+    for segment, soft in zip(kept, after.segments, strict=True):
         least = getattr(method, "rate", 1)
         tokens = count([segment.text])[0]
         assert 1 <= len(soft.embeddings) <= max(tokens if least == 1 else tokens // 2 + len(segment.text.split()), 1)
@@ -274,6 +274,22 @@ def test_the_best_passages_stay_text():
     assert after.segments[1].text == ALBA.text
     whole = compress(TextThenSoft(made(XRAG), budget=10_000).bind(counter), BORGO, ALBA)
     assert whole.segments == context_of(QUERY, (BORGO, ALBA)).segments
+
+
+@pytest.mark.parametrize(
+    ("options", "read"), [({"text": 2}, 1), ({"text": 3}, 0), ({"text": 0}, 3), ({"budget": 10_000}, 0)]
+)
+def test_only_what_may_be_shown_as_rows_is_compressed(options, read, monkeypatch):
+    passages, inner = [], XRAG.compress
+
+    def compress_(self, contexts):
+        passages.extend(context.segments for context in contexts)
+        return inner(self, contexts)
+
+    monkeypatch.setattr(XRAG, "compress", compress_)
+    after = compress(TextThenSoft(made(XRAG), **options).bind(tokens_of(XRAG)), BORGO, ALBA, LONG)
+    assert len(passages) == sum(isinstance(s, SoftSegment) for s in after.segments) == read
+    assert len(after.segments) == 3
 
 
 # Generators.

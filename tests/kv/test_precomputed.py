@@ -138,6 +138,20 @@ def test_a_passage_is_read_once_whatever_is_asked_and_wherever_it_stands(generat
     assert len(read) == 10
 
 
+def test_the_beginning_is_read_once_and_not_with_each_passage(lm):
+    read = []
+    hook = lm.model.base_model.register_forward_pre_hook(
+        lambda _, args, options: read.append(options["input_ids"].shape[1]), with_kwargs=True
+    )
+    try:
+        messages = prompt(ALBA, BORGO, CELLA)
+        PrecomputedKV().prepare(lm, messages, 0)
+    finally:
+        hook.remove()
+    first, alba, separator, borgo, _, cella, _ = map(len, blocks_of(lm, messages, 0))
+    assert read == [first, alba, separator, borgo, cella]
+
+
 def test_keys_turned_are_those_of_later_places(lm):
     ids = torch.tensor([[5, 9, 17, 40]])
     caches = []
