@@ -111,7 +111,18 @@ def check_trainer(trainer: Any) -> None:
     check_share("keep", getattr(trainer, "keep", None))
     for option in ("empty", "partial"):
         check_number(option, getattr(trainer, option, None), low=0.0, high=1.0)
-    check_options(trainer.dtype, trainer.device)
+    check_format(trainer.dtype, trainer.device)
+
+
+def check_format(dtype: str, device: str) -> None:
+    """Checks number format and device of a training.
+
+    Raises:
+        ConfigError: With the option's name; fp16 is one, too: its gradients vanish where the loss is not scaled.
+    """
+    check_options(dtype, device)
+    if dtype == "fp16":
+        raise ConfigError("dtype", "fp16 is too narrow for gradients", hint="Train in bf16 or fp32.")
 
 
 def _check_sets(trainer: Any) -> None:

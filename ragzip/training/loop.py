@@ -34,6 +34,7 @@ class LoopSettings:
         eval_every: Steps between evaluations.
         patience: Evaluations without a better ``best`` metric before training stops; 0 never stops early.
         checkpoint_every: Steps between checkpoints.
+        patient_until: The step up to which evaluations do not count towards ``patience``.
     """
 
     steps: int
@@ -44,6 +45,7 @@ class LoopSettings:
     eval_every: int = 500
     patience: int = 0
     checkpoint_every: int = 250
+    patient_until: int = 0
 
     @classmethod
     def of(cls, trainer: Any, steps: int, **more: Any) -> LoopSettings:
@@ -294,7 +296,7 @@ class _Run:
         """Takes note of an evaluation, once its parameters are saved where they are the best."""
         if better:
             self.best, self.waited = dict(metrics), 0
-        else:
+        elif self.step > self.settings.patient_until:
             self.waited += 1
         self.evaluated = self.step
 

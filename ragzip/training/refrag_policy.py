@@ -13,9 +13,10 @@ from ragzip.compressors._expansion import most_as_text
 from ragzip.compressors._options import check_count, check_number
 from ragzip.compressors.refrag import mixed
 from ragzip.errors import ConfigError, ModelError, UsageError
-from ragzip.models import check_options, load_causal_lm
+from ragzip.models import load_causal_lm
 from ragzip.models.chunks import FEATURES, ChunkEncoder, load_chunks, preferences
 from ragzip.models.soft_folder import open_soft, save_soft
+from ragzip.training.encoders import check_format
 from ragzip.training.identity import identity
 from ragzip.training.loop import LoopSettings, train
 from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport
@@ -58,6 +59,7 @@ class REFRAGPolicyTraining:
         lr: Highest learning rate.
         eval_every: Steps between evaluations.
         patience: Evaluations without a better one before training stops; 0 never.
+        checkpoint_every: Steps between checkpoints.
         held_out: Questions kept out of training.
         seed: For every draw.
         dtype: Number format of the generator.
@@ -76,6 +78,7 @@ class REFRAGPolicyTraining:
     lr: float = 1e-3
     eval_every: int = 100
     patience: int = 0
+    checkpoint_every: int = 25
     held_out: int = 100
     seed: int = 0
     dtype: str = "auto"
@@ -83,10 +86,10 @@ class REFRAGPolicyTraining:
 
     def __post_init__(self) -> None:
         check_sets(self.sets, (), self.most)
-        check_options(self.dtype, self.device)
+        check_format(self.dtype, self.device)
         for option, least in (("draws", 2), ("width", 1), ("batch", 1), ("steps", 1), ("eval_every", 1)):
             check_count(option, getattr(self, option), least=least)
-        for option in ("held_out", "passages"):
+        for option in ("held_out", "passages", "checkpoint_every"):
             check_count(option, getattr(self, option), least=1)
         check_count("patience", self.patience)
         check_number("expand", self.expand, low=0, high=1)
@@ -122,7 +125,7 @@ class REFRAGPolicyTraining:
             on_event(TrainingEvent("data", 0, self.steps, None, {}, said))
         before = checksum(lm.model)
         policy = _Policy(self, lm, encoder)
-        settings = LoopSettings.of(self, self.steps, weight_decay=0.0)
+        settings = LoopSettings.of(self, self.steps, weight_decay=0.0, checkpoint_every=self.checkpoint_every)
         untrained, floor = policy.evaluate(found.held_askings, "similarity"), policy.floor(found.held_askings)
         if on_event:
             note = "chunks closest to the question expanded"
@@ -168,6 +171,7 @@ class _Policy:
         import torch
 
         self._options, self._lm, self._encoder = options, lm, encoder
+        self._held_reads: list[_Read] = []
         self._frames = Frames(lm)
         one = Asking("a", "a", (("", "a"),), (), "")
         other = Asking("Why?", "b", (("t", "b"),), (), "")
@@ -202,7 +206,7 @@ class _Policy:
                 order = (logits.detach() - torch.log(-torch.log(uniform))).argsort(descending=True)
                 choices.append(order[:count].tolist())
             with torch.no_grad():
-                rewards = torch.tensor([-self._loss(asking, read, choice) for choice in choices])
+                rewards = -torch.tensor(self._losses([asking] * len(choices), [read] * len(choices), choices))
             gains = (rewards - rewards.mean()) / rewards.std().clamp_min(0.05)
             likely = torch.stack([log_likelihood(logits, choice) for choice in choices])
             yield -(gains * likely).mean() / (len(some) * max(count, 1))
@@ -211,30 +215,34 @@ class _Policy:
         """``answer``: likelihood of a held-out answer's token with the best chunks as text, geometric mean."""
         import torch
 
-        total = 0.0
+        choices = []
         with torch.no_grad():
-            for number, asking in enumerate(held):
-                read = self._read(asking, random.Random(f"{self._options.seed} held {number}"))  # noqa: S311
+            for read in self._held(held):
                 if how == "trained":
                     scores = preferences(self._tensors, read.question, read.vectors)
                 else:
                     scores = torch.nn.functional.cosine_similarity(read.question[None], read.vectors)
                 best = scores.argsort(descending=True, stable=True)[: most_as_text(self._options.expand, len(scores))]
-                total += self._loss(asking, read, best.tolist())
-        return {"answer": math.exp(-total / max(len(held), 1))}
+                choices.append(best.tolist())
+            return {"answer": _likelihood(self._losses(held, self._held(held), choices))}
 
     def floor(self, held: Sequence[Asking]) -> tuple[float, float]:
         """Likelihood of a held-out answer's token without passages, and with all of them as text."""
         import torch
 
-        closed = text = 0.0
+        answers = [asking.answer for asking in held]
+        whole: list[Context[Any]] = [read.context for read in self._held(held)]
+        empty: list[Context[Any]] = [Context(context.query, (), context.passages) for context in whole]
         with torch.no_grad():
-            for number, asking in enumerate(held):
-                read = self._read(asking, random.Random(f"{self._options.seed} held {number}"))  # noqa: S311
-                empty: Context[Any] = Context(read.context.query, (), read.context.passages)
-                closed += self._of(empty, asking.answer)
-                text += self._of(read.context, asking.answer)
-        return math.exp(-closed / max(len(held), 1)), math.exp(-text / max(len(held), 1))
+            return _likelihood(self._of(empty, answers)), _likelihood(self._of(whole, answers))
+
+    def _held(self, held: Sequence[Asking]) -> list[_Read]:
+        """Held-out questions, read once: the encoder stays as it is."""
+        while len(self._held_reads) < len(held):
+            number = len(self._held_reads)
+            draw = random.Random(f"{self._options.seed} held {number}")  # noqa: S311 - no secret
+            self._held_reads.append(self._read(held[number], draw))
+        return self._held_reads
 
     def _read(self, asking: Asking, draw: random.Random) -> _Read:
         others = list(asking.negatives)
@@ -246,15 +254,31 @@ class _Policy:
         chunks = mixed(context, self._encoder)
         return _Read(context, chunks, self._encoder.vectors([asking.question])[0], chunks.vectors)
 
-    def _loss(self, asking: Asking, read: _Read, choice: Sequence[int]) -> float:
-        units = read.chunks.units
-        return self._of(read.chunks.build(units, {units[i] for i in choice}), asking.answer)
+    def _losses(
+        self, askings: Sequence[Asking], reads: Sequence[_Read], choices: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """Losses of answers with some chunks of each context as text."""
+        built: list[Context[Any]] = []
+        for read, choice in zip(reads, choices, strict=True):
+            units = read.chunks.units
+            built.append(read.chunks.build(units, {units[i] for i in choice}))
+        return self._of(built, [asking.answer for asking in askings])
 
-    def _of(self, context: Context[Any], answer: str) -> float:
-        framed = self._frames.context(context, answer)
-        rows = [segment.embeddings for segment in context.segments if isinstance(segment, SoftSegment)]
-        ((logits, _),) = self._reader.read([framed], [rows])
-        return float(nll(logits, framed)) / len(framed.answer)
+    def _of(self, contexts: Sequence[Context[Any]], answers: Sequence[str]) -> list[float]:
+        """Losses of answers on contexts, per token; contexts of similar length are read together."""
+        framed = [self._frames.context(context, answer) for context, answer in zip(contexts, answers, strict=True)]
+        rows = [[s.embeddings for s in context.segments if isinstance(s, SoftSegment)] for context in contexts]
+        found = [0.0] * len(framed)
+        for batch in self._reader.batches(framed, [[len(row) for row in some] for some in rows]):
+            read = self._reader.read([framed[i] for i in batch], [rows[i] for i in batch])
+            for i, (logits, _) in zip(batch, read, strict=True):
+                found[i] = float(nll(logits, framed[i])) / len(framed[i].answer)
+        return found
+
+
+def _likelihood(losses: Sequence[float]) -> float:
+    """The geometric mean of what the losses say."""
+    return math.exp(-sum(losses) / max(len(losses), 1))
 
 
 @dataclass(frozen=True, eq=False)

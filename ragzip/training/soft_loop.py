@@ -189,6 +189,17 @@ class _Run:
         counts = self.writer.counts(soft, rate)
         return _Laid(shown, pieces, soft, counts, self.frames.asking(asking, shown, counts, pieces))
 
+    def _strange(
+        self, asking: Asking, shown: Sequence[tuple[str, str]], pieces: Sequence[Sequence[Piece]], rate: float
+    ) -> _Laid:
+        """A question on strange pieces; where they do not fit the window, the shortest of them stands for all."""
+        try:
+            return self._framed(asking, shown, pieces, rate)
+        except ModelError:
+            short = min((p.told for some in pieces for p in some if p.told), key=lambda told: len(told.text))
+            pieces = [[p._replace(told=short) if p.told else p for p in some] for some in pieces]
+            return self._framed(asking, shown, pieces, rate)
+
     def _given(self, laid: Sequence[_Laid], rate: float) -> list[list[Tensor]]:
         """The rows of each question, which are written together."""
         rows = iter(self.writer.rows([text for one in laid for text in one.soft], rate))
@@ -293,7 +304,7 @@ class _Run:
         laid = [self._laid(asking, self._held(number), rate) for number, asking in enumerate(held)]
         if rows == "strange":
             others = strange([one.pieces for one in laid], random.Random(f"{self.seed} strange"))  # noqa: S311
-            laid = [self._framed(a, o.shown, p, rate) for a, o, p in zip(held, laid, others, strict=True)]
+            laid = [self._strange(a, o.shown, p, rate) for a, o, p in zip(held, laid, others, strict=True)]
         if rows == "alone":
             kept = [[[p for p in some if p.told is None] for some in one.pieces] for one in laid]
             if not any(some for one in kept for some in one):

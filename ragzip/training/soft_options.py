@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ragzip.compressors._options import check_count, check_number
 from ragzip.errors import ConfigError, ModelError
-from ragzip.models import GENERATOR, canonical, check_options, load_causal_lm, unload
+from ragzip.models import GENERATOR, canonical, load_causal_lm, unload
 from ragzip.models.soft_folder import open_soft, save_soft
 from ragzip.registry import suggest
-from ragzip.training.encoders import numbers
+from ragzip.training.encoders import check_format, numbers
 from ragzip.training.loop import LoopSettings
 from ragzip.training.options import OnEvent, TrainingReport, trainer_config
 from ragzip.training.ranks import ranks
@@ -65,7 +65,7 @@ class SoftTraining:
         steps: Optimiser steps.
         lr: Highest learning rate.
         eval_every: Steps between evaluations.
-        patience: Evaluations without a better one before training stops; 0 never.
+        patience: Evaluations without a better one, once questions are answered, before training stops; 0 never.
         checkpoint_every: Steps between checkpoints.
         held_out: So many questions and so many texts are kept out of training.
         seed: For every draw.
@@ -117,7 +117,7 @@ class SoftTraining:
         if not self.nll + self.kl + self.hidden > 0:
             raise ConfigError("nll", "and kl and hidden are all 0: there is nothing to learn from")
         check_start(self.start, self.start_sha256)
-        check_options(self.dtype, self.device)
+        check_format(self.dtype, self.device)
 
     @property
     def gist(self) -> bool:
@@ -224,7 +224,13 @@ class SoftTraining:
             eval_rates=self.eval_rates,
             curriculum=self.curriculum,
         )
-        settings = LoopSettings.of(self, self.steps, weight_decay=0.0, checkpoint_every=self.checkpoint_every)
+        settings = LoopSettings.of(
+            self,
+            self.steps,
+            weight_decay=0.0,
+            checkpoint_every=self.checkpoint_every,
+            patient_until=round(self.telling * self.steps) if self.telling < 1 else 0,
+        )
         writer = self.writer(lm, found if self.start is None else None)
         try:
             self.take_up(writer)

@@ -219,6 +219,13 @@ def test_it_stops_where_nothing_gets_better_and_keeps_the_best(tmp_path):
     assert without.kinds("eval") == [4, 8, 12, 16, 20]
 
 
+def test_patience_begins_where_it_is_told_to(tmp_path):
+    scores = [0.5, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
+    toy = Toy(tmp_path, scores=scores, patience=2, steps=28, patient_until=13)
+    result = toy.run()
+    assert (result.steps, result.stopped) == (20, "no better for a while")
+
+
 def test_a_number_is_better_than_none(tmp_path):
     toy = Toy(tmp_path, scores=[math.nan, 0.2, math.nan, 0.1, 0.2])
     assert toy.run().metrics == {"score": 0.2}

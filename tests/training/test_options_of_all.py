@@ -21,7 +21,7 @@ BAD = {
     "held_out": (0,),
     "eval_every": (0,),
     "patience": (-1,),
-    "dtype": ("int3",),
+    "dtype": ("int3", "fp16"),
     "device": ("toaster",),
 }
 FINE = {("REFRAGTraining", "layers", 0)}  # the projection alone

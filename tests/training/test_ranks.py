@@ -94,6 +94,8 @@ def test_two_processes_train_what_one_trains(trainer, small_data, tmp_path):
     again = launch(2, ["train", method, file, "--out", out, "--data-dir", small_data, "--json"])
     assert [code for _, _, code in again] == [0, 0], again
     assert (out / "model.safetensors").read_bytes() == before
+    steps = [json.loads(line)["step"] for line in (out / "history.jsonl").read_text().splitlines()]
+    assert steps == [0, 4, 8, 0]  # measured as it was, and not trained again
 
 
 def test_what_trains_in_one_process_says_so(tmp_path, tiny_encoder_path, small_data, monkeypatch):

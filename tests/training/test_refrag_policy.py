@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +60,9 @@ def test_it_trains_resumes_and_serves(small_data, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         toy().run(tmp_path / "parts", data=small_data, on_event=interrupt)
-    toy().run(tmp_path / "parts", data=small_data)
+    steps = []
+    toy().run(tmp_path / "parts", data=small_data, on_event=lambda e: e.kind == "step" and steps.append(e.step))
+    assert steps == [5, 6]
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
     assert first == second
     card = check_card(tmp_path / "whole")
@@ -70,14 +73,46 @@ def test_it_trains_resumes_and_serves(small_data, tmp_path):
     assert any(isinstance(segment, TextSegment) for segment in after.segments)
 
 
+def test_a_kill_costs_the_steps_since_the_last_checkpoint(small_data, tmp_path):
+    def die(event):
+        if event.kind == "step" and event.step == 5:
+            raise SystemExit(137)
+
+    with pytest.raises(SystemExit):
+        toy(checkpoint_every=2).run(tmp_path, data=small_data, on_event=die)
+    steps = []
+    toy(checkpoint_every=2).run(tmp_path, data=small_data, on_event=lambda e: e.kind == "step" and steps.append(e.step))
+    assert steps == [5, 6]
+    assert REFRAGPolicyTraining(model="m").checkpoint_every <= 50
+
+
+def test_contexts_that_are_read_together_cost_what_they_cost_alone(small_data):
+    """And what is held out is encoded once, whatever is measured with it."""
+    options = toy()
+    lm = load_causal_lm(json.loads((Path(options.model) / "config.json").read_text())["base"], dtype="fp32")
+    policy = refrag_policy._Policy(options, lm, load_chunks(options.model, dtype="fp32", device="cpu"))
+    held = read_soft(("squad",), (), most=(), held_out=3, data=small_data, seed=0).held_askings
+    reads = policy._held(held)
+    assert all(a is b for a, b in zip(reads, policy._held(held), strict=True))
+    choices = [[0], [1, 0], []]
+    with torch.no_grad():
+        together = policy._losses(held, reads, choices)
+        alone = [policy._losses([a], [r], [c])[0] for a, r, c in zip(held, reads, choices, strict=True)]
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert len(set(alone)) == 3
+
+
 def test_it_learns_what_is_rewarded(small_data, tmp_path, monkeypatch):
     """With a reward for the chunk of those who like it, the policy comes to choose it every time."""
 
-    def loss(self, asking, read, choice):
-        texts = [read.chunks.layout.text(read.chunks.units[i]) for i in choice]
-        return -1.0 * any("like" in text for text in texts)
+    def losses(self, askings, reads, choices):
+        shown = [
+            [read.chunks.layout.text(read.chunks.units[i]) for i in choice]
+            for read, choice in zip(reads, choices, strict=True)
+        ]
+        return [-1.0 * any("like" in text for text in texts) for texts in shown]
 
-    monkeypatch.setattr(refrag_policy._Policy, "_loss", loss)
+    monkeypatch.setattr(refrag_policy._Policy, "_losses", losses)
     report = toy(steps=60, lr=3e-2, eval_every=20, expand=0.15, batch=4, passages=1).run(tmp_path, data=small_data)
     untrained = next(row for row in check_card(tmp_path).results[0].rows if row.role == "untrained").values[0]
     assert report.metrics["answer"] == pytest.approx(2.718, abs=0.01)  # e to the reward: always chosen

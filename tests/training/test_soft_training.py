@@ -278,6 +278,28 @@ def test_losses_depend_on_the_step_alone(trained, tiny_lm_path, small_data):
     assert run.tokens(10) > 100
 
 
+def test_strange_rows_that_do_not_fit_the_window_are_shorter_ones(trained, tiny_lm_path, small_data):
+    """A question that fits with its own passages may not with two of the longest of others."""
+    from ragzip.training.row_writer import Piece
+    from ragzip.training.soft_loop import SoftPlan, _Run
+
+    if trained.method == "refrag":
+        pytest.skip("as many chunks as its own stand in their places")
+    lm = load_causal_lm(tiny_lm_path, dtype="fp32", device="cpu", own=True)
+    t = trained.trainer
+    data = read_soft(t.sets, t.texts, most=(), held_out=3, data=small_data, seed=1)
+    run = _Run(lm, t.writer(lm), data, SoftPlan(4, 0.5, t.gist, 2, 1.0, 1.0, 1.0, t.eval_rates, 0), 10, 1)
+    shown, rate = (("t", "a"), ("u", "b")), max(t.eval_rates)
+    long = Told("t", "Alba is a town by the sea. " * 3000)
+    pieces = [[Piece(0, 1, long)], [Piece(0, 1, Told("u", "Few words."))]]
+    if trained.method != "xrag":  # of which each passage is one row
+        with pytest.raises(ModelError, match="does not fit the window"):
+            run._framed(data.held_askings[0], shown, pieces, rate)
+    laid = run._strange(data.held_askings[0], shown, pieces, rate)
+    assert [told.text for told in laid.soft][1] == "Few words."
+    assert len(laid.soft) == 2
+
+
 def test_every_item_has_its_turn_once_a_pass():
     from ragzip.training.soft_losses import cycle
 
