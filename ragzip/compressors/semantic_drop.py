@@ -128,7 +128,7 @@ def _parts(group: Words, ids: Ints, offsets: Ints, most: int) -> Iterator[_Part]
     between = borders(group.spans, offsets)
     edges = [0, *borders(sentences(group.text), offsets).tolist(), len(ids)]
     for sentence in itertools.pairwise(edges):
-        for start, end in split(sentence, most, [between]):
+        for start, end in split(sentence, most, [lambda: between]):
             left, right = np.searchsorted(token, [start, end])
             if left == right:
                 continue

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ragzip.text import Stretch, sentences, words
@@ -31,7 +32,8 @@ def windows(text: str, offsets: Ints, room: int) -> list[Stretch]:
     count = len(offsets)
     if count <= room:
         return [(0, count)] if count else []
-    return split((0, count), room, [borders(sentences(text), offsets), borders(words(text), offsets)])
+    ways = (lambda: borders(sentences(text), offsets)), (lambda: borders(words(text), offsets))
+    return split((0, count), room, [cache(way) for way in ways])
 
 
 def borders(stretches: Sequence[Stretch], offsets: Ints) -> Ints:
@@ -43,13 +45,13 @@ def borders(stretches: Sequence[Stretch], offsets: Ints) -> Ints:
     return np.flatnonzero(np.diff(unit) > 0) + 1
 
 
-def split(tokens: Stretch, room: int, places: Sequence[Ints]) -> list[Stretch]:
+def split(tokens: Stretch, room: int, places: Sequence[Callable[[], Ints]]) -> list[Stretch]:
     """Cuts a stretch of tokens into parts of similar length and at most ``room``.
 
     Args:
         tokens: First and one past the last.
         room: Most tokens of a part.
-        places: Where to cut, in order; later ones are looked at where none of the earlier ones will do.
+        places: Where to cut, in order; later ones are asked for where none of the earlier ones will do.
     """
     import numpy as np
 
@@ -58,7 +60,7 @@ def split(tokens: Stretch, room: int, places: Sequence[Ints]) -> list[Stretch]:
     while last - start > room:
         left = last - start
         aim = end = start - (-left // -(-left // room))
-        for place in places:
+        for place in (ask() for ask in places):
             first, after = np.searchsorted(place, [start + room // 2 + 1, start + room + 1])
             if first < after:
                 near = place[first:after]
