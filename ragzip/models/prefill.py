@@ -3,7 +3,8 @@
 There, ``scaled_dot_product_attention`` multiplies no faster in bf16 than in fp32, so that with a few thousand tokens
 most of the time to the first token is attention. Here a block of queries meets the keys before it in one product, whose
 scores fit the cache; what nobody may look at is not computed, but for the corner of each block. Two to three times as
-fast. Matrix units (AMX) have kernels of their own, and GPUs, too: these stay as they are, and so does what is trained.
+fast. Matrix units (AMX) have kernels of their own, and GPUs, too: these stay as they are. Training keeps the scores for
+the way back, and so reads texts of moderate length alone like this.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ KINDS = frozenset(
 BLOCK = 128
 _FEW = 96  # tokens, below which the usual attention is as fast
 _LARGE = 1024  # keys, above which the scores of all heads at once are too many for the cache
+_KEPT = 2048  # tokens, above which a training would keep too many scores
 _OTHER = ("dropout", "softcap", "s_aux", "sinks", "position_bias", "cache", "output_attentions")
 
 
@@ -74,27 +76,28 @@ def in_blocks(
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    texts, heads, tokens, width = query.shape
+    texts, _, tokens, width = query.shape
     plain = attention_mask is None and key.shape[2] == tokens and options.get("is_causal") is not False
     shape = (1, tokens, key.shape[2])
     masked = attention_mask is not None and attention_mask.dtype == torch.bool and attention_mask.shape[1:] == shape
-    trained = torch.is_grad_enabled() and query.requires_grad
-    if tokens < _FEW or trained or not (plain or masked) or any(options.get(name) for name in _OTHER):
+    long = tokens > _KEPT and torch.is_grad_enabled() and query.requires_grad
+    if tokens < _FEW or long or not (plain or masked) or any(options.get(name) for name in _OTHER):
         found: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
         )
         return found
     query = query * (width**-0.5 if scaling is None else scaling)
-    out = query.new_empty(texts, tokens, heads, value.shape[-1])
+    found_of = []
     for text in range(texts):
         rows, keys, values = query[text], key[text].contiguous(), value[text].contiguous()
         sees = None if attention_mask is None else attention_mask[text if len(attention_mask) > 1 else 0, 0]
+        blocks = []
         for start in range(0, tokens, BLOCK):
             end = min(start + BLOCK, tokens)
             first, last, hidden = (0, end, _later(end - start)) if sees is None else _reach(sees[start:end])
-            mixed = mix(rows[:, start:end], keys[:, first:last], values[:, first:last], hidden.to(query.device))
-            out[text, start:end] = mixed.transpose(0, 1)
-    return out, None
+            blocks.append(mix(rows[:, start:end], keys[:, first:last], values[:, first:last], hidden))
+        found_of.append(torch.cat(blocks, dim=1))
+    return torch.stack(found_of).transpose(1, 2).contiguous(), None
 
 
 def mix(rows: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
@@ -111,6 +114,11 @@ def mix(rows: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
     shared, count = len(keys), rows.shape[1]
     # the query heads that share a key head are one longer row of queries
     rows = rows.reshape(shared, -1, rows.shape[-1])
+    if torch.is_grad_enabled() and (rows.requires_grad or keys.requires_grad):
+        every = torch.nn.functional.pad(hidden, (keys.shape[1] - hidden.shape[1], 0))
+        seen = torch.bmm(rows, keys.transpose(1, 2)).view(shared, -1, *every.shape)
+        seen = seen.masked_fill(every, torch.finfo(rows.dtype).min).view(shared, -1, keys.shape[1])
+        return torch.bmm(torch.softmax(seen, -1), values).view(-1, count, values.shape[-1])
     out = rows.new_empty(*rows.shape[:2], values.shape[-1])
     step = 1 if keys.shape[1] > _LARGE else shared
     for head in range(0, shared, step):

@@ -221,8 +221,7 @@ def logits(model: Any, some: Sequence[Judged]) -> list[Tensor]:
         ends.append(n + lengths.cumsum(0) - 1)
     ids, places, owner = (each.to(model.device) for each in (ids, places, owner))
     sees = ((owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == 0)).tril()
-    mask = torch.zeros(sees.shape, dtype=model.dtype, device=model.device).masked_fill_(~sees, float("-inf"))
-    found = model(input_ids=ids, position_ids=places, attention_mask=mask[:, None], use_cache=False).logits
+    found = model(input_ids=ids, position_ids=places, attention_mask=sees[:, None], use_cache=False).logits
     difference = found[..., 0] - found[..., 1]
     return [difference[row, last.to(model.device)] for row, last in enumerate(ends)]
 

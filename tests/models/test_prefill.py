@@ -142,16 +142,31 @@ def test_masks_of_numbers_are_left_to_the_usual_attention(monkeypatch):
     assert not mixed
 
 
-def test_what_is_trained_gets_the_gradients_of_the_usual_attention():
+@pytest.mark.parametrize("lengths", [[300], [290, 150]], ids=["alone", "batch"])
+def test_gradients_are_as_near_to_the_truth_as_those_of_the_usual_attention(lengths, monkeypatch):
+    ids, mask = batch(lengths)
+    wanted = torch.randn(*ids.shape, SIZES["hidden_size"], generator=torch.Generator().manual_seed(1))
+    mixed = called(monkeypatch)
     grads = []
-    for model in LLAMA[:2]:
-        ids, _ = batch([150])
+    for model in LLAMA:
         rows = model.get_input_embeddings()(ids).detach().requires_grad_(True)
-        model.model(inputs_embeds=rows).last_hidden_state.float().sum().backward()
-        grads.append(rows.grad)
-        model.zero_grad()
-    assert torch.equal(*grads)
-    assert grads[0].abs().sum() > 0
+        hidden = model.model(inputs_embeds=rows, attention_mask=mask).last_hidden_state.float()
+        (hidden * wanted)[mask.bool()].sum().backward()
+        grads.append(rows.grad.float())
+    found, known, truth = grads
+    assert mixed
+    assert found[mask == 0].abs().sum() == 0
+    assert truth.abs().sum() > 0
+    assert (found - truth).abs().mean() < 1.5 * (known - truth).abs().mean()
+
+
+def test_long_texts_are_trained_by_the_usual_attention(monkeypatch):
+    monkeypatch.setattr(prefill, "_KEPT", 100)
+    mixed = called(monkeypatch)
+    ids, _ = batch([150])
+    rows = LLAMA[0].get_input_embeddings()(ids).detach().requires_grad_(True)
+    LLAMA[0].model(inputs_embeds=rows).last_hidden_state.float().sum().backward()
+    assert not mixed
 
 
 def test_a_decoder_made_to_look_both_ways_does(monkeypatch):
