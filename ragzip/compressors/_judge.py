@@ -7,11 +7,12 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from ragzip import models
 from ragzip.errors import ModelError
 from ragzip.models import CausalLM, Dtype
+from ragzip.models.chat import apply_template
 from ragzip.models.prefix import next_logits
 from ragzip.models.tokenizer import encode_batch
 
@@ -209,13 +210,14 @@ def _chat(lm: CausalLM) -> Words:
     except ModelError:
         answered = asked
     between = answered[len(asked) :] if answered.startswith(asked) else ""
-    return Words(head, *_CHAT, tail, between if not between.strip() else "")
+    if between.strip():  # thoughts that are left out, say: they stand before an answer, too
+        return Words(head, *_CHAT, tail + between, "")
+    return Words(head, *_CHAT, tail, between)
 
 
 def _rendered(lm: CausalLM, turns: list[dict[str, str]], *, go_on: bool) -> str:
     try:
-        rendered: Any = lm.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=go_on)
-        return str(rendered)
+        return apply_template(lm, turns, goes_on=False, answered=not go_on, dated=False)
     except Exception as error:  # templates are programs, and may refuse with anything
         raise ModelError(
             f"the chat template of {lm.name!r} refuses a question: {str(error).strip()[:200]}",

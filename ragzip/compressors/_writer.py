@@ -7,6 +7,7 @@ not fit the window are dealt out to several prompts by ``pack``.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ragzip.models.decode import Unless
 
 
+_THOUGHT = re.compile(r"\s*<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 _FILLED = 0.95  # of a prompt's room that is dealt out by length: some characters take more tokens than others
 
 
@@ -86,8 +88,12 @@ class Writer:
         """Most tokens of a prompt; a causal model's window holds what it writes, too.
 
         Raises:
-            ConfigError: That leaves none.
+            ConfigError: That leaves none, or the decoder cannot write so many.
         """
+        if isinstance(self.lm, Seq2SeqLM) and max_new_tokens > self.lm.most_new:
+            raise ConfigError(
+                "max_new_tokens", f"must be at most the decoder's {self.lm.most_new}, not {max_new_tokens}"
+            )
         most = self.lm.window - (max_new_tokens if isinstance(self.lm, CausalLM) else 0)
         if most < 1:
             raise ConfigError(
@@ -103,7 +109,7 @@ class Writer:
         turns: list[Message[Segment]] = [Message("user", (TextSegment(request.user),))]
         if request.system:
             turns.insert(0, Message("system", (TextSegment(request.system),)))
-        return encode_prompt(self.lm, turns)
+        return encode_prompt(self.lm, turns, dated=False)
 
     def write(
         self,
@@ -137,15 +143,16 @@ class Writer:
         return [found[i] for i in range(len(prompts))]
 
     def write_unless(
-        self, prompts: Sequence[EncodedPrompt], *, max_new_tokens: int, word: str, least: float
+        self, prompts: Sequence[EncodedPrompt], *, max_new_tokens: int, word: str, least: float, batch_size: int = 1
     ) -> list[tuple[Generation, float]]:
         """One text for each prompt, in order, and how probable it was that it would be one word instead.
 
         Args:
-            prompts: As for ``write``; they run one by one.
+            prompts: As for ``write``; those of causal models run one by one.
             max_new_tokens: Most tokens of each text.
             word: What the model may begin with only where it is sure of it.
             least: The least probability of the word's first token with which it may.
+            batch_size: Prompts of an encoder-decoder that run together.
 
         Returns:
             The texts, each with the probability of the word's first token as its first; 0 for encoder-decoders, of
@@ -155,7 +162,8 @@ class Writer:
             PromptTooLong: A prompt that does not fit, or no memory.
         """
         if isinstance(self.lm, Seq2SeqLM):
-            return [(text, 0.0) for text in self.write(prompts, max_new_tokens=max_new_tokens)]
+            written = self.write(prompts, max_new_tokens=max_new_tokens, batch_size=batch_size)
+            return [(text, 0.0) for text in written]
         from ragzip.models.decode import Unless
 
         self._check(prompts, max_new_tokens)
@@ -335,9 +343,11 @@ def tidy(written: Generation) -> str:
     """What a model wrote, in whole sentences, each once.
 
     Small models repeat themselves; and a text that ran into its limit ends within a sentence, which is left out where
-    there is another one.
+    there is another one. What a model thought before is no part of it, and all of it where it thought to the end.
     """
-    text = written.text.strip()
+    text = _THOUGHT.sub("", written.text).strip()
+    if not text:
+        return ""
     places = sentences(text)
     if not written.stopped and len(places) > 1 and text[-1] not in ".!?…。！？।؟\"'”’)]":
         places = places[:-1]

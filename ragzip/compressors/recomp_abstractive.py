@@ -32,6 +32,7 @@ Set on 72 training examples that were held out: at 0.5 the first shipped weights
 help and in 82 % of those that do not, at 0.8 in 10 % and 45 %. A summary too many costs less than an answer lost.
 """
 
+_TOGETHER = 4  # parts of a context that an encoder-decoder writes about at once
 _SYSTEM = (
     "You read documents for someone who has to answer a question. Write down, in a few short sentences, only what the "
     f"documents say that helps to answer it. If nothing in them helps, write {NOTHING}."
@@ -119,7 +120,11 @@ class RecompAbstractive(Abstractive):
         if parts is None:
             return None
         texts = writer.write_unless(
-            [part.prompt for part in parts], max_new_tokens=most, word=NOTHING, least=self.silence
+            [part.prompt for part in parts],
+            max_new_tokens=most,
+            word=NOTHING,
+            least=self.silence,
+            batch_size=_TOGETHER,
         )
         found: dict[str, tuple[TextSegment, float]] = {}
         for part, (text, doubt) in zip(parts, texts, strict=True):

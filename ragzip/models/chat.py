@@ -6,7 +6,7 @@ characters it is.
 
 The template is rendered as text with marks where soft segments stand and where such strings were cut, split at the
 marks, and each part is tokenised. Without marks, which is the common case, that is exactly what the model's own
-``apply_chat_template`` gives.
+``apply_chat_template`` gives. Templates that let a model think before it answers are asked for an answer at once.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 JOINER = "\n\n"  # between turns of a model without a chat template
+_A_DAY = "26 Jul 2024"
+_THAT_DAY = f"{{%- macro strftime_now(format) -%}}{_A_DAY}{{%- endmacro %}}"  # in the place of the function
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +53,16 @@ class EncodedPrompt:
         return None
 
 
-def encode_prompt(lm: CausalLM, messages: Sequence[Message[Segment]], *, number: int = 0) -> EncodedPrompt:
+def encode_prompt(
+    lm: CausalLM, messages: Sequence[Message[Segment]], *, number: int = 0, dated: bool = True
+) -> EncodedPrompt:
     """The pieces of one prompt.
 
     Args:
         lm: The model.
         messages: Chat turns, oldest first. When the last one is the assistant's, the model goes on with it.
         number: Which prompt of its batch, for error messages.
+        dated: Whether templates that tell the date tell that of today.
 
     Raises:
         GenerationError: No turns, a turn the template refuses, or a soft segment of another model's space.
@@ -67,7 +72,7 @@ def encode_prompt(lm: CausalLM, messages: Sequence[Message[Segment]], *, number:
     mark = f"@@ragzip-{secrets.token_hex(8)}-"
     soft: dict[str, Tensor | None] = {}
     turns = [{"role": m.role, "content": _content(lm, m, mark, soft, number)} for m in messages]
-    rendered = _render(lm, turns, number)
+    rendered = _render(lm, turns, number, dated)
     if rendered is None:
         rendered, start = JOINER.join(turn["content"] for turn in turns), _start_tokens(lm)
     else:
@@ -139,7 +144,7 @@ def _rows(lm: CausalLM, segment: SoftSegment, number: int) -> Tensor:
     return read
 
 
-def _render(lm: CausalLM, turns: list[dict[str, str]], number: int) -> str | None:
+def _render(lm: CausalLM, turns: list[dict[str, str]], number: int, dated: bool) -> str | None:
     """The turns in the model's chat template, or None where it has none."""
     if not lm.tokenizer.chat_template:
         return None
@@ -147,7 +152,7 @@ def _render(lm: CausalLM, turns: list[dict[str, str]], number: int) -> str | Non
     reason: Exception | None = None
     for attempt in [turns, merged] if merged else [turns]:
         try:
-            return _apply(lm, attempt)
+            return apply_template(lm, attempt, goes_on=attempt[-1]["role"] == "assistant", dated=dated)
         except Exception as error:  # noqa: BLE001 - templates are programs, and may refuse with anything
             reason = error
     raise GenerationError(
@@ -156,10 +161,28 @@ def _render(lm: CausalLM, turns: list[dict[str, str]], number: int) -> str | Non
     ) from reason
 
 
-def _apply(lm: CausalLM, turns: list[dict[str, str]]) -> str:
-    goes_on = turns[-1]["role"] == "assistant"
+def apply_template(
+    lm: CausalLM, turns: list[dict[str, str]], *, goes_on: bool, dated: bool, answered: bool = False
+) -> str:
+    """Turns as the model's chat template prints them, without time to think.
+
+    Args:
+        lm: The model.
+        turns: ``role`` and ``content`` each.
+        goes_on: Whether the model goes on with the last turn; else it begins one.
+        dated: Whether the date is that of today; else it is always the same day.
+        answered: Whether the last turn is all that there is, and nothing is begun.
+    """
+    day: dict[str, Any] = {} if dated else {"date_string": _A_DAY}
+    if not dated and "strftime_now" in (template := str(lm.tokenizer.get_chat_template())):
+        day["chat_template"] = _THAT_DAY + template
     rendered: Any = lm.tokenizer.apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=not goes_on, continue_final_message=goes_on
+        turns,
+        tokenize=False,
+        add_generation_prompt=not (goes_on or answered),
+        continue_final_message=goes_on,
+        enable_thinking=False,
+        **day,
     )
     return str(rendered)
 

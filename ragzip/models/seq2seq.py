@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json")
 _SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id")
 _POSITIONS = ("max_encoder_position_embeddings", "max_position_embeddings", "max_source_positions")
+_DECODED = ("max_decoder_position_embeddings", "max_position_embeddings", "max_target_positions")
 _RELATIVE_WINDOW = 1024
 
 
@@ -39,6 +40,7 @@ class Seq2SeqLM:
         text: Encodes text that is data, such that no control token comes out of it.
         window: Most tokens of an input, special tokens included. Models with relative positions (T5) have no limit
             of their own; theirs is 1,024, what RECOMP's were trained with.
+        most_new: Most tokens that it can write.
         lead: Special tokens before every input.
         tail: Special tokens after it.
         device: Where it runs.
@@ -52,6 +54,7 @@ class Seq2SeqLM:
     tokenizer: Any = field(repr=False)
     text: TextTokenizer = field(repr=False)
     window: int
+    most_new: int
     lead: tuple[int, ...]
     tail: tuple[int, ...]
     device: str
@@ -179,6 +182,7 @@ def load_seq2seq(name: str, *, dtype: str = "auto", device: str = "auto") -> Seq
             tokenizer=open_tokenizer(tokenizer_folder(folder)),
             text=text,
             window=_window(model),
+            most_new=_decoder_positions(model) - 1,  # it begins with a token of its own
             lead=lead,
             tail=tail,
             device=device,
@@ -198,6 +202,12 @@ def _frame(text: TextTokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
         if with_them[at : at + len(plain)] == plain:
             return tuple(with_them[:at]), tuple(with_them[at + len(plain) :])
     return (), ()
+
+
+def _decoder_positions(model: Any) -> int:
+    """Most positions of the decoder; without bound where they are relative."""
+    found = (getattr(model.config, key, None) for key in _DECODED)
+    return next((value for value in found if isinstance(value, int) and value > 0), 1 << 20)
 
 
 def _window(model: Any) -> int:

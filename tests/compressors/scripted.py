@@ -18,7 +18,7 @@ class Scripted:
     def encode(self, request):
         return SimpleNamespace(text=request.user, request=request, length=len(request.user) // 4)
 
-    def write_unless(self, prompts, *, max_new_tokens, word, least):
+    def write_unless(self, prompts, *, max_new_tokens, word, least, batch_size=1):
         written = self.write(prompts, max_new_tokens=max_new_tokens)
         return [(text, self.doubt(prompt.text)) for text, prompt in zip(written, prompts, strict=True)]
 

@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -5,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from ragzip import models
+from ragzip.compressors._writer import Writer
 from ragzip.errors import ConfigError, ModelError, PromptTooLong
 from ragzip.models import seq2seq
 from ragzip.models.seq2seq import is_seq2seq, load_seq2seq
@@ -114,3 +116,20 @@ def _tokenizer(folder):
 )
 def test_the_window_is_that_of_the_encoder(config, window):
     assert seq2seq._window(SimpleNamespace(config=SimpleNamespace(**config))) == window
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        ({"max_position_embeddings": 128}, 127),
+        ({"max_decoder_position_embeddings": 64, "max_encoder_position_embeddings": 512}, 63),
+        ({}, (1 << 20) - 1),
+    ],
+)
+def test_what_can_be_written_is_bounded_by_the_decoder(config, most, lm):
+    model = SimpleNamespace(config=SimpleNamespace(**config))
+    assert seq2seq._decoder_positions(model) - 1 == most
+    bounded = Writer(dataclasses.replace(lm, most_new=most))
+    bounded.room(most)
+    with pytest.raises(ConfigError, match="max_new_tokens"):
+        bounded.room(most + 1)

@@ -1,0 +1,69 @@
+"""Chat templates that let a model think first, or tell it the date."""
+
+import copy
+import dataclasses
+import datetime
+
+import pytest
+
+from ragzip.compressors._judge import _chat
+from ragzip.compressors._writer import Request, Writer
+from ragzip.models import load_causal_lm
+from ragzip.models.chat import encode_prompt
+from ragzip.types import Message
+
+TURN = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.last %}THOUGHTS{% endif %}"
+)
+TURN += "{{ m.content }}<|im_end|>\n{% endfor %}"
+NONE = "<think>\n\n</think>\n\n"
+SWITCH = "{% if enable_thinking is defined and enable_thinking is false %}" + NONE + "{% endif %}"
+BEGIN = "{% if add_generation_prompt %}<|im_start|>assistant\nSWITCH{% endif %}"
+THINKING = TURN.replace("THOUGHTS", NONE) + BEGIN.replace("SWITCH", SWITCH)
+ALWAYS = TURN.replace("THOUGHTS", NONE) + BEGIN.replace("SWITCH", "")
+DATED = "Today: {{ strftime_now('%d %b %Y') }}\n" + TURN.replace("THOUGHTS", "") + BEGIN.replace("SWITCH", "")
+LLAMA = (
+    "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}\n"
+)
+
+
+@pytest.fixture
+def with_template(tiny_lm_path):
+    lm = load_causal_lm(tiny_lm_path, dtype="fp32", device="cpu")
+
+    def make(template):
+        tokenizer = copy.deepcopy(lm.tokenizer)
+        tokenizer.chat_template = template
+        return dataclasses.replace(lm, tokenizer=tokenizer)
+
+    return make
+
+
+def read(lm, prompt):
+    return lm.text.tokenizer.decode(prompt.ids, skip_special_tokens=False)
+
+
+def test_a_model_that_could_think_is_to_answer_at_once(with_template):
+    lm = with_template(THINKING)
+    asked = read(lm, encode_prompt(lm, [Message("user", ("Who?",))]))
+    assert asked == f"<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n{NONE}"
+    assert read(lm, Writer(lm).encode(Request("Who?"))) == asked
+    going_on = read(lm, encode_prompt(lm, [Message("user", ("Who?",)), Message("assistant", ("It is",))]))
+    assert going_on == f"<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n{NONE}It is"
+
+
+@pytest.mark.parametrize("template", [THINKING, ALWAYS])
+def test_the_judge_answers_behind_thoughts_that_are_left_out(with_template, template):
+    words = _chat(with_template(template))
+    assert words.tail == f"<|im_end|>\n<|im_start|>assistant\n{NONE}"
+    assert words.answer == ""
+
+
+@pytest.mark.parametrize("template", [DATED, LLAMA + DATED])
+def test_what_compressors_ask_does_not_hang_on_the_day(with_template, template):
+    lm = with_template(template)
+    today = f"{datetime.date.today():%d %b %Y}"
+    assert today in read(lm, encode_prompt(lm, [Message("user", ("Who?",))]))
+    for asked in (read(lm, Writer(lm).encode(Request("Who?"))), _chat(lm).head):
+        assert "26 Jul 2024" in asked
+        assert today not in asked
