@@ -40,7 +40,13 @@ class Chunk:
     relevance: float
 
 
-def chunks(layout: Layout, vectors: npt.NDArray[np.float32], scores: Sequence[float], similarity: float) -> list[Chunk]:
+def chunks(
+    layout: Layout,
+    vectors: npt.NDArray[np.float32],
+    scores: Sequence[float],
+    similarity: float,
+    longest: int = _LONGEST,
+) -> list[Chunk]:
     """Cuts every segment where neighbouring sentences differ.
 
     A chunk too short to say something by itself (an outlier) joins the neighbour that it resembles more.
@@ -50,10 +56,12 @@ def chunks(layout: Layout, vectors: npt.NDArray[np.float32], scores: Sequence[fl
         vectors: ``[n_units, d]``, rows of length 1.
         scores: Of each unit, 0 to 1.
         similarity: Least cosine of two neighbours within a chunk.
+        longest: Most characters of a chunk of several sentences, up to what small models rewrite well.
     """
     found: list[Chunk] = []
+    longest = min(longest, _LONGEST)
     for segment, units in enumerate(layout.of_segment):
-        for part in _gathered(layout, vectors, _cut(layout, vectors, units, similarity)):
+        for part in _gathered(layout, vectors, _cut(layout, vectors, units, similarity, longest), longest):
             first, last = layout.units[part.start], layout.units[part.stop - 1]
             text = _text(layout, segment)[first.start : last.end]
             found.append(Chunk(segment, part, text, max(scores[unit] for unit in part)))
@@ -64,13 +72,15 @@ def _text(layout: Layout, segment: int) -> str:
     return str(getattr(layout.context.segments[segment], "text", ""))
 
 
-def _cut(layout: Layout, vectors: npt.NDArray[np.float32], units: range, similarity: float) -> list[range]:
+def _cut(
+    layout: Layout, vectors: npt.NDArray[np.float32], units: range, similarity: float, longest: int
+) -> list[range]:
     parts: list[range] = []
     size = 0
     for unit in units:
         length = layout.size(unit)
         alike = bool(parts) and float(vectors[unit - 1] @ vectors[unit]) >= similarity
-        if alike and size + length <= _LONGEST:
+        if alike and size + length <= longest:
             parts[-1] = range(parts[-1].start, unit + 1)
             size += length
         else:
@@ -79,7 +89,7 @@ def _cut(layout: Layout, vectors: npt.NDArray[np.float32], units: range, similar
     return parts
 
 
-def _gathered(layout: Layout, vectors: npt.NDArray[np.float32], parts: list[range]) -> list[range]:
+def _gathered(layout: Layout, vectors: npt.NDArray[np.float32], parts: list[range], longest: int) -> list[range]:
     """Chunks with the short ones put to their neighbours, from the first to the last."""
     place = 0
     while place < len(parts) and len(parts) > 1:
@@ -89,7 +99,7 @@ def _gathered(layout: Layout, vectors: npt.NDArray[np.float32], parts: list[rang
             place += 1
             continue
         sides = [at for at in (place - 1, place + 1) if 0 <= at < len(parts)]
-        sides = [at for at in sides if size + sum(map(layout.size, parts[at])) <= _LONGEST]
+        sides = [at for at in sides if size + sum(map(layout.size, parts[at])) <= longest]
         if not sides:
             place += 1
             continue

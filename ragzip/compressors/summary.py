@@ -32,6 +32,8 @@ _HALF = 0.5
 _AS_IT_IS = 0.9  # of its tokens: a chunk that may keep so much is not worth a rewriting
 _WORTH = 12  # tokens of a chunk below which a rewriting cannot gain
 _WORDS = 0.75  # of a token, about
+_CHARACTERS = 4  # of a token, about
+_ROOM = 0.8  # of the tokens that can be written: what a chunk's rewriting may need of them
 _CANDIDATES = 6
 _ENDS = ".!?…。！？।؟ "
 _SYSTEM = (
@@ -48,8 +50,8 @@ class Summary(Abstractive):
     ones are alike; a chunk too short to stand alone joins a neighbour. Each chunk gets its own share of the tokens,
     by its length and its closeness to the question. Those that may keep nearly all stay word for word, with exact
     spans, those left with next to nothing go, and the rest is rewritten to its share; its keywords stand in the prompt,
-    and the ones that got lost are put behind it. A chunk whose rewriting is no shorter stays as it is. Without keep and
-    budget about half of the tokens stay.
+    and the ones that got lost are put behind it. A chunk whose rewriting is no shorter, or did not come to its end
+    within ``max_new_tokens``, stays as it is. Without keep and budget about half of the tokens stay.
 
     ``color`` (https://arxiv.org/abs/2412.18232): every passage is summarised with CoLoR's prompt, and the shortest
     beginning of the summary is taken, in sentences, with which the passage would still be found: its embedding comes no
@@ -110,7 +112,7 @@ class Summary(Abstractive):
             return context
         layout = Layout(cast("Context[Segment]", context))
         writer, encoder = self.load()
-        parts = self._chunks(layout, encoder)
+        parts = self._chunks(layout, encoder, tokens / max(limit, 1))
         sizes = list(counter.texts([part.text for part in parts]))
         around = max(tokens - sum(sizes), 0)  # titles and blank lines
         weights = [part.relevance for part in parts]
@@ -123,12 +125,14 @@ class Summary(Abstractive):
         stay = {i for i in range(len(parts)) if i not in news and (i in wanted or 2 * shares[i] >= sizes[i] > 0)}
         return self.finish(context, *_merged(layout, parts, news, stay))
 
-    def _chunks(self, layout: Layout, encoder: Encoder) -> list[Chunk]:
+    def _chunks(self, layout: Layout, encoder: Encoder, factor: float = 1.0) -> list[Chunk]:
+        """Chunks of which what is left, a part in ``factor``, can be written at once."""
         texts = [layout.text(unit) for unit in range(len(layout.units))]
         reading = read(encoder, texts, [""] * len(texts))
         question = layout.context.query.text
         scores = reading.closeness(asked(encoder, question)).tolist() if question.strip() else [1.0] * len(texts)
-        return chunks(layout, reading.vectors(), scores, self.similarity)
+        longest = math.floor(_CHARACTERS * _ROOM * self.max_new_tokens * factor)
+        return chunks(layout, reading.vectors(), scores, self.similarity, longest)
 
     def _rewritten(
         self, context: Context[TextSegment], writer: Writer, parts: Sequence[Chunk], shares: Sequence[int]
@@ -137,18 +141,30 @@ class Summary(Abstractive):
         if not parts:
             return []
         lost = keywords([part.text for part in parts], context.query.text, self.keywords)
-        requests = [partial(shorten, words=words, tokens=share) for words, share in zip(lost, shares, strict=True)]
         most = min(self.max_new_tokens, 2 * max(shares) + 16)
-        texts = self._written(writer, [Block(part.text) for part in parts], requests, most)
+        least = max(math.floor(_ROOM * most), 1)
+        requests = [
+            partial(shorten, words=words, tokens=min(share, least)) for words, share in zip(lost, shares, strict=True)
+        ]
+        texts = self._written(writer, [Block(part.text) for part in parts], requests, most, whole=True)
         return [_with(text, words) for text, words in zip(texts, lost, strict=True)]
 
-    def _written(self, writer: Writer, blocks: Sequence[Block], requests: Sequence[Ask], most: int) -> list[str]:
-        """What the model makes of each block by its own request; "" for one that cannot be asked."""
+    def _written(
+        self, writer: Writer, blocks: Sequence[Block], requests: Sequence[Ask], most: int, *, whole: bool = False
+    ) -> list[str]:
+        """What the model makes of each block by its own request; "" for one that cannot be asked.
+
+        And, where it must be whole, for one that the model did not come to the end of: nobody knows what is lacking.
+        """
         room = writer.room(most, self.window or WINDOW)
         packed = [_prompts(writer, block, ask, room) for block, ask in zip(blocks, requests, strict=True)]
         prompts = [prompt for some in packed for prompt in some]
         texts = iter(writer.write(prompts, max_new_tokens=most, batch_size=self.batch_size))
-        return [" ".join(filter(None, (tidy(next(texts)) for _ in some))) for some in packed]
+        found = [[next(texts) for _ in some] for some in packed]
+        return [
+            " ".join(filter(None, map(tidy, some))) if not whole or all(text.stopped for text in some) else ""
+            for some in found
+        ]
 
     def _color(self, context: Context[TextSegment]) -> Context[TextSegment]:
         if not context.query.text.strip():

@@ -249,3 +249,27 @@ def test_the_built_in_models_write_a_shorter_context(objective):
     (result,) = Stack((made,)).run([CONTEXT], counter=COUNTER)
     assert result.tokens_out <= result.tokens_in
     assert result.steps[0].status in (Status.OK, Status.NO_GAIN)
+
+
+def test_what_was_not_written_to_its_end_is_not_shown(monkeypatch):
+    """A beginning would pass for the whole chunk."""
+    install(monkeypatch, "The hills. And so", stopped=False)
+    after = run(keep=0.75, keywords=0)
+    assert not any("And so" in text or text == "The hills." for text in of(after))
+    passages = {passage.id: passage.text for passage in (ROME, TEA)}
+    for segment in after.segments:
+        assert segment.text == segment.joiner.join(passages[s.passage_id][s.start : s.end] for s in segment.sources)
+    assert COUNTER.context(after) <= 0.75 * COUNTER.context(CONTEXT)
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.5, 0.75, 0.9])
+@pytest.mark.parametrize("most", [40, 128])
+def test_no_chunk_is_asked_for_more_than_can_be_written(monkeypatch, keep, most):
+    writer = install(monkeypatch, "Short.")
+    text = " ".join(f"The hills of Rome have name number {n} and are steep and old." for n in range(60))
+    run(context_of(Query("hills of Rome"), (Passage("r", text),)), keep=keep, max_new_tokens=most)
+    words = [int(re.search(r"at most (\d+) words", prompt)[1]) for prompt in writer.asked]
+    assert words
+    assert max(words) <= 0.75 * 0.8 * most + 1
+    chunk = max(len(prompt.split("Text:\n")[1]) for prompt in writer.asked)
+    assert chunk * keep <= 4 * most
