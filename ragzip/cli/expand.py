@@ -77,6 +77,7 @@ def expand(
         needed = [what]
     if index is not None:
         context = _with_passages(context, needed, index)
+        _check_same(context, what, citations[citation - 1].get("text") if citation is not None else None)
     elif not context.passages:
         raise UsageError(
             "the JSON holds no passages", hint="Pass --index, or write them: ragzip query --json --show-context"
@@ -153,6 +154,30 @@ def _with_passages(context: Context[TextSegment], needed: list[str], folder: str
     except KeyError as error:
         raise UsageError(f"no passage {error.args[0]!r} in {folder}", hint="Is it the index of the answer?") from error
     return dataclasses.replace(context, passages=(*context.passages, *found))
+
+
+def _check_same(context: Context[TextSegment], what: Span | TextSegment | str, cited: object) -> None:
+    """Whether what was copied from passages still stands there; of what was rewritten nobody can tell.
+
+    Raises:
+        UsageError: It does not: the passages have changed since.
+    """
+    from ragzip.types import TextSegment
+
+    spans = what.sources if isinstance(what, TextSegment) else () if isinstance(what, str) else (what,)
+    texts = {passage.id: passage.text for passage in reversed(context.passages)}
+    found = [texts.get(span.passage_id, "")[span.start : span.end] for span in spans]
+    joined, said, copied = "".join(found), cited, isinstance(cited, str)
+    if isinstance(what, TextSegment):
+        joined, said = what.joiner.join(found), what.text
+        length = sum(span.end - span.start for span in spans) + len(what.joiner) * (len(spans) - 1)
+        copied = bool(spans) and length == len(what.text)
+    if copied and joined != said:
+        names = ", ".join(dict.fromkeys(span.passage_id for span in spans))
+        raise UsageError(
+            f"{names} has changed since: what was taken from it stands there no more",
+            hint="Ask again, or expand with the index as it was.",
+        )
 
 
 def _there_is(context: Context[TextSegment], citations: list[Any]) -> str:

@@ -50,7 +50,8 @@ class Gate(Selector):
     Attributes:
         by: ``relevance`` or ``perplexity``.
         threshold: Least relevance, 0 to 1, or least gain in nats a token, for a context to stay. None is 0.3 for
-            relevance and 1.0 for perplexity.
+            relevance and 1.0 for perplexity: of the built-in models. Other encoders may give unrelated texts cosines
+            of 0.7: look at some of ``helps``, and name a threshold.
         model: The sentence encoder, or the language model: a built-in one, a folder, or a hub id. None is the
             built-in one of the kind that is needed.
         force_keep: Segments with these stay even so: ``titles``, ``numbers``, ``negations``.

@@ -30,8 +30,8 @@ class RecompExtractive(SentenceScorer):
     sentence in place of a title: the shipped weights, whose vectors have length 1, read the title itself, and
     published ones read none.
 
-    A product below 0 counts as 0, so ``threshold=0`` drops nothing. Products of published weights have no upper
-    bound: look at some before setting a threshold. An empty question scores all sentences alike.
+    Products can be below 0, and those of published weights have no bounds: look at some before setting a threshold.
+    What has no word comes last. An empty question scores all sentences alike.
 
     Attributes:
         model: ragzip's own weights, or a folder or hub id of an encoder that is pooled by the mean:
@@ -55,15 +55,15 @@ class RecompExtractive(SentenceScorer):
         return dual_encoder.load_dual_encoder(self.model, dtype=self.dtype, device=self.device)
 
     def score(self, query: Query, groups: Sequence[Sentences]) -> Sequence[Sequence[float]]:
-        """Inner products, at least 0."""
+        """Inner products."""
         if not query.text.strip():
             return [[1.0] * len(group.texts) for group in groups]
         encoder = self.load()
         texts = titled(groups) if encoder.title else [text for group in groups for text in group.texts]
         # The question by itself and the sentences of one context together: no score depends on a batch.
         products = encoder.encode(texts) @ encoder.encode([query.text])[0]
-        rest = iter(products.clip(min=0.0).tolist())
+        rest, least = iter(products.tolist()), min(float(products.min(initial=0.0)), 0.0)
         return [
-            [score if says_something(text) else 0.0 for text, score in zip(group.texts, rest, strict=False)]
+            [score if says_something(text) else least for text, score in zip(group.texts, rest, strict=False)]
             for group in groups
         ]

@@ -19,8 +19,7 @@ from ragzip.models.pooling import read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
 from ragzip.models.token_windows import batches, firsts, special_ids, split
 from ragzip.models.tokenizer import TextTokenizer, read_tokenizer, tokenizer_file
-from ragzip.models.tuned import open_tuned, read_tuned_config
-from ragzip.models.weights import weight_files
+from ragzip.models.tuned import deciding_state, open_tuned, read_tuned_config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,9 +130,9 @@ def load_dual_encoder(name: str, *, dtype: str = "auto", device: str = "auto") -
     number = choose_dtype(dtype, device)
     recipe = None if config is not None else read_recipe(folder)
     inner = folder if recipe is None else recipe.folder
-    files = [*weight_files(inner), inner / "config.json"]
+    files = deciding_state(inner)
     if recipe is not None:
-        files.append(tokenizer_file(inner))
+        files = (*files, *state(tokenizer_file(inner)))
         _check(folder, inner, recipe.mode)
 
     def load() -> DualEncoder:
@@ -159,7 +158,7 @@ def load_dual_encoder(name: str, *, dtype: str = "auto", device: str = "auto") -
             _around=around,
         )
 
-    loaded: DualEncoder = kept((ARCHITECTURE, canonical(name), *state(*files), str(number), device), load)
+    loaded: DualEncoder = kept((ARCHITECTURE, canonical(name), *files, str(number), device), load)
     return loaded
 
 

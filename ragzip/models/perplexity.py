@@ -266,7 +266,9 @@ class Perplexity:
                 self._logits(torch.tensor([head[:-1]], device=self.lm.device), shared, keep=1)
             while order:
                 width = len(rows[order[0]]) + 1
-                batch = order[: max(self.positions // width, 1)]
+                # the keys of the head are not computed again for a row, but held for each
+                most = min(self.positions // width, 2 * self.positions // (width + len(head)))
+                batch = order[: max(most, 1)]
                 order = order[len(batch) :]
                 padded = np.full((len(batch), width), head[-1], dtype=np.int64)
                 for place, i in enumerate(batch):  # padding follows the text, where causal attention never looks

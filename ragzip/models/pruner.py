@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 from ragzip.errors import ModelError
 from ragzip.models.locate import canonical, resolve
 from ragzip.models.published_pruners import open_published
-from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
+from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept
 from ragzip.models.token_windows import batches, windows
 from ragzip.models.tokenizer import TextTokenizer, well_formed
-from ragzip.models.tuned import open_tuned, read_tuned_config
-from ragzip.models.weights import weight_files
+from ragzip.models.tuned import deciding_state, open_tuned, read_tuned_config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -243,7 +242,7 @@ def load_pruner(name: str, *, dtype: str = "auto", device: str = "auto") -> Prun
     own = read_tuned_config(folder) is not None
     device = choose_device(device)
     number = choose_dtype(dtype, device)
-    files = (*weight_files(folder), folder / "config.json")
+    files = deciding_state(folder)
 
     def load() -> Pruner:
         if own:
@@ -265,7 +264,7 @@ def load_pruner(name: str, *, dtype: str = "auto", device: str = "auto") -> Prun
             _layout=layout,
         )
 
-    pruner: Pruner = kept(("pruner", canonical(name), *state(*files), str(number), device), load)
+    pruner: Pruner = kept(("pruner", canonical(name), *files, str(number), device), load)
     return pruner
 
 

@@ -22,8 +22,7 @@ from ragzip.models.pooling import read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
 from ragzip.models.token_windows import batches, firsts, special_ids, windows
 from ragzip.models.tokenizer import TextTokenizer, read_tokenizer, tokenizer_file, well_formed
-from ragzip.models.tuned import open_tuned, read_tuned_config
-from ragzip.models.weights import weight_files
+from ragzip.models.tuned import deciding_state, open_tuned, read_tuned_config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,9 +153,9 @@ def load_token_classifier(name: str, *, dtype: str = "auto", device: str = "auto
     own = read_tuned_config(folder) is not None
     device = choose_device(device)
     number = choose_dtype(dtype, device)
-    files = [*weight_files(folder), folder / "config.json"]
+    files = deciding_state(folder)
     if not own:
-        files.append(tokenizer_file(folder))
+        files = (*files, *state(tokenizer_file(folder)))
 
     def load() -> TokenClassifier:
         logits, tokenizer, window, padding = (_own if own else _published)(name, folder, dtype, device)
@@ -175,7 +174,7 @@ def load_token_classifier(name: str, *, dtype: str = "auto", device: str = "auto
             _padding=padding,
         )
 
-    loaded: TokenClassifier = kept((ARCHITECTURE, canonical(name), *state(*files), str(number), device), load)
+    loaded: TokenClassifier = kept((ARCHITECTURE, canonical(name), *files, str(number), device), load)
     return loaded
 
 

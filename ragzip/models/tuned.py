@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ragzip.errors import ModelError
+from ragzip.models.identity import fingerprint, model_files
 from ragzip.models.loading import open_model
 from ragzip.models.locate import canonical, resolve
 from ragzip.models.pooling import read_recipe
@@ -80,6 +81,21 @@ def read_tuned_config(folder: Path) -> dict[str, Any] | None:
     return config
 
 
+def deciding_state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of the files that decide what a folder computes: its own, and those of its base, if any.
+
+    Raises:
+        ModelError: Some of them are not here, or cannot be read.
+    """
+    own = state(*weight_files(folder), folder / "config.json")
+
+    def read() -> list[Path]:
+        config = read_tuned_config(folder)
+        return [] if config is None else model_files(read_recipe(resolve(config["base"])).folder)
+
+    return (*own, *state(*kept(("base files", *own), read)))
+
+
 def open_tuned(name: str, *, architecture: str, dtype: str = "auto", device: str = "auto") -> Tuned:
     """A trained encoder, loaded once for each process, dtype and device.
 
@@ -102,9 +118,10 @@ def open_tuned(name: str, *, architecture: str, dtype: str = "auto", device: str
         raise ModelError(f"{folder} was trained to be a {config['architecture']}, not a {architecture}", hint=_HINT)
     device = choose_device(device)
     number = choose_dtype(dtype, device)
-    files = (*weight_files(folder), folder / "config.json")
+    files = deciding_state(folder)
 
     def load() -> Tuned:
+        _check_base(folder, config)
         backbone = open_base(config["base"], number, device)
         heads = _fill(folder, backbone, number, device)
         base = read_recipe(resolve(config["base"])).folder
@@ -121,8 +138,22 @@ def open_tuned(name: str, *, architecture: str, dtype: str = "auto", device: str
             folder=folder,
         )
 
-    tuned: Tuned = kept(("tuned", canonical(name), *state(*files), str(number), device), load)
+    tuned: Tuned = kept(("tuned", canonical(name), *files, str(number), device), load)
     return tuned
+
+
+def _check_base(folder: Path, config: Mapping[str, Any]) -> None:
+    """Whether the base is the one that the weights are a change of, where their config has its checksum.
+
+    Raises:
+        ModelError: It has other files; both are named.
+    """
+    wanted = config.get("base_sha256")
+    if isinstance(wanted, str) and (found := fingerprint(config["base"])) != wanted:
+        raise ModelError(
+            f"{folder} was trained from {config['base']!r} of checksum {wanted[:12]}; the one here has {found[:12]}",
+            hint="Use the model it was trained from, or train it again.",
+        )
 
 
 def resume_from(name: str, backbone: Any) -> dict[str, Any]:
@@ -208,6 +239,7 @@ def save_tuned(
         "ragzip_format": FORMAT,
         "architecture": architecture,
         "base": base,
+        "base_sha256": fingerprint(base),
         "max_tokens": max_tokens,
         **extra,
         "tensors": sorted(half),

@@ -125,3 +125,23 @@ def test_an_answer_with_its_context_needs_no_index(pipe, call: Call, look: Path)
     assert found[0]["text"] in segment["text"]
     assert len(pipe(answer, "expand", "--passage", span["passage_id"]).out) > len(found[0]["text"])
     assert "context" not in json.loads(call("query", "black cat", "--pipeline", look, "--json").out)
+
+
+@pytest.mark.parametrize("what", ["citation", "segment"])
+def test_a_passage_that_has_changed_since_is_no_original(pipe, kb: Path, what: str) -> None:
+    from ragzip.indexes import Index
+
+    passage = next(p for p in Index.open(kb) if "black cat" in p.text)
+    start = passage.text.index("black cat")
+    span = {"passage_id": passage.id, "start": start, "end": start + 9}
+
+    def answer(text: str) -> str:
+        segments = {"segments": [{"text": text, "spans": [span]}]}
+        return json.dumps({"question": "q", "citations": [{**span, "text": text}], **segments, "passages": []})
+
+    assert pipe(answer("black cat"), "expand", "-i", kb, f"--{what}", "1").out == "black cat\n"
+    result = pipe(answer("white dog"), "expand", "-i", kb, f"--{what}", "1")
+    assert result.code == 2
+    assert f"{passage.id} has changed since" in result.err
+    rewritten = pipe(answer("it tells of a cat that is black"), "expand", "-i", kb, "--segment", "1")
+    assert rewritten.out == "black cat\n"  # of what was rewritten nobody can tell

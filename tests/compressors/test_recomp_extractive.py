@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from ragzip.compressors.recomp_extractive import RecompExtractive
 from ragzip.errors import ConfigError, ModelError
@@ -164,3 +165,37 @@ class TestLoading:
         made = RecompExtractive(model=str(published))
         assert isinstance(made.load(), DualEncoder)
         assert made.load() is made.load()
+
+
+def test_products_below_nothing_are_ranked_too(dual, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of published weights can all be."""
+    products = {"Bread is flour.": -4.0, "Rome has hills.": -0.5, "...": 0.0, "Tea is hot.": -6.0}
+
+    def encode(texts: list[str]) -> np.ndarray:
+        return np.array([[products.get(text, 1.0)] for text in texts], dtype=np.float32)
+
+    monkeypatch.setattr(dual, "encode", encode, raising=False)
+    monkeypatch.setattr(dual, "title", False, raising=False)
+    text = "Bread is flour. Tea is hot. Rome has hills."
+    (after,) = (
+        RecompExtractive(budget=4).bind(WordCounter()).compress([context_of(Query("who"), (Passage("p", text),))])
+    )
+    assert [segment.text for segment in after.segments] == ["Rome has hills."]
+    (after,) = (
+        RecompExtractive(threshold=-1.0).bind(WordCounter()).compress([context_of(Query("who"), (Passage("p", text),))])
+    )
+    assert [segment.text for segment in after.segments] == ["Rome has hills."]
+
+
+def test_a_base_that_is_not_that_of_training_is_refused(tmp_path: Path, published: Path) -> None:
+    base = Path(shutil.copytree(published, tmp_path / "base"))
+    folder = own(tmp_path / "own", base)
+    before = load_dual_encoder(str(folder), dtype="fp32").encode(["Rome has hills."])
+    other = next(path for path in tmp_path.glob("base/*.safetensors"))
+    weights = load_file(other)
+    save_file({key: value * 2 for key, value in weights.items()}, other, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="was trained from"):
+        load_dual_encoder(str(folder), dtype="fp32")
+    save_file(weights, other, metadata={"format": "pt"})
+    after = load_dual_encoder(str(folder), dtype="fp32").encode(["Rome has hills."])
+    np.testing.assert_allclose(before, after)

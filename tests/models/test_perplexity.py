@@ -263,3 +263,21 @@ def test_the_built_in_model_is_surprised_by_nonsense():
     passages = reader.encode(["The museum opens at nine in the morning.", "Rivers carry water to the sea."])
     found = reader.read(passages, suffix="\n\nWhen does the museum open?")
     assert found[0].after < found[1].after
+
+
+@pytest.mark.parametrize("length", [10, 60, 200])
+def test_the_keys_of_a_long_prefix_are_held_for_a_bounded_number_of_rows(reader, length, monkeypatch):
+    some, rows = small(reader, positions=256), []
+    real = Perplexity._batch
+    monkeypatch.setattr(
+        Perplexity, "_batch", lambda self, ids, shared: rows.append(ids.shape) or real(self, ids, shared)
+    )
+    prefix = PROSE * (length // 10)
+    texts_ = some.encode([f"Fox number {n}." for n in range(80)])
+    head = min(len(ids_of(reader, prefix)), some.longest) + 1
+    found = some.read(texts_, prefix=prefix)
+    assert all(count * (width + head) <= 2 * 256 or count == 1 for count, width in rows)
+    assert len(found) == 80
+    alone = [small(reader).read([one], prefix=prefix)[0] for one in texts_[:3]]
+    for a, b in zip(alone, found, strict=False):
+        np.testing.assert_allclose(a.losses, b.losses, atol=1e-4)
