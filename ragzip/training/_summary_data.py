@@ -18,6 +18,7 @@ from ragzip.compressors.recomp_abstractive import NOTHING, ask
 from ragzip.errors import ConfigError
 from ragzip.models import default_counter
 from ragzip.training.examples import Example, Marked, read_examples
+from ragzip.training.negatives import helping_texts, holds
 
 SETS = ("hotpotqa", "2wikimultihopqa", "musique", "qed", "selqa", "squad", "nq_multidoc", "squadshifts")
 """With labelled sentences, or with answers that can be found in a labelled passage."""
@@ -173,11 +174,13 @@ def _distractors(example: Example, pool: _Pool, wanted: int, draw: random.Random
     if wanted < 1:
         return []
     own = {marked.text for marked in example.positives}
-    answers = [answer.lower() for answer in example.answers if len(answer) > 3]
+    helping = helping_texts(example)
 
     def fits(marked: Marked) -> bool:
         low = marked.text.lower()
-        return bool(low.strip()) and marked.text not in own and not any(answer in low for answer in answers)
+        if not low.strip() or marked.text in own or holds(low, example.answers):
+            return False
+        return not any(text in low for text in helping)
 
     found = [marked for marked in example.negatives if fits(marked)]
     draw.shuffle(found)

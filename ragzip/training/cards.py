@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ragzip.models.runtime import cores
+from ragzip.models import catalogue
+from ragzip.models.runtime import choose_device, cores
 from ragzip.models.shipped import SHIPPED
 from ragzip.registry import name_of
 from ragzip.training.card import Card, DataSource, Results, Role, Row, write_card
@@ -70,8 +71,8 @@ _SAYS: Mapping[str, tuple[str, str, str]] = {
         "English only, and mostly encyclopedic text. Passages are read up to 256 tokens.",
     ),
     "recomp_abstractive": (
-        "A low-rank adapter that makes the built-in generator write what of some passages helps to answer a "
-        "question, or that nothing does.",
+        "A low-rank adapter that makes a language model write what of some passages helps to answer a question, or "
+        "that nothing does.",
         "The target is the sentences that people marked as needed, in order, with their passage's title where they "
         "do not name it; for a share of the examples only passages that do not help are shown, and the target says "
         "so.",
@@ -155,7 +156,7 @@ def card_of(
     method = name_of(trainer)
     about, labels, limits = _SAYS[method]
     base = base or str(config["base"])
-    name = next((spec.name for spec in SHIPPED.values() if (spec.method, spec.base) == (method, base)), method)
+    name = _name(trainer, method, base)
     counts: dict[str, int] = {}
     for example in examples:
         counts[example.set_name] = counts.get(example.set_name, 0) + 1
@@ -169,7 +170,7 @@ def card_of(
         name=name,
         method=method,
         about=f"{about} {went_on(start, str(config.get('start_sha256')), config)}" if start else about,
-        licence=_LICENCE,
+        licence=_LICENCE if catalogue.find(base) else "other",  # what is trained is a change of the base
         base_model=base,
         data=tuple(DataSource(s, "train", rows_, LICENCES.get(s, "unknown")) for s, rows_ in counts.items()),
         labels=labels,
@@ -180,8 +181,16 @@ def card_of(
         seed=int(config["seed"]),
         seconds=round(result.seconds, 1),
         results=(table, *more),
-        environment=environment(),
+        environment=environment(str(config.get("device", "auto"))),
     )
+
+
+def _name(trainer: Trainer, method: str, base: str) -> str:
+    """That of the shipped weights for what may take their place; else the method's, as names are asked for."""
+    usual = getattr(type(trainer), "sets", None)  # the default of the option
+    own = usual is not None and tuple(getattr(trainer, "sets", ())) != tuple(usual)
+    shipped = (spec.name for spec in SHIPPED.values() if (spec.method, spec.base) == (method, base))
+    return method if own else next(shipped, method)
 
 
 def results_of(what: str, found: Mapping[str, Mapping[str, float]]) -> Results:
@@ -196,10 +205,15 @@ def results_of(what: str, found: Mapping[str, Mapping[str, float]]) -> Results:
     return Results(what, metrics, rows)
 
 
-def environment() -> dict[str, str]:
-    """Versions and hardware, for a card."""
+def environment(device: str = "auto") -> dict[str, str]:
+    """Versions and hardware, for a card.
+
+    Args:
+        device: Where it was trained, as the options say.
+    """
     import torch
     import transformers
 
-    where = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{cores()} cores, {platform.machine()}"
+    used = choose_device(device)
+    where = torch.cuda.get_device_name(used) if used.startswith("cuda") else f"{cores()} cores, {platform.machine()}"
     return {"torch": torch.__version__, "transformers": transformers.__version__, "hardware": where}

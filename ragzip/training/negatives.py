@@ -95,7 +95,7 @@ def _mine_set(
         closest = _nearest(closeness(start, start + _BLOCK), near)
         for example, places in zip(examples[start : start + _BLOCK], closest, strict=True):
             own = {m.text for m in (*example.positives, *example.negatives)}
-            helping = _helping(example)
+            helping = helping_texts(example)
             fit = [
                 replace(pool[i], support=(), relevant=False, known=True)
                 for i in places
@@ -157,7 +157,7 @@ def holds(low: str, answers: Sequence[str]) -> bool:
     return False
 
 
-def _helping(example: Example) -> list[str]:
+def helping_texts(example: Example) -> list[str]:
     """What helps, in lower case: the marked stretches, or every sentence where they are not known."""
     found = []
     for marked in example.positives:

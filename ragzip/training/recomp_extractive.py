@@ -150,6 +150,7 @@ def items(examples: Sequence[sets.Example], negatives: int, seed: int) -> list[I
                     helping.append(lead + marked.text[start:end])
                 elif not inside and end - start >= _LEAST:
                     others.append(lead + marked.text[start:end])
+        others = [text for text in others if text not in helping]  # who speaks may say the same twice
         for text in helping[:3]:
             found.append(Item(example.question, text, tuple(draw.sample(others, min(negatives, len(others))))))
     return found

@@ -134,6 +134,6 @@ def write_soft_card(
             seconds=round(outcome.result.seconds, 1),
             results=(table,),
             tags=("context-compression", "soft-compression", "retrieval-augmented-generation"),
-            environment=environment(),
+            environment=environment(str(getattr(trainer, "device", "auto"))),
         ),
     )

@@ -311,3 +311,18 @@ def test_a_metric_that_is_not_finite_is_null(tmp_path: Path) -> None:
     (tmp_path / "out" / "report.json").write_text("[]")
     with pytest.raises(StoreDamaged):
         read_report(tmp_path / "out")
+
+
+def test_weights_of_other_data_are_not_called_as_those_that_come_with_ragzip():
+    from ragzip.training.cards import card_of
+    from ragzip.training.loop import LoopResult
+    from ragzip.training.provence import ProvenceTraining
+
+    result = LoopResult(1, 1.0, {"score": 0.5}, "all steps done")
+
+    def card(**options):
+        return card_of(ProvenceTraining(**options), result, untrained={"score": 0.1}, examples=(), held=1)
+
+    usual, other, foreign = card(), card(sets=("medquad",)), card(base="someone/encoder")
+    assert (usual.name, other.name, foreign.name) == ("provence-minilm-l6", "provence", "provence")
+    assert (usual.licence, other.licence, foreign.licence) == ("CC-BY-SA-4.0", "CC-BY-SA-4.0", "other")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from ragzip.compressors.recomp_abstractive import NOTHING, said
@@ -130,3 +132,25 @@ def test_the_real_sets_can_be_read(monkeypatch):
     silent = sum(not pair.target for pair in pairs) / len(pairs)
     assert 0.1 < silent < 0.4
     assert all(len(pair.target.split()) <= 80 and pair.question for pair in pairs)
+
+
+def test_no_distractor_holds_the_sentence_that_helps_or_a_short_answer():
+    """In another passage of the set the same sentence can stand, and an answer of three letters helps, too."""
+    told = "The founder was a woman named Ann."
+    own = example(
+        1, positives=(Marked(f"Intro. {told} Outro.", "Rome", ((7, 7 + len(told)),), True, True),), answers=()
+    )
+    asked = replace(own, answers=("Ann",))
+    same = Marked(f"Before. {told} After.", "Other", (), False, True)
+    short = Marked("The one was Ann, they say.", "Other", (), False, True)
+    fine = Marked("Annual reports say nothing.", "Other", (), False, True)
+    others = [example(n, positives=(marked,)) for n, marked in ((2, same), (3, short), (4, fine))]
+    seen = set()
+    for seed in range(40):
+        for one in (own, asked):
+            (pair, *_) = make([one, *others], seed=seed, passages=4, empty=0.5)
+            shown = {block.text for block in pair.passages}
+            assert same.text not in shown
+            assert short.text not in shown or one is own
+            seen |= shown
+    assert {fine.text, short.text} <= seen
