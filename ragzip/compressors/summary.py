@@ -32,7 +32,6 @@ _HALF = 0.5
 _AS_IT_IS = 0.9  # of its tokens: a chunk that may keep so much is not worth a rewriting
 _WORTH = 12  # tokens of a chunk below which a rewriting cannot gain
 _WORDS = 0.75  # of a token, about
-_CHARACTERS = 4  # of a token, about
 _ROOM = 0.8  # of the tokens that can be written: what a chunk's rewriting may need of them
 _CANDIDATES = 6
 _ENDS = ".!?…。！？।؟ "
@@ -112,7 +111,8 @@ class Summary(Abstractive):
             return context
         layout = Layout(cast("Context[Segment]", context))
         writer, encoder = self.load()
-        parts = self._chunks(layout, encoder, tokens / max(limit, 1))
+        characters = sum(len(segment.text) for segment in context.segments)
+        parts = self._chunks(layout, encoder, math.floor(_ROOM * self.max_new_tokens * characters / max(limit, 1)))
         sizes = list(counter.texts([part.text for part in parts]))
         around = max(tokens - sum(sizes), 0)  # titles and blank lines
         weights = [part.relevance for part in parts]
@@ -125,13 +125,12 @@ class Summary(Abstractive):
         stay = {i for i in range(len(parts)) if i not in news and (i in wanted or 2 * shares[i] >= sizes[i] > 0)}
         return self.finish(context, *_merged(layout, parts, news, stay))
 
-    def _chunks(self, layout: Layout, encoder: Encoder, factor: float = 1.0) -> list[Chunk]:
-        """Chunks of which what is left, a part in ``factor``, can be written at once."""
+    def _chunks(self, layout: Layout, encoder: Encoder, longest: int) -> list[Chunk]:
+        """Chunks of so many characters at most, of which what is to be left can be written at once."""
         texts = [layout.text(unit) for unit in range(len(layout.units))]
         reading = read(encoder, texts, [""] * len(texts))
         question = layout.context.query.text
         scores = reading.closeness(asked(encoder, question)).tolist() if question.strip() else [1.0] * len(texts)
-        longest = math.floor(_CHARACTERS * _ROOM * self.max_new_tokens * factor)
         return chunks(layout, reading.vectors(), scores, self.similarity, longest)
 
     def _rewritten(

@@ -193,7 +193,7 @@ def test_long_sentences_and_questions_are_read_to_their_ends(narrow):
     )
     for question in ("all of them steep.", "Please do tell us now, all of you. all of them steep."):
         context = context_of(Query(question), (Passage("p", f"{ships} {ships} {rome}"),))
-        found = Summary(similarity=0.9)._chunks(Layout(context), narrow)
+        found = Summary(similarity=0.9)._chunks(Layout(context), narrow, 1200)
         assert [chunk.text for chunk in found] == [f"{ships} {ships}", rome]
         assert found[0].relevance < 0.5 < found[1].relevance
 
