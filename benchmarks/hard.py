@@ -130,7 +130,7 @@ PARTS: dict[str, dict[str, Any]] = {
     # methods that run the language model over the context, or write
     "slow": {
         "sets": ("hotpotqa", "nq_multidoc"),
-        "questions": 20,
+        "questions": 10,
         "budgets": (100, 200, 400),
         "methods": (
             "provence",

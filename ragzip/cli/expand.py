@@ -162,6 +162,7 @@ def _check_same(context: Context[TextSegment], what: Span | TextSegment | str, c
     Raises:
         UsageError: It does not: the passages have changed since.
     """
+    from ragzip.models.tokenizer import well_formed
     from ragzip.types import TextSegment
 
     spans = what.sources if isinstance(what, TextSegment) else () if isinstance(what, str) else (what,)
@@ -172,7 +173,7 @@ def _check_same(context: Context[TextSegment], what: Span | TextSegment | str, c
         joined, said = what.joiner.join(found), what.text
         length = sum(span.end - span.start for span in spans) + len(what.joiner) * (len(spans) - 1)
         copied = bool(spans) and length == len(what.text)
-    if copied and joined != said:
+    if copied and well_formed(joined) != well_formed(str(said)):
         names = ", ".join(dict.fromkeys(span.passage_id for span in spans))
         raise UsageError(
             f"{names} has changed since: what was taken from it stands there no more",

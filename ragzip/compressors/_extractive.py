@@ -60,6 +60,9 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
     default_keep: ClassVar[float] = 0.5
     asks: ClassVar[bool] = True  # whether the scores hang on what is asked
     scale: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # of the scores; thresholds beyond it are refused
+    floor: ClassVar[float | None] = (
+        None  # scores below it count as this against a threshold, and are ranked all the same
+    )
     default_threshold: ClassVar[float | None] = None
     limited_threshold: ClassVar[float | None] = None
 
@@ -154,7 +157,8 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
         least = self.threshold if asked else None
         if least is None and self.limited_threshold is not None and max(scores, default=0.0) >= self.limited_threshold:
             least = self.limited_threshold
-        above = (unit for unit in range(len(scores)) if unit in must or least is None or scores[unit] >= least)
+        counted = scores if self.floor is None else [max(score, self.floor) for score in scores]
+        above = (unit for unit in range(len(scores)) if unit in must or least is None or counted[unit] >= least)
         return sorted(above, key=lambda unit: (unit not in must, -scores[unit], unit))
 
 

@@ -56,12 +56,12 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
         rate = getattr(self, "rate", None)
         try:
             rates = read_soft_config(resolve(self.model), self.architecture).get("rates", ()) if self.space else ()
-            if self.space and (problem := lacks_encoder(read_soft_config(resolve(self.model), self.architecture))):
-                return [problem]
             if rate is not None and rates and rate not in rates:
                 return [f"rate: {rate} was not trained for {self.model!r}, which has {', '.join(map(str, rates))}"]
             if self.store and self.space and status(self.space):
                 find_store(self.store, self.setting())
+            elif self.space and (problem := lacks_encoder(read_soft_config(resolve(self.model), self.architecture))):
+                return [problem]
         except StoreError as error:
             return [f"store: {error}"]
         except ModelError as error:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from ragzip.models.decode import Unless
 
 
-_THOUGHT = re.compile(r"\s*<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
+_THOUGHT = re.compile(r"\s*<think(?:ing)?>")
+_THOUGHT_ENDS = re.compile(r"</think(?:ing)?>")
 _FILLED = 0.95  # of a prompt's room that is dealt out by length: some characters take more tokens than others
 
 
@@ -345,7 +346,7 @@ def tidy(written: Generation) -> str:
     Small models repeat themselves; and a text that ran into its limit ends within a sentence, which is left out where
     there is another one. What a model thought before is no part of it, and all of it where it thought to the end.
     """
-    text = _THOUGHT.sub("", written.text).strip()
+    text = _without_thoughts(written.text).strip()
     if not text:
         return ""
     places = sentences(text)
@@ -355,6 +356,14 @@ def tidy(written: Generation) -> str:
     while (again := _once(told, sentences(told))) != told:  # what stands side by side now can be cut otherwise
         told = again
     return told
+
+
+def _without_thoughts(text: str) -> str:
+    """What comes behind the thoughts that a text begins with; their opening can be the template's."""
+    opened, closed = _THOUGHT.match(text), _THOUGHT_ENDS.search(text)
+    if closed and (opened or not _THOUGHT.search(text, 0, closed.start())):
+        return text[closed.end() :]
+    return "" if opened else text
 
 
 def _once(text: str, places: Sequence[Stretch]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ragzip.compressors._extractive import Sentences, SentenceScorer
 from ragzip.compressors.sentence_filter import says_something, titled
@@ -30,8 +30,9 @@ class RecompExtractive(SentenceScorer):
     sentence in place of a title: the shipped weights, whose vectors have length 1, read the title itself, and
     published ones read none.
 
-    Products can be below 0, and those of published weights have no bounds: look at some before setting a threshold.
-    What has no word comes last. An empty question scores all sentences alike.
+    A product below 0 is ranked as it is and counts as 0 against a threshold, so ``threshold=0`` drops nothing. Products
+    of published weights have no bounds: look at some before setting one. What has no word comes last. An empty question
+    scores all sentences alike.
 
     Attributes:
         model: ragzip's own weights, or a folder or hub id of an encoder that is pooled by the mean:
@@ -39,6 +40,8 @@ class RecompExtractive(SentenceScorer):
         dtype: ``auto`` (bf16 where that is much faster, else fp32), ``fp32``, ``bf16`` or ``fp16``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``xpu``.
     """
+
+    floor: ClassVar[float | None] = 0.0
 
     model: str = RECOMP_EXTRACTIVE
     dtype: Dtype = "auto"

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 JOINER = "\n\n"  # between turns of a model without a chat template
 _A_DAY = "26 Jul 2024"
-_THAT_DAY = f"{{%- macro strftime_now(format) -%}}{_A_DAY}{{%- endmacro %}}"  # in the place of the function
+_OF_THAT_DAY = {"%Y": "2024", "%m": "07", "%d": "26", "%b": "Jul", "%B": "July", "%H": "12", "%M": "00"}
+_THAT_DAY = (  # in the place of the function; the line end goes with the block before it
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f"|replace('{key}', '{value}')" for key, value in _OF_THAT_DAY.items())
+    + " }}{%- endmacro %}\n"
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -84,16 +84,11 @@ class ChunkEncoder:
 
         places, distinct = firsts(texts)
         some = [texts[place] for place in distinct]
-        read = [[one.ids, *(more.ids for more in one.overflowing)] for one in self._encoded(some)]
-        ids = [row for rows in read for row in rows]
-        out = torch.zeros(len(ids), self.width)
+        encodings = self._encoded(some)
+        out = torch.zeros(len(some), self.width)
         with torch.inference_mode():
-            for batch in batches([len(row) for row in ids], self.device.partition(":")[0]):
-                out[batch] = pooled(self._backbone, [ids[i] for i in batch], self.device).float().cpu()
-        if len(ids) > len(some):
-            parts: Any = torch.split_with_sizes(out, [len(rows) for rows in read])
-            shares = [torch.tensor([[len(row)] for row in rows], dtype=torch.float32) for rows in read]
-            out = torch.stack([(p * s).sum(0) / s.sum() for p, s in zip(parts, shares, strict=True)])
+            for batch in batches([len(one.ids) for one in encodings], self.device.partition(":")[0]):
+                out[batch] = pooled_whole(self._backbone, [encodings[i] for i in batch], self.device).float().cpu()
         return out[torch.from_numpy(places)]
 
     def _encoded(self, texts: Sequence[str]) -> Sequence[Any]:
@@ -186,6 +181,19 @@ def pooled(backbone: Any, rows: Sequence[Sequence[int]], device: str) -> Tensor:
     hidden = backbone(input_ids=ids, attention_mask=mask).last_hidden_state
     shares = (mask / mask.sum(1, keepdim=True)).to(hidden.dtype)
     return torch.bmm(shares.unsqueeze(1), hidden).squeeze(1)
+
+
+def pooled_whole(backbone: Any, encodings: Sequence[Any], device: str) -> Tensor:
+    """As ``pooled``, of encodings; of those longer than the encoder's window the mean over all windows' tokens."""
+    import torch
+
+    rows = [[one.ids, *(more.ids for more in one.overflowing)] for one in encodings]
+    found = pooled(backbone, [row for some in rows for row in some], device)
+    if len(found) == len(rows):
+        return found
+    shares = [torch.tensor([float(len(row)) for row in some], device=found.device) for some in rows]
+    parts: Any = torch.split_with_sizes(found, [len(some) for some in rows])
+    return torch.stack([(s / s.sum()).to(p.dtype) @ p for p, s in zip(parts, shares, strict=True)])
 
 
 def preferences(policy: Mapping[str, Any], question: Tensor, chunks: Tensor) -> Tensor:

@@ -77,10 +77,12 @@ def in_blocks(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     texts, _, tokens, width = query.shape
-    plain = attention_mask is None and key.shape[2] == tokens and options.get("is_causal") is not False
+    causal = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    plain = attention_mask is None and key.shape[2] == tokens and causal
     shape = (1, tokens, key.shape[2])
     masked = attention_mask is not None and attention_mask.dtype == torch.bool and attention_mask.shape[1:] == shape
-    long = tokens > _KEPT and torch.is_grad_enabled() and query.requires_grad
+    long = tokens > _KEPT and _learns(query, key, value)
     if tokens < _FEW or long or not (plain or masked) or any(options.get(name) for name in _OTHER):
         found: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **options
@@ -114,7 +116,7 @@ def mix(rows: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
     shared, count = len(keys), rows.shape[1]
     # the query heads that share a key head are one longer row of queries
     rows = rows.reshape(shared, -1, rows.shape[-1])
-    if torch.is_grad_enabled() and (rows.requires_grad or keys.requires_grad):
+    if _learns(rows, keys, values):
         every = torch.nn.functional.pad(hidden, (keys.shape[1] - hidden.shape[1], 0))
         seen = torch.bmm(rows, keys.transpose(1, 2)).view(shared, -1, *every.shape)
         seen = seen.masked_fill(every, torch.finfo(rows.dtype).min).view(shared, -1, keys.shape[1])
@@ -128,6 +130,12 @@ def mix(rows: Tensor, keys: Tensor, values: Tensor, hidden: Tensor) -> Tensor:
         corner.masked_fill_(hidden, torch.finfo(scores.dtype).min)
         torch.bmm(torch.softmax(scores, -1), values[some], out=out[some])
     return out.view(-1, count, values.shape[-1])
+
+
+def _learns(*tensors: Tensor) -> bool:
+    import torch
+
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
 def _later(count: int) -> Tensor:

@@ -93,7 +93,10 @@ def deciding_state(folder: Path) -> tuple[tuple[str, int, int], ...]:
         config = read_tuned_config(folder)
         return [] if config is None else model_files(read_recipe(resolve(config["base"])).folder)
 
-    return (*own, *state(*kept(("base files", *own), read)))
+    try:
+        return (*own, *state(*kept(("base files", *own), read)))
+    except ModelError:  # the base may be somewhere else by now
+        return (*own, *state(*read()))
 
 
 def open_tuned(name: str, *, architecture: str, dtype: str = "auto", device: str = "auto") -> Tuned:
@@ -162,7 +165,9 @@ def resume_from(name: str, backbone: Any) -> dict[str, Any]:
     Raises:
         ModelError: They are not here, damaged, or of another base.
     """
-    return _fill(resolve(name), backbone, backbone.dtype, str(backbone.device))
+    folder = resolve(name)
+    _check_base(folder, read_tuned_config(folder) or {})
+    return _fill(folder, backbone, backbone.dtype, str(backbone.device))
 
 
 def open_base(name: str, dtype: Any, device: str) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ragzip.compressors._judge import Judge, load_judge
 from ragzip.errors import ModelError, UsageError
-from ragzip.models import EMBEDDER, GENERATOR, Dtype, load_encoder
+from ragzip.models import EMBEDDER, GENERATOR, Dtype, load_encoder, prefill
 from ragzip.models.locate import resolve
 from ragzip.models.prefix import next_logits, twin
 from ragzip.training._judged_data import Group, Judged, make_groups
@@ -221,7 +221,10 @@ def logits(model: Any, some: Sequence[Judged]) -> list[Tensor]:
         ends.append(n + lengths.cumsum(0) - 1)
     ids, places, owner = (each.to(model.device) for each in (ids, places, owner))
     sees = ((owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == 0)).tril()
-    found = model(input_ids=ids, position_ids=places, attention_mask=sees[:, None], use_cache=False).logits
+    mask = sees[:, None]
+    if model.config._attn_implementation not in ("sdpa", prefill.NAME):  # others add it to the scores
+        mask = torch.zeros(mask.shape, dtype=model.dtype, device=model.device).masked_fill_(~mask, float("-inf"))
+    found = model(input_ids=ids, position_ids=places, attention_mask=mask, use_cache=False).logits
     difference = found[..., 0] - found[..., 1]
     return [difference[row, last.to(model.device)] for row, last in enumerate(ends)]
 

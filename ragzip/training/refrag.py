@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 from ragzip.compressors._options import check_count, check_number
 from ragzip.errors import ConfigError
 from ragzip.models import EMBEDDER
-from ragzip.models.chunks import BACKBONE, Residual, check_chunk, cut, pooled
+from ragzip.models.chunks import BACKBONE, Residual, check_chunk, cut, pooled_whole
 from ragzip.models.locate import resolve
 from ragzip.models.picking import WordTable, best
 from ragzip.models.pooling import read_recipe
@@ -198,5 +198,4 @@ class ChunkWriter:
         return [one.chunks or [one.text[a:b] for a, b in self._places(one.text)] or [""] for one in texts]
 
     def _vectors(self, texts: Sequence[str]) -> Tensor:
-        ids = [encoding.ids for encoding in encode_batch(self._tokenizer, list(texts), special=True)]
-        return pooled(self._backbone, ids, self._device)
+        return pooled_whole(self._backbone, encode_batch(self._tokenizer, list(texts), special=True), self._device)

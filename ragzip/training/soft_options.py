@@ -229,7 +229,7 @@ class SoftTraining:
             self.steps,
             weight_decay=0.0,
             checkpoint_every=self.checkpoint_every,
-            patient_until=round(self.telling * self.steps) if self.telling < 1 else 0,
+            patient_until=round(self.telling * self.steps) if self.telling < 1 and found.tellings else 0,
         )
         writer = self.writer(lm, found if self.start is None else None)
         try:

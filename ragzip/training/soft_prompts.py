@@ -110,7 +110,7 @@ class Frames:
     def _framed(self, messages: Sequence[Message[Segment]], answer: str) -> Framed:
         pieces: list[list[int] | int] = []
         count = 0
-        prompt = encode_prompt(self._lm, messages)
+        prompt = encode_prompt(self._lm, messages, dated=False)
         for piece in prompt.pieces:
             if isinstance(piece, list):
                 pieces.append(piece)

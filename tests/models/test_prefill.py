@@ -160,6 +160,22 @@ def test_gradients_are_as_near_to_the_truth_as_those_of_the_usual_attention(leng
     assert (found - truth).abs().mean() < 1.5 * (known - truth).abs().mean()
 
 
+@pytest.mark.parametrize("part", ["q_proj", "k_proj", "v_proj"])
+def test_one_projection_alone_can_be_trained(part):
+    mine = three("llama")[0].requires_grad_(False)
+    weight = getattr(mine.model.layers[0].self_attn, part).weight.requires_grad_(True)
+    mine.model(input_ids=batch([150])[0]).last_hidden_state.float().square().sum().backward()
+    assert weight.grad is not None and weight.grad.abs().sum() > 0
+
+
+def test_a_model_that_looks_both_ways_is_left_to_the_usual_attention(monkeypatch):
+    mine, usual, _ = three("gemma", use_bidirectional_attention=True)
+    mixed = called(monkeypatch)
+    ids, _ = batch([150])
+    assert torch.equal(states(mine, ids), states(usual, ids))
+    assert not mixed
+
+
 def test_long_texts_are_trained_by_the_usual_attention(monkeypatch):
     monkeypatch.setattr(prefill, "_KEPT", 100)
     mixed = called(monkeypatch)
@@ -190,5 +206,6 @@ def test_other_formats_and_kinds_stay_as_they_are(monkeypatch):
 def test_loaded_generators_have_it(tiny_lm_path):
     from ragzip.models import load_causal_lm
 
-    assert load_causal_lm(str(tiny_lm_path), dtype="bf16").model.config._attn_implementation == prefill.NAME
-    assert load_causal_lm(str(tiny_lm_path), dtype="fp32").model.config._attn_implementation == "sdpa"
+    for dtype, name in (("bf16", prefill.NAME), ("fp32", "sdpa")):
+        lm = load_causal_lm(str(tiny_lm_path), dtype=dtype, device="cpu", own=True)
+        assert lm.model.config._attn_implementation == name
