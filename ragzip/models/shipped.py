@@ -108,7 +108,7 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 method="exit",
                 base=GENERATOR,
                 licence="CC-BY-SA-4.0",
-                sha256="d8e7b7d4bb537f4bc26d27a51f63e83f307880f080af9aa5a2b39883e572fefa",
+                sha256="45f6492f65e13d044ed74c02c4e3c7914497a32cf8429ab3dfefd110a3154d75",
                 weights="adapter_model.safetensors",
             ),
             ShippedSpec(
