@@ -60,9 +60,7 @@ class SentenceScorer(Compressor[TextSegment, TextSegment]):
     default_keep: ClassVar[float] = 0.5
     asks: ClassVar[bool] = True  # whether the scores hang on what is asked
     scale: ClassVar[tuple[float, float]] = (-math.inf, math.inf)  # of the scores; thresholds beyond it are refused
-    floor: ClassVar[float | None] = (
-        None  # scores below it count as this against a threshold, and are ranked all the same
-    )
+    floor: ClassVar[float | None] = None  # what a score below it counts as against a threshold; ranks are by the score
     default_threshold: ClassVar[float | None] = None
     limited_threshold: ClassVar[float | None] = None
 
