@@ -155,9 +155,12 @@ class _Watch:
             self._first, self._start = event.step, now
         if now - self._last >= _EVERY and event.step < event.steps:
             self._last = now
-            left = (now - self._start) / max(event.step - self._first, 1) * (event.steps - event.step)
             told = f", {facts}" if facts else ""
-            self._say(f"{self.label}: step {event.step:,} of {event.steps:,}{told}, about {left / 60:.0f} min left")
+            seen = event.step - self._first
+            if seen:  # of the first step it is not known what it took
+                left = (now - self._start) / seen * (event.steps - event.step)
+                told += f", about {left / 60:.0f} min left"
+            self._say(f"{self.label}: step {event.step:,} of {event.steps:,}{told}")
 
     def _say(self, text: str) -> None:
         if self.bar is not None:

@@ -32,6 +32,7 @@ _READ = (
     "peft_type",
     "base_model_name_or_path",
     "ragzip_base",
+    "ragzip_base_sha256",
     "ragzip_window",
     "r",
     "lora_alpha",
@@ -67,6 +68,7 @@ class Adapter:
         scale: What the product is multiplied by.
         targets: Last parts of the names of the adapted modules; None for every linear one but the output layer.
         window: Most tokens of a text that it was trained on; None where it does not say.
+        base_sha256: Fingerprint of that model, see ``identity``; None where it does not say.
     """
 
     base: str
@@ -74,13 +76,14 @@ class Adapter:
     scale: float
     targets: tuple[str, ...] | None
     window: int | None = None
+    base_sha256: str | None = None
 
 
 def read_adapter(folder: Path) -> Adapter:
     """The config of an adapter's folder, checked.
 
     Its base is ``ragzip_base`` where that key stands beside those of ``peft``, else ``base_model_name_or_path``; its
-    window is ``ragzip_window``.
+    window is ``ragzip_window``, and ``ragzip_base_sha256`` tells one base from another of the same shape.
 
     Raises:
         ModelError: It cannot be read, or asks for what is not done here (DoRA, trained biases, ``modules_to_save``,
@@ -115,7 +118,27 @@ def read_adapter(folder: Path) -> Adapter:
     window = config.get("ragzip_window")
     if window is not None and (type(window) is not int or window < 1):
         raise _refused(path, f"has ragzip_window {window!r}")
-    return Adapter(base, rank, scale, _targets(path, config.get("target_modules")), window)
+    checksum = config.get("ragzip_base_sha256")
+    if checksum is not None and (not isinstance(checksum, str) or not checksum):
+        raise _refused(path, f"has ragzip_base_sha256 {str(checksum)[:80]!r}")
+    return Adapter(base, rank, scale, _targets(path, config.get("target_modules")), window, checksum)
+
+
+def check_adapter(folder: Path) -> None:
+    """Refuses an adapter whose base is another model here than the one it was trained on, where it says which.
+
+    Raises:
+        ModelError: It is; both are named. Or its config or its base cannot be read.
+    """
+    from ragzip.models.identity import folder_fingerprint  # which reads the bases of adapters
+
+    adapter = read_adapter(folder)
+    if adapter.base_sha256 and (found := folder_fingerprint(base_folder(folder))) != adapter.base_sha256:
+        raise ModelError(
+            f"the adapter {folder} was trained on {adapter.base!r} of checksum {adapter.base_sha256[:12]}; the one here"
+            f" has {found[:12]}",
+            hint="Use the model it was trained on, or train it again.",
+        )
 
 
 def trained_window(folder: Path) -> int | None:
@@ -189,9 +212,10 @@ def merge(model: Any, folder: Path) -> None:
         folder: The adapter's.
 
     Raises:
-        ModelError: Tensors that are missing, that no module takes, or of the wrong shape, by name. Nothing is changed
-            then.
+        ModelError: Tensors that are missing, that no module takes, or of the wrong shape, by name; or it is for another
+            base. Nothing is changed then.
     """
+    check_adapter(folder)
     merge_tensors(model, read_adapter(folder), read_tensors(folder), str(folder))
 
 

@@ -118,7 +118,7 @@ class EXITTraining:
             return begun.run(out, data=data, resume=resume, on_event=on_event)
         check_base(self.base)
         if self.start is not None:
-            check_same(resolve(self.start), self.rank, self.alpha)
+            check_same(resolve(self.start), self.base, self.rank, self.alpha)
         judge = load_judge(self.base, "chat", _WINDOW, dtype=self.dtype, device=self.device)
         kept_examples, held_examples = self.examples(data, on_event)
         kept, held = self._groups(judge, kept_examples, held_examples)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ragzip.errors import ModelError
+from ragzip.models.identity import folder_fingerprint
 from ragzip.models.locate import resolve
 from ragzip.models.lora import TARGETS, read_adapter, read_tensors
 from ragzip.models.weights import ADAPTER_CONFIG, is_adapter
@@ -129,13 +130,15 @@ def check_base(name: str) -> None:
         raise ModelError(f"{name} is an adapter itself", hint="Train from its base, or from the merged model.")
 
 
-def check_same(folder: Path, rank: int, alpha: int) -> None:
-    """Refuses an adapter to go on from that was trained with another rank or alpha.
+def check_same(folder: Path, base: str, rank: int, alpha: int) -> None:
+    """Refuses an adapter to go on from that was trained with another base, rank or alpha.
 
     Raises:
         ModelError: It was, or its config cannot be read.
     """
     adapter = read_adapter(folder)
+    if adapter.base_sha256 and folder_fingerprint(resolve(base)) != adapter.base_sha256:
+        raise ModelError(f"the adapter in {folder} was trained on another model than {base}", hint=_SAME)
     if (adapter.rank, adapter.scale) != (rank, alpha / rank):
         raise ModelError(f"the adapter in {folder} has another rank or alpha than {rank} and {alpha}", hint=_SAME)
 
@@ -161,6 +164,7 @@ def save_adapter(
         "task_type": task,
         "base_model_name_or_path": base,
         "ragzip_base": base,
+        "ragzip_base_sha256": folder_fingerprint(resolve(base)),
         "r": rank,
         "lora_alpha": alpha,
         "lora_dropout": 0.0,

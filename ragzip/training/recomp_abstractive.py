@@ -115,7 +115,7 @@ class RecompAbstractiveTraining:
             return begun.run(out, data=data, resume=resume, on_event=on_event)
         check_base(self.base)
         if self.start is not None:
-            check_same(resolve(self.start), self.rank, self.alpha)
+            check_same(resolve(self.start), self.base, self.rank, self.alpha)
         found = read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
         held_examples, kept_examples = divide(found, self.held_out, self.seed)
         make = functools.partial(

@@ -122,6 +122,19 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.
     assert said == ["fake: step 503 of 1,000, loss nan, about 331 min left"]
 
 
+def test_the_first_step_does_not_say_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ragzip.cli import train
+
+    said: list[str] = []
+    now = [100.0]
+    monkeypatch.setattr(train, "note", said.append)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    watch = train._Watch("fake")
+    now[0] += 90.0  # an evaluation before the first step takes a while
+    watch(TrainingEvent("step", 1, 1000, loss=0.5))
+    assert said == ["fake: step 1 of 1,000, loss 0.5"]
+
+
 def test_examples_told_of_one_by_one_are_not_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
     from ragzip.cli import train
 

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from ragzip import models
 from ragzip.errors import ModelError
+from ragzip.models.identity import folder_fingerprint
 from ragzip.models.lora import read_adapter
 from ragzip.models.weights import is_adapter, looks_complete
 
@@ -346,3 +347,22 @@ def test_an_encoder_decoder_can_be_adapted(tmp_path, tiny_seq2seq_path):
     plain = load_seq2seq(tiny_seq2seq_path, dtype="fp32").model.get_submodule(module).weight
     adapted = load_seq2seq(str(folder), dtype="fp32").model.get_submodule(module).weight
     assert not torch.allclose(plain, adapted)
+
+
+def test_an_adapter_for_another_base_is_refused(adapter, tiny_lm_path, tmp_path):
+    right = folder_fingerprint(Path(tiny_lm_path))
+    edit(adapter, ragzip_base_sha256=right)
+    models.load_causal_lm(str(adapter))
+    other = Path(shutil.copytree(tiny_lm_path, tmp_path / "other"))
+    own = load_file(other / "model.safetensors")
+    save_file({key: value + 0.5 for key, value in own.items()}, other / "model.safetensors", metadata={"format": "pt"})
+    edit(adapter, base_model_name_or_path=str(other))
+    with pytest.raises(ModelError) as caught:
+        models.load_causal_lm(str(adapter))
+    assert right[:12] in caught.value.message
+    assert folder_fingerprint(other)[:12] in caught.value.message
+    edit(adapter, ragzip_base_sha256=None)  # as of other programs, which do not say
+    models.load_causal_lm(str(adapter))
+    edit(adapter, ragzip_base_sha256=7)
+    with pytest.raises(ModelError, match="ragzip_base_sha256 '7'"):
+        models.load_causal_lm(str(adapter))

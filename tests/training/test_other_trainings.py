@@ -24,7 +24,7 @@ from ragzip.training.baselines import of_summaries, summary_scores
 from ragzip.training.card import check_card
 from ragzip.training.exit import EXITTraining
 from ragzip.training.llmlingua2 import LLMLingua2Training
-from ragzip.training.low_rank import Adaptable, LowRank
+from ragzip.training.low_rank import Adaptable, LowRank, check_same
 from ragzip.training.options import make_trainer
 from ragzip.training.recomp_abstractive import RecompAbstractiveTraining
 from ragzip.training.recomp_extractive import RecompExtractiveTraining
@@ -157,6 +157,14 @@ def test_a_summariser_goes_on_from_an_adapter_and_says_what_it_read(trained, sma
     assert "steps behind them, without the examples" in card.about
     with pytest.raises(ModelError, match="another rank"):
         replace(more, rank=2).run(tmp_path / "refused", data=small_data)
+    other = tmp_path / "other"
+    shutil.copytree(trained.trainer.base, other)
+    weights = load_file(other / "model.safetensors")
+    changed = {key: value + 0.5 for key, value in weights.items()}
+    save_file(changed, other / "model.safetensors", metadata={"format": "pt"})
+    check_same(trained.out, trained.trainer.base, more.rank, more.alpha)
+    with pytest.raises(ModelError, match="another model than"):
+        check_same(trained.out, str(other), more.rank, more.alpha)
     assert trained_window(tmp_path) == trained.trainer.max_tokens
     edit = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps({**edit, "ragzip_window": "many"}))
