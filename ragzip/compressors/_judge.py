@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import secrets
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from ragzip import models
 from ragzip.errors import ModelError
 from ragzip.models import CausalLM, Dtype
 from ragzip.models.chat import apply_template
-from ragzip.models.prefix import next_logits
+from ragzip.models.prefix import Head, next_logits
 from ragzip.models.tokenizer import encode_batch
 
 Wording = Literal["chat", "exit"]
@@ -112,10 +113,23 @@ class Judge:
             hint="Use a model whose tokenizer tells them apart by the first token.",
         )
 
-    def yes(self, query: str, document: str, sentences: Sequence[str]) -> list[float]:
-        """The probability of Yes against No for each sentence, which must fit the window with query and document."""
+    def head(self, query: str) -> Head:
+        """What the prompts for all documents begin with; to be given to ``yes`` where there are several."""
+        some, other = self._beginning(query, ""), self._beginning(query, "x")
+        same = (one == two for one, two in zip(some, other, strict=False))
+        return Head(some[: sum(itertools.takewhile(bool, same))])
+
+    def yes(self, query: str, document: str, sentences: Sequence[str], head: Head | None = None) -> list[float]:
+        """The probability of Yes against No for each sentence, which must fit the window with query and document.
+
+        Args:
+            query: The question.
+            document: What the sentences stand in.
+            sentences: Which to judge.
+            head: Of the query, see ``head``; read once for all documents then.
+        """
         beginning, endings = self.prompts(query, document, sentences)
-        logits = next_logits(self.lm, beginning, endings, self.answers, shared=self.shared)
+        logits = next_logits(self.lm, beginning, endings, self.answers, shared=self.shared, head=head)
         # of two outcomes, the softmax is the logistic function of the difference; tanh does not overflow
         return [0.5 + 0.5 * math.tanh((float(yes) - float(no)) / 2) for yes, no in logits]
 

@@ -12,6 +12,7 @@ from ragzip.compressors._options import check_count
 from ragzip.compressors._surroundings import in_parts, surroundings
 from ragzip.errors import ConfigError, ModelError
 from ragzip.models import Dtype, check_options
+from ragzip.models.prefix import Head
 from ragzip.types import Query
 
 MODEL = "exit-smollm2"
@@ -44,8 +45,8 @@ class EXIT(SentenceScorer):
     Unlike in the first version of the code that was published with the paper, every sentence is judged with its own
     passage and never with all of them, and nothing is cut: a passage longer than the window is read in overlapping
     stretches, and each sentence is judged in one that holds it whole (one longer than a quarter of the window in
-    parts, of which the best counts, and likewise a question that long). Question and passage are read once for all
-    sentences of the passage (``ragzip.models.prefix``), not once for each. In bf16 that moves a probability by
+    parts, of which the best counts, and likewise a question that long). The question is read once for all passages,
+    and each passage once for all of its sentences (``ragzip.models.prefix``). In bf16 that moves a probability by
     rounding only: a decision can differ from that of one pass for each sentence where it is a close call.
 
     Attributes:
@@ -96,15 +97,19 @@ class EXIT(SentenceScorer):
         asked = query.text.strip()
         questions = [asked[start:end] for start, end in in_parts(asked, free // 4, judge.count)]
         scores = [[0.0] * len(group.texts) for group in groups]
-        for document in _documents(groups):
-            for question in questions:
-                left = free - judge.count([question])[0]
-                for (group, sentence), probability in _judged(judge, question, document, left):
+        documents = _documents(groups)
+        for question in questions:
+            left = free - judge.count([question])[0]
+            head = judge.head(question) if len(documents) > 1 else None
+            for document in documents:
+                for (group, sentence), probability in _judged(judge, question, document, left, head):
                     scores[group][sentence] = max(scores[group][sentence], probability)
         return scores
 
 
-def _judged(judge: Judge, question: str, document: _Document, room: int) -> list[tuple[tuple[int, int], float]]:
+def _judged(
+    judge: Judge, question: str, document: _Document, room: int, head: Head | None
+) -> list[tuple[tuple[int, int], float]]:
     """Group and sentence with a probability, once for each part of a sentence.
 
     Args:
@@ -112,6 +117,7 @@ def _judged(judge: Judge, question: str, document: _Document, room: int) -> list
         question: Asked of every sentence.
         document: What is judged.
         room: Tokens for document and sentence together.
+        head: Of the question, where there are several documents.
     """
     owners: list[tuple[int, int]] = []
     parts: list[tuple[int, int]] = []
@@ -127,7 +133,8 @@ def _judged(judge: Judge, question: str, document: _Document, room: int) -> list
     found: list[tuple[tuple[int, int], float]] = []
     for (start, end), numbers in surroundings(document.text, parts, room - longest, longest, judge.count):
         different = list(dict.fromkeys(texts[number] for number in numbers))  # rows of a table may be all alike
-        yes = dict(zip(different, judge.yes(question, lead + document.text[start:end], different), strict=True))
+        told = judge.yes(question, lead + document.text[start:end], different, head)
+        yes = dict(zip(different, told, strict=True))
         found += [(owners[number], yes[texts[number]]) for number in numbers]
     return found
 

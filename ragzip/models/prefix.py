@@ -34,6 +34,21 @@ _TOGETHER = 128  # tokens of endings that attend in one call; each also computes
 _REACH = ("sliding_window", "attention_chunk_size")
 
 
+@dataclass(eq=False)
+class Head:
+    """What the beginnings of several calls begin with, read by the first of them.
+
+    It holds for one model, whose weights may not change in between.
+
+    Attributes:
+        ids: Its token ids.
+        layers: Keys and values of each layer, once they were read.
+    """
+
+    ids: Sequence[int]
+    layers: list[tuple[Tensor, Tensor]] | None = field(default=None, repr=False)
+
+
 def next_logits(
     lm: CausalLM,
     beginning: Sequence[int],
@@ -41,6 +56,7 @@ def next_logits(
     tokens: Sequence[int],
     *,
     shared: bool = True,
+    head: Head | None = None,
 ) -> Floats:
     """Logits of some tokens as the next one after ``beginning + ending``, for each ending.
 
@@ -53,6 +69,7 @@ def next_logits(
         endings: Token ids each, none empty; with the beginning they must fit the model's window.
         tokens: Whose logits are wanted.
         shared: False reads the beginning again for each ending.
+        head: Read once for all calls that are given it, where the beginning begins with it and more comes.
 
     Returns:
         ``[n_endings, n_tokens]``, computed in fp32 from the model's last hidden states.
@@ -67,7 +84,7 @@ def next_logits(
         reader: _Reader = kept(("prefix", id(lm), wanted), lambda: _Reader(lm, twin(lm, wanted)))
         longest = len(beginning) + max(map(len, endings))
         if shared and beginning and len(endings) > 1 and reader.shares(longest):
-            found = reader.packed(beginning, endings)
+            found = reader.packed(beginning, endings, head)
         else:
             found = torch.cat([reader.whole([*beginning, *ending]) for ending in endings])
         logits: Floats = found.cpu().numpy()
@@ -99,13 +116,11 @@ class _Reader:
         logits: Tensor = self.model(input_ids=row, use_cache=cache is not None, **options).logits
         return logits[:, -1].float()
 
-    def packed(self, beginning: Sequence[int], endings: Sequence[Sequence[int]]) -> Tensor:
+    def packed(self, beginning: Sequence[int], endings: Sequence[Sequence[int]], head: Head | None = None) -> Tensor:
         """``[n_endings, n_tokens]``, with the beginning read once."""
         import torch
-        from transformers import DynamicCache
 
-        cache = DynamicCache()
-        self.whole(beginning, cache)
+        cache = self._begun(beginning, head)
         found = []
         most = _PACKED.get(self.lm.device.partition(":")[0], _PACKED_ELSEWHERE)
         self._attend_by(_NAME)
@@ -127,6 +142,24 @@ class _Reader:
             self._attend_by(self._usual)
         return torch.cat(found)
 
+    def _begun(self, beginning: Sequence[int], head: Head | None) -> Any:
+        """A cache of the beginning, whose head is read unless it was before."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        size = len(head.ids) if head else 0
+        if head is None or not 0 < size < len(beginning) or list(beginning[:size]) != list(head.ids):
+            self.whole(beginning, cache)
+            return cache
+        if head.layers is None:
+            self.whole(head.ids, cache)
+            head.layers = [(layer.keys, layer.values) for layer in cache.layers]
+        else:
+            for number, (keys, values) in enumerate(head.layers):
+                cache.update(keys, values, number)
+        self.whole(beginning[size:], cache)  # new tensors: those of the head stay as they are
+        return cache
+
     def shares(self, length: int) -> bool:
         """Whether packing gives what one pass each gives, for texts of this length: tried once, on a few tokens."""
         import torch
@@ -138,7 +171,7 @@ class _Reader:
             beginning, endings = [3, 5, 7, 11, 13], [[17, 19], [2, 23, 29, 31], [37]]
             try:
                 one_by_one = torch.cat([self.whole([*beginning, *ending]) for ending in endings])
-                together = self.packed(beginning, endings)
+                together = self.packed(beginning, endings, Head(beginning[:2]))
                 far = (one_by_one - together).abs().max() / (one_by_one.std() + one_by_one.abs().max() / 10 + 1e-6)
                 self._can = bool(far < (1e-3 if self.lm.dtype == "float32" else 0.1))
             except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError, IndexError, KeyError):

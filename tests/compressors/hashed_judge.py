@@ -15,8 +15,14 @@ class HashedJudge:
         """Three characters a token."""
         return [-(-len(text) // 3) for text in texts]
 
-    def yes(self, query: str, document: str, sentences: Sequence[str]) -> list[float]:
+    def head(self, query: str) -> str:
+        """Nothing is read, so nothing is shared."""
+        return query
+
+    def yes(self, query: str, document: str, sentences: Sequence[str], head: str | None = None) -> list[float]:
         """Probabilities, as good as random."""
+        if head not in (None, query):
+            raise ValueError("the head is one of another question")
         size = self.fixed + sum(self.count([query, document])) + max(self.count(sentences))
         if size > self.window:
             raise ValueError(f"{size} tokens do not fit a window of {self.window}")

@@ -11,13 +11,16 @@ import torch
 
 from ragzip import models
 from ragzip.compressors import _judge
+from ragzip.compressors._extractive import Sentences
 from ragzip.compressors._judge import Judge, Words, load_judge
 from ragzip.compressors.exit import EXIT
 from ragzip.errors import ConfigError, ModelError
+from ragzip.models import prefix
 from ragzip.protocols import Stack
 from ragzip.testing.contracts import count_words
 from ragzip.testing.models import tiny_causal_lm
 from ragzip.testing.strategies import edge_contexts
+from ragzip.text import sentences as cut
 from ragzip.tokens import TokenCounter
 from ragzip.types import Context, Passage, Query, Span, TextSegment, context_of
 from tests.compressors.hashed_judge import HashedJudge
@@ -37,8 +40,8 @@ class Listed(HashedJudge):
         self.asked, self.likes = [], likes
         self.__dict__.update(attributes)
 
-    def yes(self, query, document, sentences):
-        super().yes(query, document, sentences)
+    def yes(self, query, document, sentences, head=None):
+        super().yes(query, document, sentences, head)
         self.asked.append((query, document, list(sentences)))
         return [0.9 if self.likes in sentence else 0.2 for sentence in sentences]
 
@@ -140,8 +143,8 @@ def test_a_question_beyond_the_window_is_asked_in_parts_of_which_the_best_counts
     judge.window = 200
     question = " ".join(f"word{number}" for number in range(200))
 
-    def yes(query, document, sentences):
-        Listed.yes(judge, query, document, sentences)
+    def yes(query, document, sentences, head=None):
+        Listed.yes(judge, query, document, sentences, head)
         return [0.9 if "word77" in query.split() and "Rome" in sentence else 0.1 for sentence in sentences]
 
     judge.yes = yes
@@ -328,6 +331,30 @@ def test_a_tokenizer_that_begins_every_text_with_a_space():
     assert judge._ending("ab") == [letters[letter] for letter in "abt"]
 
 
+def test_what_all_passages_share_is_read_once(real, tiny_lm_path, monkeypatch):
+    read = []
+    whole = prefix._Reader.whole
+
+    def count(self, ids, cache=None):
+        read.append(len(ids))
+        return whole(self, ids, cache)
+
+    monkeypatch.setattr(prefix._Reader, "whole", count)
+    query = Query("Which hills does Rome have, and how old are they by now?")
+    method = EXIT(model=tiny_lm_path, dtype="fp32")
+    passages = [Passage(f"p{number}", f"{ROME.text} {number} of them. {TEA.text}") for number in range(3)]
+    groups = [Sentences(tuple(p.text[s:e] for s, e in cut(p.text)), p) for p in passages]
+    alone = [method.score(query, [group])[0] for group in groups]
+    read.clear()
+    together = method.score(query, groups)
+    size = len(method.load().head(query.text).ids)
+    wholes = [len(method.load().prompts(query.text, p.text, [])[0]) for p in passages]
+    assert size > len(query.text.split())
+    assert read == [size, *(length - size for length in wholes)]
+    for one, other in zip(alone, together, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
 @pytest.mark.models
 def test_the_built_in_model_decides_the_same_with_the_prefix_shared():
     text = (
@@ -342,6 +369,10 @@ def test_the_built_in_model_decides_the_same_with_the_prefix_shared():
     assert len(set(together)) > 3
     assert together == pytest.approx(apart, abs=1e-4)
     # every decision that a threshold could make between the scores, as the model says No to nearly everything
+    head = judge.head(query)
+    others = [judge.yes(query, document, sentences, head) for document in ("Tea is hot.", text)]
+    assert head.layers
+    assert others[1] == pytest.approx(apart, abs=1e-4)
     ranked = sorted(apart)
     for low, high in itertools.pairwise(ranked):
         if high - low > 1e-3:

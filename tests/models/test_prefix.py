@@ -107,6 +107,27 @@ def test_many_endings_in_several_packs(double, passes):
     assert len(after) == 1 + 3
 
 
+@pytest.mark.parametrize("kind", [*sorted(SHARING), *sorted(OTHERS)])
+def test_a_head_is_read_once_for_all_beginnings(kind, passes):
+    lm = make(kind, {**SHARING, **OTHERS}[kind])
+    lm.model.double()
+    start, endings = random(40, 1), [random(1 + number, number) for number in range(6)]
+    beginnings = [[*start, *random(size, size)] for size in (30, 1, 90)]
+    beginnings += [start, start[:20], [9, *start[1:], 7]]  # of these it is no head
+    apart = [next_logits(lm, beginning, endings, (5, 9), shared=False) for beginning in beginnings]
+    next_logits(lm, start, endings, (5, 9))  # tries the model
+    passes.clear()
+    head = prefix.Head(start)
+    for _ in range(2):
+        for beginning, expected in zip(beginnings, apart, strict=True):
+            np.testing.assert_allclose(next_logits(lm, beginning, endings, (5, 9), head=head), expected, atol=1e-5)
+    sizes = [size for size in passes if size != sum(map(len, endings))]
+    if kind in SHARING:
+        assert sizes == [40, 30, 1, 90, 40, 20, 41, 30, 1, 90, 40, 20, 41]
+    else:
+        assert head.layers is None
+
+
 def test_one_longer_than_a_pack(lm):
     endings = [random(5, 1), random(1100, 2), random(5, 3), random(400, 4)]
     np.testing.assert_allclose(
