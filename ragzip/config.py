@@ -12,6 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin
 
 from ragzip import registry
@@ -62,8 +63,12 @@ def to_config(component: Any) -> Any:
 
 
 def _plain(value: Any, path: str) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or type(value) in (bool, int, float, str):
         return value
+    if isinstance(value, str):  # a member of an enum
+        return str.__str__(value)
+    if isinstance(value, Integral | Real):  # of numpy, say
+        return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, tuple | list):
         return [_plain(item, f"{path}.{i}") for i, item in enumerate(value)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ragzip import config, registry
+from ragzip import config, registry, yaml_io
 from ragzip.compressors.budget import Budget
 from ragzip.compressors.reorder import Reorder
 from ragzip.compressors.sentence_filter import SentenceFilter
@@ -125,3 +128,15 @@ def test_hints_say_how_it_is_written() -> None:
     with pytest.raises(ConfigError) as caught:
         Pipeline.from_yaml("ragzip: 1\ntype: provence\nsteps: 3\n")
     assert "ragzip train provence" in caught.value.hint
+
+
+def test_numbers_of_numpy_and_members_of_enums_are_plain_values() -> None:
+    class Names(StrEnum):
+        ENDS = "ends"
+
+    filtered = SentenceFilter(threshold=np.float64(0.5), keep=np.float32(0.25), budget=np.int64(7))
+    written = config.to_config(filtered)
+    assert [type(written[name]) for name in ("threshold", "keep", "budget")] == [float, float, int]
+    assert type(config.to_config(Reorder(order=Names.ENDS))["order"]) is str
+    assert config.from_config("compressor", written) == filtered
+    assert yaml_io.dump(written)

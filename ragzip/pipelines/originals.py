@@ -165,7 +165,12 @@ def context_from_dict(value: Mapping[str, Any]) -> Context[TextSegment]:
         UsageError: It is not what ``context_dict`` writes; says where.
     """
     passages = tuple(
-        Passage(_text(row, "id", f"passages[{n}]"), _text(row, "text", f"passages[{n}]"), str(row.get("title") or ""))
+        Passage(
+            _text(row, "id", f"passages[{n}]"),
+            _text(row, "text", f"passages[{n}]"),
+            str(row.get("title") or ""),
+            score=_number(row, "score", f"passages[{n}]"),
+        )
         for n, row in enumerate(_rows(value, "passages", ""))
     )
     segments = tuple(
@@ -209,6 +214,13 @@ def _rows(value: Mapping[str, Any], key: str, where: str) -> list[Mapping[str, A
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise UsageError(f"{where}{key} should be a list of objects")
     return rows
+
+
+def _number(row: Mapping[str, Any], key: str, where: str) -> float | None:
+    found = row.get(key)
+    if found is not None and (isinstance(found, bool) or not isinstance(found, int | float)):
+        raise UsageError(f"{where} has a {key!r} that is no number")
+    return None if found is None else float(found)
 
 
 def _text(row: Mapping[str, Any], key: str, where: str) -> str:

@@ -66,7 +66,7 @@ class Compressor(ABC, Generic[In_contra, Out_co]):
     def __rshift__(self, other: Compressor[Out_co, Next]) -> Stack[In_contra, Next]: ...
     def __rshift__(self, other: Compressor[Any, Any]) -> Stack[Any, Any]:
         """This compressor, then ``other``. Stacks flatten, so ``>>`` is associative."""
-        return _join(self, other)
+        return _join(self, other) if isinstance(other, Compressor) else NotImplemented
 
 
 class Selector(Compressor[Segment, Segment]):
@@ -78,7 +78,7 @@ class Selector(Compressor[Segment, Segment]):
     def __rshift__(self, other: Compressor[In, Out]) -> Stack[In, Out]: ...
     def __rshift__(self, other: Compressor[Any, Any]) -> Any:
         """This selector, then ``other``."""
-        return _join(self, other)
+        return _join(self, other) if isinstance(other, Compressor) else NotImplemented
 
 
 def members(compressor: Compressor[Any, Any]) -> tuple[Compressor[Any, Any], ...]:
@@ -100,11 +100,12 @@ def walk(compressor: Compressor[Any, Any]) -> Iterator[Compressor[Any, Any]]:
 
 
 def _join(first: Compressor[Any, Any], second: Compressor[Any, Any]) -> Stack[Any, Any]:
-    """One flat stack; settings are those of the first of the two that has any."""
+    """One flat stack; settings, and the counter, are those of the first of the two that has any."""
     settings: Stack[Any, Any] = next(
         (s for s in (first, second) if isinstance(s, Stack) and (s.timeout, s.min_tokens) != (None, 1)), Stack()
     )
-    return dataclasses.replace(settings, compressors=(*members(first), *members(second)))
+    counter = next((s.counter for s in (first, second) if isinstance(s, Stack) and s.counter is not None), None)
+    return dataclasses.replace(settings, compressors=(*members(first), *members(second)), counter=counter)
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,12 @@ class Stack(Compressor[In_contra, Out_co]):
     counter: Counter | None = runtime_field()
 
     def __post_init__(self) -> None:
+        parts: Any = self.compressors
+        if not isinstance(parts, tuple):
+            raise ConfigError("compressors", f"must be a tuple, not {parts!r:.80}", hint="Write (a, b), or a >> b.")
+        for part in parts:
+            if not isinstance(part, Compressor):
+                raise ConfigError("compressors", f"{part!r:.80} is not a compressor", hint="Dedupe(), not Dedupe.")
         limit = 1 if self.timeout is None else self.timeout
         if isinstance(limit, bool) or not isinstance(limit, Real) or not 0 < limit <= _LONGEST:
             raise ConfigError("timeout", f"must be a number of seconds above 0, up to {_LONGEST:g}, not {limit!r:.40}")

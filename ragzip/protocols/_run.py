@@ -15,16 +15,17 @@ from ragzip.protocols._roles import Counter
 from ragzip.registry import name_of
 from ragzip.types import CompressionResult, Context, Segment, SoftSegment, Status, Step, TextSegment
 
-_WORD = re.compile(r"\w+|[^\w\s]")
+_IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORD = re.compile(rf"[{_IDEOGRAPH}]|[^\W{_IDEOGRAPH}]+|[^\w\s]")
 _REMEMBERED = 256
 _Outcome = tuple[Context[Any], Status, str]
 
 
 class WordCounter:
-    """Counts words and punctuation marks: what an unbound stack judges growth by. Not a generator's tokens."""
+    """Counts words, ideographs and punctuation marks: what an unbound stack judges growth by, and no tokens."""
 
     def texts(self, texts: Sequence[str]) -> list[int]:
-        """Words and punctuation marks of each text."""
+        """Words, ideographs and punctuation marks of each text."""
         return [sum(1 for _ in _WORD.finditer(text)) for text in texts]
 
     def context(self, context: Context[Segment]) -> int:

@@ -110,6 +110,7 @@ def test_plain_values_hold_all_that_expand_needs(context):
     again = context_from_dict(plain)
     assert context_dict(again)["segments"] == plain["segments"]
     assert [(p.id, p.title, p.text) for p in again.passages] == [(p.id, p.title, p.text) for p in context.passages]
+    assert context_dict(again) == plain  # scores, too, by which some compressors choose
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ragzip.compressors.bm25_sentences import BM25Sentences
 from ragzip.compressors.structured import Structured
@@ -10,6 +12,7 @@ from ragzip.compressors.top_k import TopK
 from ragzip.errors import ConfigError, ModelError, UsageError
 from ragzip.protocols import Stack
 from ragzip.protocols._run import WordCounter
+from ragzip.text import words as cut_words
 from ragzip.tokens import TokenCounter
 from ragzip.types import Passage, Query, Status, context_of
 from tests.protocols.parts import CONTEXT, Backwards, Fails, First, Gives, Slow, Soft, Upper, context, words
@@ -245,3 +248,12 @@ def test_a_stack_within_that_has_a_counter_counts_by_it():
 def test_how_many_failed_within_another_compressor_is_told():
     results = run(Structured(Stack((Fails(), First(1)))), CONTEXT, CONTEXT)
     assert all("(2 of 2 contexts)" in result.steps[0].detail for result in results)
+
+
+@given(st.text("今天天氣かなカ\u3099は。, -abc1é\n ", max_size=60), st.data(), st.sampled_from(["", " "]))
+def test_the_words_of_an_unbound_stack_never_grow_by_dropping_some(text, data, joiner):
+    """However what is left is joined: in scripts without spaces, too."""
+    found = [text[start:end] for start, end in cut_words(text)]
+    kept = [word for word in found if data.draw(st.booleans())]
+    before, after = WordCounter().texts([text, joiner.join(kept)])
+    assert after <= before

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 
+from ragzip.errors import ConfigError
 from ragzip.protocols import Selector, Stack
 from ragzip.tokens import TokenCounter
 from tests.protocols.parts import CONTEXT, Backwards, First, Holder, Soft, Upper, words
@@ -81,3 +82,25 @@ def test_a_stack_counts_with_its_bound_counter():
     assert result.tokens_out == len(CONTEXT.segments[0].text)
     other = TokenCounter(lambda texts: [1 for _ in texts])
     assert Stack((First(1),)).bind(characters).run([CONTEXT], counter=other)[0].tokens_out == 1
+
+
+def test_a_counter_survives_joining():
+    counter, other = TokenCounter(lambda texts: [1 for _ in texts]), TokenCounter(lambda texts: [2 for _ in texts])
+    bound = Stack((ONE,)).bind(counter)
+    for joined in (bound >> TWO, TWO >> bound, bound >> Stack((TWO,), timeout=5.0), bound >> Stack((TWO,)).bind(other)):
+        assert joined.counter is counter
+    assert (ONE >> TWO).counter is None
+
+
+@pytest.mark.parametrize("other", [First, 5, None, "dedupe", [ONE]])
+def test_what_is_no_compressor_does_not_join(other):
+    for first in (ONE, TWO, ONE >> TWO):
+        with pytest.raises(TypeError):
+            first >> other
+    with pytest.raises(ConfigError, match="not a compressor"):
+        Stack((ONE, other))
+
+
+def test_a_list_is_no_stack():
+    with pytest.raises(ConfigError, match="must be a tuple"):
+        Stack([ONE])
