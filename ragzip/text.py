@@ -32,8 +32,9 @@ _ITEM = re.compile(
 )
 _ODD_SPACE = re.compile(r"[^\S \n]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(f"[{_IDEOGRAPH}]|[^\\s{_IDEOGRAPH}]+")
+_IDEOGRAPH = "\u3040-\u3098\u309b-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_MARK = "\u0300-\u036f\u20d0-\u20f0\u3099\u309a\ufe00-\ufe0f\U000e0100-\U000e01ef"  # of voice, of a variant, ...
+_WORD = re.compile(f"[{_IDEOGRAPH}][{_MARK}]*|[^\\s{_IDEOGRAPH}]+")
 # What closes emphasis, brackets or an element goes with what it closes.
 _CLOSING = re.compile(r"[*_\"')\]”’»]+(?=\s|\Z)|(?:</\w{1,20}>|<br ?/?>)+")
 _FALLBACK = re.compile(r"[.!?…]+[\"')\]”’»]*\s+|[。！？｡।॥؟۔]+")
@@ -66,7 +67,10 @@ def sentences(text: str) -> list[Stretch]:
 
 
 def words(text: str) -> list[Stretch]:
-    """The words of a text: runs without white space, and each ideograph or kana alone; they cover what is no space."""
+    """The words of a text: runs without white space, and each ideograph or kana with its marks.
+
+    They cover what is no white space.
+    """
     return [match.span() for match in _WORD.finditer(text)]
 
 

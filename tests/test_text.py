@@ -2,6 +2,7 @@ import doctest
 import itertools
 import re
 import time
+import unicodedata
 
 import pytest
 from hypothesis import example, given, settings
@@ -218,6 +219,18 @@ def test_words_by_example():
     assert [m.group() for m in re.finditer(r"\S+", "a b")] == ["a", "b"]
     text = "Hello, 世界! नमस्ते दुनिया"
     assert [text[a:b] for a, b in words(text)] == ["Hello,", "世", "界", "!", "नमस्ते", "दुनिया"]
+
+
+@given(st.text("がプグ漢字abé \n、", max_size=40), st.sampled_from(["NFC", "NFD"]))
+def test_words_are_the_same_however_their_marks_are_written(text, form):
+    whole, parted = unicodedata.normalize("NFC", text), unicodedata.normalize(form, text)
+    composed = [unicodedata.normalize("NFC", parted[start:end]) for start, end in words(parted)]
+    assert composed == [whole[start:end] for start, end in words(whole)]
+
+
+def test_a_variant_stays_with_its_ideograph():
+    text = "葛\U000e0100城市\ufe00"
+    assert [text[start:end] for start, end in words(text)] == ["葛\U000e0100", "城", "市\ufe00"]
 
 
 def test_the_examples_in_the_docstrings_are_true():

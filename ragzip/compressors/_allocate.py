@@ -20,7 +20,7 @@ from ragzip.tokens import SEPARATOR, lay_out
 from ragzip.types import Context, Segment, SoftSegment, TextSegment
 
 _ROUNDS = 6
-_CUTS = 3
+_CUTS, _MOST_CUTS = 3, 64
 _FEW = 4
 _BATCH = 16
 _DOUBT = 8  # tokens by which the estimate of a unit that fits can be too high, and a sixteenth of the limit
@@ -259,14 +259,14 @@ def _greedy(
 
 def _cut(layout: Layout, ranked: Sequence[int], limit: int, counter: Counter) -> Context[Segment] | None:
     """The head of the best unit of which a head fits, beside its title; None where not a character does."""
-    seen = set[int]()
+    seen, tries = set[int](), 0
     for unit in ranked:
         place = layout.units[unit]
         text = layout.text(unit)
         if place.segment in seen or not text:
             continue
         seen.add(place.segment)
-        if len(seen) > _CUTS:
+        if tries == _CUTS or len(seen) > _MOST_CUTS:
             break
 
         def head(end: int, unit: int = unit, start: int = place.start) -> Context[Segment]:
@@ -275,6 +275,9 @@ def _cut(layout: Layout, ranked: Sequence[int], limit: int, counter: Counter) ->
         def small(end: int, head: Callable[[int], Context[Segment]] = head) -> bool:
             return counter.context(head(end)) <= limit
 
+        if not small(1):  # the title alone is too much
+            continue
+        tries += 1
         ends = [end for _, end in words(text)]
         found = _longest(ends, small)
         if not found:

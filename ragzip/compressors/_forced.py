@@ -41,7 +41,10 @@ _UNITS = (
     "(?:per[^\\S\\n]?cent|Prozent|kg|mg|µg|g|km|cm|mm|nm|m|ml|l|kB|[KMGT]B|[kMG]?Hz|kWh?|MW|GW|ms|mph|ft|lbs?|oz"
     "|euros?|Euro|EUR|USD|GBP|CHF|dollars?|Dollar|pounds|yen|евро|руб)(?:/[a-zA-Zµ]{1,3})?"
 )
+_APOSTROPHE = re.compile("['’ʼ]")
+_CODES = "EUR|USD|GBP|CHF|JPY|CNY|INR|CAD|AUD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|TRY|RUB|US|Rs\\.?"
 _NUMBER = re.compile(
+    rf"(?:(?<!\w)(?:{_CODES})[^\S\n]?(?=[+\-−–$€£¥₹\d]))?"
     rf"(?:[+\-−–±<>≤≥~≈][^\S\n]?)?(?:[$€£¥₹₽₩₪₺][^\S\n]?)?"
     rf"{_DIGIT}(?:(?:{_DIGIT}|[.,:/'’\u00a0\u202f\-])*{_DIGIT})?"
     rf"(?:[^\S\n]?[%‰°$€£¥₹₽₩₪₺])?"
@@ -189,9 +192,11 @@ def only_forced(context: Context[Segment], kinds: tuple[str, ...], pattern: str 
 def _titles(text: str, title: str) -> Iterator[Stretch]:
     for expression in (_HEADING, _UNDERLINED):
         yield from (match.span(1) for match in expression.finditer(text))
-    words = title.split()
-    if words and len(title) <= _LONGEST_TITLE:
-        named = r"\s+".join(map(re.escape, words))
+    forms = (title, unicodedata.normalize("NFC", title), unicodedata.normalize("NFD", title))
+    for words in dict.fromkeys(tuple(form.split()) for form in forms if len(title) <= _LONGEST_TITLE):
+        if not words:
+            continue
+        named = r"\s+".join(_APOSTROPHE.sub("['’ʼ]", re.escape(word)) for word in words)
         first, last = words[0][0], words[-1][-1]
         before = rf"(?<![^\W_{_JOINED}])"
         after = rf"(?![^\W_{_JOINED}{_HANGUL}])"
@@ -220,12 +225,15 @@ def _negations(text: str) -> Iterator[Stretch]:
 
 def _matches(text: str, pattern: str) -> list[Stretch]:
     try:
-        return [match.span() for match in _compiled(pattern).finditer(text, timeout=_SECONDS)]
+        found = [match.span() for match in _compiled(pattern).finditer(text, timeout=_SECONDS)]
     except TimeoutError as error:
         raise RagzipError(
             f"force_pattern {pattern!r} took more than {_SECONDS:g} s on a text of {len(text)} characters",
             hint="Repeat nothing that repeats: not (a+)+.",
         ) from error
+    # (?=here), say, matches a place: what stands behind it counts, before it at the end
+    last = len(text)
+    return [span if span[0] < span[1] else (min(span[0], max(last - 1, 0)), min(span[0] + 1, last)) for span in found]
 
 
 @lru_cache(maxsize=64)

@@ -236,6 +236,12 @@ def take_from(
                 apart = _apart([passages[s.passage_id].text[s.start : s.end] for s in close.sources])
             if apart:
                 return close
+        if not fine and not joiner.strip("\n ") and "\n" not in joiner and pieces is not None:
+            found = [span for start, end in stretches for span in spans_at(pieces, start, end)]
+            own = _with_gaps(found, passages)
+            texts = [passages[span.passage_id].text[span.start : span.end] for span in own or ()]
+            if own and _apart(texts):
+                return TextSegment("".join(texts), tuple(own), "")
         if not joiner:
             stretches = _with_spaces(segment.text, stretches)
     if pieces is None:  # abstractive: the text is cut, and the spans still say what it was written from
@@ -293,6 +299,32 @@ def _with_spaces(text: str, stretches: Sequence[Stretch]) -> list[Stretch]:
             end += 1
         spaced.append((start, end))
     return spaced
+
+
+def _with_gaps(spans: Sequence[Span], passages: Mapping[str, Passage]) -> list[Span] | None:
+    """The spans with white space of the gaps between them, so that they can be joined by nothing.
+
+    Of each gap that is all up to the first line end, where what is dropped stood on lines of its own on one side at
+    least, else one white space. None where no gap has a line end, and where spans do not follow one another.
+    """
+    spaced = list(spans)
+    lines = False
+    for number, (one, other) in enumerate(itertools.pairwise(spans)):
+        text = passages[one.passage_id].text
+        if one.passage_id != other.passage_id or one.end > other.start:
+            return None
+        gap = text[one.end : other.start]
+        before, after = gap[: len(gap) - len(gap.lstrip())], gap[len(gap.rstrip()) :]
+        line = "\n" in before or "\n" in after
+        lines = lines or line
+        if text[one.end - 1].isspace() or text[other.start].isspace():
+            continue
+        if "\n" in before or (before and not line):
+            spaced[number] = Span(one.passage_id, spaced[number].start, one.end + max(before.find("\n"), 0) + 1)
+        elif after:
+            first = other.start - max(after[::-1].find("\n"), 0) - 1
+            spaced[number + 1] = Span(other.passage_id, first, other.end)
+    return spaced if lines else None
 
 
 def _pieces(segment: TextSegment, passages: Mapping[str, Passage]) -> list[tuple[int, Span]] | None:

@@ -136,9 +136,8 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
         found = []
         for before, after in zip(whole, self.compress(whole), strict=True):
             rows = [segment.embeddings for segment in after.segments]
-            found.append(
-                SoftSegment(torch.cat(rows) if rows else torch.zeros(0, 0), self.space, before.segments[0].sources)
-            )
+            one = torch.cat(rows) if rows else torch.zeros(0, self.setting().columns)
+            found.append(SoftSegment(one, self.space, before.segments[0].sources))
         return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic as _now
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ragzip.errors import StoreError
+from ragzip.errors import StoreDamaged, StoreError
 from ragzip.indexes.soft_store import (
     SHARD_BYTES,
     Filling,
@@ -147,11 +147,18 @@ def stored(units: Sequence[Unit], place: str, setting: Setting) -> dict[Unit, Te
 
     Raises:
         StoreMismatch: The store was made with something else.
+        StoreDamaged: It holds rows that are no numbers.
         StoreError: There is none.
     """
+    import numpy as np
     import torch
 
     found = _opened(place, setting).get(units)
+    if not all(np.isfinite(rows).all() for rows in found.values()):
+        raise StoreDamaged(
+            f"the store of {setting.method} in {place} holds rows that are not finite",
+            hint="Remove it and fill it again.",
+        )
     return {unit: torch.from_numpy(found[unit]) if unit in found else None for unit in units}
 
 

@@ -179,8 +179,12 @@ def _budget_option(inner: Compressor[Any, Any]) -> str:
 
 
 def _budget_of(inner: Compressor[Any, Any]) -> int | None:
-    """The least budget of a compressor, or of those of a stack."""
-    found = [getattr(one, option) for one in members(inner) if (option := _budget_option(one))]
+    """The least budget of a compressor, or of those of a stack and of the stacks within it."""
+    if isinstance(inner, Stack):
+        found = [_budget_of(one) for one in inner.compressors]
+    else:
+        option = _budget_option(inner)
+        found = [getattr(inner, option)] if option else []
     return min((budget for budget in found if budget is not None), default=None)
 
 

@@ -143,3 +143,13 @@ def test_next_to_nothing_does_not_stand_for_the_best_sentence(fill, cut):
     context = context_of(Query("Which lamp?"), (Passage("p", f"{best} {other}"),))
     after = BM25Sentences(budget=20).bind(counter).compress([context])[0]
     assert [segment.text for segment in after.segments] == [("Lamp " + "lamp " * 19).strip() if cut else other]
+
+
+@pytest.mark.parametrize("lacking", [0, 3, 20])
+def test_a_sentence_is_cut_where_others_have_titles_that_are_too_long(lacking):
+    long = "An enormous title " * 15
+    passages = [Passage(f"p{i}", "fox " * 40, long) for i in range(lacking)]
+    last = Passage("q", "the quick brown animals go " * 12 + "fox.")
+    counter = TokenCounter(count_words)
+    (after,) = BM25Sentences(budget=20, counter=counter).compress([context_of(Query("fox"), (*passages, last))])
+    assert 10 < counter.context(after) <= 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -69,6 +70,8 @@ def test_numbers_have_their_signs(text, expected):
         ("Take 20 mg/ml at 30 °C, 3 m away.", ["20 mg/ml", "30 °C", "3 m"]),
         ("5 men, 6 members, 7 gates, 8 Frames", ["5", "6", "7", "8"]),
         ("The total was 900 million. Then", ["900 million"]),
+        ("EUR 500, USD 20.5 million, Rs. 300, US$5", ["EUR 500", "USD 20.5 million", "Rs. 300", "US$5"]),
+        ("Thus 7, THUS 8, EUR x", ["7", "8"]),
     ],
 )
 def test_numbers_have_their_scale_and_unit(text, expected):
@@ -107,6 +110,25 @@ def test_titles_are_headings_and_where_the_passage_is_named():
     assert found(text, "New Rome", "titles") == ["# One", "new\nrome", "Two"]
     assert found("a.*b axxb", "a.*b", "titles") == ["a.*b"]
     assert found("_New Rome_ is no New Romeo, nor Anew Rome.", "New Rome", "titles") == ["New Rome"]
+    assert found("Schindler’s List was long.", "Schindler's List", "titles") == ["Schindler’s List"]
+    for form, other in itertools.permutations(("NFC", "NFD")):
+        named = unicodedata.normalize(form, "Café Zoë")
+        assert found(f"At {named} again", unicodedata.normalize(other, named), "titles") == [named]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kept"),
+    [
+        ("(?=dog)", "The dog slept."),
+        ("(?<=slept)", "The dog slept."),
+        (r"(?=.*dog)(?=.*slept)", "The fox ran. The dog slept."),
+        ("$", "It was wet."),
+    ],
+)
+def test_what_matches_a_place_keeps_what_stands_there(pattern, kept):
+    method = RandomSentences(threshold=1.0, force_pattern=pattern)
+    (after,) = method.compress([context_of(Query("?"), (Passage("p", "The fox ran. The dog slept. It was wet."),))])
+    assert [segment.text for segment in after.segments] == [kept]
 
 
 @pytest.mark.parametrize(

@@ -370,3 +370,10 @@ def test_a_generator_whose_generate_reads_ids_only_says_so(monkeypatch):
     prompt = QA().render(compress(made(XRAG), ALBA))
     with pytest.raises(GenerationError, match="inputs_embeds"):
         HuggingFace(model=base_of(XRAG), dtype="fp32", device="cpu").generate([prompt])
+
+
+@pytest.mark.parametrize("cls", FLAT)
+def test_a_passage_without_text_has_no_rows_of_the_generators_width(cls):
+    method = cls(model=soft_model(NAMES[cls]))
+    empty, full = method.compress_passages([Passage("e", " "), ALBA])
+    assert empty.embeddings.shape == (0, full.embeddings.shape[1])

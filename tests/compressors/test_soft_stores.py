@@ -8,6 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,7 +19,7 @@ from ragzip.compressors.icae import ICAE
 from ragzip.compressors.refrag import REFRAG
 from ragzip.compressors.sentence_filter import SentenceFilter
 from ragzip.compressors.xrag import XRAG
-from ragzip.errors import ModelError, StoreError, StoreMismatch
+from ragzip.errors import ModelError, StoreDamaged, StoreError, StoreMismatch
 from ragzip.indexes.soft_store import SoftStore, stores_identity
 from ragzip.models import unload
 from ragzip.protocols import Stack
@@ -351,3 +352,13 @@ def test_pieces_longer_than_what_reads_them_are_refused(cls, option, says, tmp_p
     (folder / "config.json").write_text(json.dumps({**config, option: 100_000}))
     with pytest.raises(ModelError, match=says):
         compress(dataclasses.replace(made(cls), model=str(folder)), LONG)
+
+
+@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
+def test_broken_rows_of_a_store_are_told_of_the_store(cls, tmp_path, monkeypatch):
+    method = made(cls)
+    fill(method, [ALBA], tmp_path)
+    real = SoftStore.get
+    monkeypatch.setattr(SoftStore, "get", lambda *args: {unit: rows * np.nan for unit, rows in real(*args).items()})
+    with pytest.raises(StoreDamaged, match="not finite"):
+        compress(dataclasses.replace(method, store=str(tmp_path)), ALBA)

@@ -110,3 +110,13 @@ def test_what_must_be_kept_is_kept_where_it_fits(count, more):
     (wanted,) = Structured(forced).bind(COUNTER).compress([context])
     after = within(context, COUNTER.context(wanted) + more, RandomSentences(force_pattern=r"tower \d"))
     assert "".join(s.text for s in after.segments).count("tower") == count
+
+
+@pytest.mark.parametrize("deep", [1, 2, 3])
+def test_a_budget_within_stacks_within_is_met(deep):
+    inner = BM25Sentences(budget=25)
+    for _ in range(deep):
+        inner = Stack((inner,), timeout=20.0)
+    (after,) = Structured(inner=inner).bind(COUNTER).compress([titled(1)])
+    assert COUNTER.context(titled(1)) > 25
+    assert COUNTER.context(after) <= 25
