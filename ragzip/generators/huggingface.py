@@ -148,9 +148,9 @@ class HuggingFace:
 
         with lm.lock:
             if isinstance(self.kv[0], PrecomputedKV):
-                self.kv[0].check(lm, messages, number)
+                self.check_window(number, self.kv[0].check(lm, messages, number), lm.window)
             else:
-                check_kv(lm, prompt.length, eviction_of(self.kv))
+                check_kv(lm, prompt.length, eviction_of(self.kv), self.max_new_tokens)
 
     @contextmanager
     def _cached(

@@ -44,7 +44,7 @@ class PrecomputedKV(KVCompression):
     that were read alone are turned to the places where they stand in this prompt, and the question is read behind them.
     The first token comes as soon as the question is read. Passages do not see each other, which costs quality, and the
     caches are large: two vectors a layer for every token. The bytes in use are those of the whole prompt. It stands
-    alone: what is evicted here could not be used again.
+    alone: what is evicted here could not be used again. Templates that tell the date tell the same day always.
 
     Attributes:
         store: A folder for the caches of passages, or "": they are then kept in memory alone, 512 MB at most. The
@@ -98,8 +98,10 @@ class PrecomputedKV(KVCompression):
             cache.update(whole[layer, 0][None], whole[layer, 1][None], layer)
         return EncodedPrompt((ids,)), cache, place
 
-    def check(self, lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -> None:
-        """Refuses what ``prepare`` would refuse, before anything is computed."""
+    def check(self, lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -> int:
+        """Refuses what ``prepare`` would refuse, before anything is computed; gives the tokens of the prompt."""
+        import torch
+
         check_keys(lm)
         check_rotary(lm, "precomputed_kv")
         if any(isinstance(piece, SoftSegment) for message in messages for piece in message.pieces):
@@ -107,6 +109,10 @@ class PrecomputedKV(KVCompression):
                 f"prompt {number} has soft segments, which precomputed_kv cannot put between its caches",
                 hint="Use it without soft compressors.",
             )
+        parts = blocks_of(lm, messages, number)
+        if len(parts) > 3:  # the second passage and those behind it are turned
+            _check_scale(lm, *angles(lm, torch.zeros(1), torch.tensor([1])))
+        return sum(map(len, parts))
 
     def _read(self, lm: CausalLM, model: str, before: list[int], ids: list[int], known: Tensor | None) -> Tensor:
         """Keys and values of tokens behind others, whose own are known: ``[layers, 2, key heads, n, width]``.
@@ -119,7 +125,7 @@ class PrecomputedKV(KVCompression):
             if found is not None:
                 _held.move_to_end(key)
         if found is None and self.store:
-            found = self._load(key)
+            found = self._load(key, len(ids))
         if found is None:
             found = _compute(lm, known, ids)
         if self.store and not self._path(key).is_file():
@@ -130,7 +136,7 @@ class PrecomputedKV(KVCompression):
                 _held.popitem(last=False)
         return found
 
-    def _load(self, key: str) -> Tensor | None:
+    def _load(self, key: str, count: int) -> Tensor | None:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -138,9 +144,13 @@ class PrecomputedKV(KVCompression):
         if not path.is_file():
             return None
         try:
-            return load_file(str(path))["kv"]
+            found = load_file(str(path))["kv"]
         except (OSError, SafetensorError, KeyError) as error:
             raise StoreDamaged(f"{path} cannot be read: {error}", hint="Remove it; it is computed again.") from error
+        if found.dim() != 5 or found.shape[1] != 2 or found.shape[3] != count or not bool(found.isfinite().all()):
+            what = f"{list(found.shape)}, for {count} tokens, or numbers that are none"
+            raise StoreDamaged(f"{path} holds {what}", hint="Remove it; it is computed again.")
+        return found
 
     def _save(self, key: str, found: Tensor) -> None:
         from safetensors.torch import save
@@ -175,7 +185,8 @@ def blocks_of(lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -
     """A prompt's token ids in parts: what stands before the first passage, passages, what stands behind the last.
 
     A passage is a text segment with its title. The separator between two is a part as they are, so that a passage is
-    the same part wherever it stands. The parts are tokenised one by one.
+    the same part wherever it stands. The parts are tokenised one by one; a passage of no tokens is none. A template
+    that tells the date tells the same one always: with that of today nothing could be used tomorrow.
     """
     import torch
 
@@ -212,7 +223,7 @@ def blocks_of(lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -
     parts: list[list[int]] = [[]]
     order = iter([encoded[int(p.text[1:])] for turn in turns for p in turn.pieces if isinstance(p, TextSegment)])
     between: list[int] = []
-    for part in encode_prompt(lm, marked, number=number).pieces:
+    for part in encode_prompt(lm, marked, number=number, dated=False).pieces:
         if isinstance(part, list):
             between += part
             continue
@@ -222,6 +233,7 @@ def blocks_of(lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -
         else:
             parts.append([*between, *next(order)])
         between = []
+    parts = [parts[0], *filter(None, parts[1:])]
     if not between and len(parts) > 1:
         between = parts.pop()  # something has to be read
     return [*parts, between]
@@ -235,10 +247,13 @@ def turned(lm: CausalLM, kv: Tensor, by: int) -> Tensor:
         return kv
     keys = kv[:, 0].float()
     cosines, sines = angles(lm, keys[0], torch.tensor([by]))
-    scale = float((cosines**2 + sines**2).mean())
-    if abs(scale - 1) > 1e-3:
-        raise ModelError(f"the rotary embedding of {lm.name!r} is scaled", hint="Leave precomputed_kv out.")
+    _check_scale(lm, cosines, sines)
     return torch.stack([keys * cosines + half_turned(keys) * sines, kv[:, 1].float()], dim=1).to(kv.dtype)
+
+
+def _check_scale(lm: CausalLM, cosines: Tensor, sines: Tensor) -> None:
+    if abs(float((cosines**2 + sines**2).mean()) - 1) > 1e-3:
+        raise ModelError(f"the rotary embedding of {lm.name!r} is scaled", hint="Leave precomputed_kv out.")
 
 
 def _compute(lm: CausalLM, known: Tensor | None, ids: list[int]) -> Tensor:

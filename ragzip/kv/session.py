@@ -13,7 +13,7 @@ from ragzip.kv._eviction import Eviction
 from ragzip.kv._seen import Seen
 from ragzip.kv.quantized import QuantizedKV, packed_layer
 from ragzip.kv.rotary import angles, check_rotary, taken_back
-from ragzip.models.causal_lm import check_keys
+from ragzip.models.causal_lm import check_keys, reach
 from ragzip.models.picking import spelt
 from ragzip.protocols import KVCompression
 from ragzip.registry import name_of
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ragzip.models.chat import EncodedPrompt
 
 _NAME = "ragzip_kv_"
-_REACH = ("sliding_window", "attention_chunk_size")
 _active: dict[int, KVSession] = {}  # by the config of the model, whose lock is held
 
 
@@ -100,16 +99,25 @@ class KVSession:
         return layer in self._seen
 
     def see(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> None:
-        """Called by a layer that read the prompt: evicts, then packs."""
+        """Called by a layer that read the prompt: evicts, then packs.
+
+        Raises:
+            ModelError: The layer keeps something else than the keys that it attends to.
+        """
         held = self.cache.layers[layer]
+        if self._eviction is not None and (held.keys.shape, held.values.shape) != (key.shape, value.shape):
+            raise ModelError(
+                f"{self._lm.name!r} keeps {list(held.keys.shape)} of keys of {list(key.shape)}: nothing can be evicted",
+                hint="Use it without kv, or with quantized_kv alone.",
+            )
         self._seen.add(layer)
-        self.full_bytes += sum(t.numel() * t.element_size() for t in (key, value))
+        self.full_bytes += sum(t.numel() * t.element_size() for t in (held.keys, held.values))
         queries, keys, values = query[0], key[0], value[0]
         seen = Seen(layer, queries, keys, values, scaling, lambda: self._sentences.to(keys.device), self._unrotated)
         places = None if self._eviction is None else self._eviction.kept(seen)
         if places is not None:
-            at = places[..., None].expand(-1, -1, keys.shape[-1])
-            keys, values = keys.gather(1, at), values.gather(1, at[..., : values.shape[-1]])
+            at = places[..., None]
+            keys, values = (all_.gather(1, at.expand(-1, -1, all_.shape[-1])) for all_ in (keys, values))
             held.keys, held.values = keys[None].contiguous(), values[None].contiguous()
         self.positions += keys.shape[1] / self._layers
         if self._quantized:
@@ -134,24 +142,29 @@ def eviction_of(methods: Sequence[KVCompression]) -> Eviction | None:
     return next((method for method in methods if isinstance(method, Eviction)), None)
 
 
-def check_kv(lm: CausalLM, length: int, eviction: Eviction | None) -> None:
+def check_kv(lm: CausalLM, length: int, eviction: Eviction | None, answer: int = 0) -> None:
     """Refuses what is seen to go wrong before a prompt is read; the model's lock is held.
 
     Args:
         lm: The model.
         length: Positions of the prompt.
-        eviction: What makes the cache smaller, if anything does.
+        eviction: What makes the cache smaller, if anything does. Behind it a window would be one of what is left.
+        answer: Most tokens that are written behind it.
 
     Raises:
         ModelError: It says what the model does otherwise.
     """
     check_keys(lm)
-    text = lm.model.config.get_text_config(decoder=True)
-    reach = [value for key in _REACH if isinstance(value := getattr(text, key, None), int)]
-    if any(length > value for value in reach):
+    limit = reach(lm.model)
+    if limit is not None and length > limit:
         raise ModelError(
-            f"{lm.name!r} attends to {min(reach)} positions only; the prompt has {length}",
+            f"{lm.name!r} attends to {limit} positions only; the prompt has {length}",
             hint="Use it without kv, or with a shorter context.",
+        )
+    if limit is not None and eviction is not None and length + answer > limit:
+        raise ModelError(
+            f"{lm.name!r} attends to {limit} positions only; the prompt has {length} and its answer up to {answer}",
+            hint=f"Use it without kv, with a shorter context, or with max_new_tokens of {limit - length} at most.",
         )
     if eviction is not None and eviction.rotates:
         check_rotary(lm, name_of(eviction))

@@ -115,7 +115,7 @@ def keeps_keys(model: Any) -> bool:
 
     Recurrent layers and convolutions keep a state of everything they read, which cannot be cut, shared or put together.
     """
-    from transformers.cache_utils import DynamicCache, DynamicLayer
+    from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
     if "past_key_values" not in inspect.signature(model.forward).parameters:
         return False
@@ -123,7 +123,20 @@ def keeps_keys(model: Any) -> bool:
         layers = DynamicCache(config=model.config).layers
     except (AttributeError, KeyError, TypeError, ValueError):
         return False
-    return all(isinstance(layer, DynamicLayer) and not hasattr(layer, "conv_states") for layer in layers)
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+
+
+def reach(model: Any) -> int | None:
+    """How many positions the layers that look back least attend to; None where all attend to everything.
+
+    Configs may name a window that no layer has.
+    """
+    text = model.config.get_text_config(decoder=True)
+    kinds = getattr(text, "layer_types", None)
+    if kinds and all(kind == "full_attention" for kind in kinds):
+        return None
+    found = [getattr(text, key, None) for key in ("sliding_window", "attention_chunk_size")]
+    return min((value for value in found if isinstance(value, int) and value > 0), default=None)
 
 
 def check_keys(lm: CausalLM) -> None:

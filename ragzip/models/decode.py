@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _NO_MASKS = ("rwkv", "recurrent_gemma")
+_COLD = 1e-6  # temperatures from here down take the likeliest token; divided by much less, logits would overflow
 
 
 def decode_batch(
@@ -40,7 +41,7 @@ def decode_batch(
         lm: The model.
         prompts: Its prompts; shorter ones are padded on the left and the padding is masked.
         max_new_tokens: Most tokens of each answer.
-        temperature: 0 takes the likeliest token; otherwise the logits are divided by it.
+        temperature: 0, or next to nothing, takes the likeliest token; otherwise the logits are divided by it.
         top_p: Share of the probability that is sampled from.
         seed: Of the random numbers of every prompt, each from a generator of its own.
         stop: For each prompt, strings that end its answer.
@@ -61,7 +62,7 @@ def decode_batch(
         inputs["past_key_values"] = cache
     tap = Tap(lm.text.tokenizer, ends, stop, on_text)
     processors: list[Any] = []
-    if temperature > 0:
+    if temperature > _COLD:
         processors = _sampling(lm, len(prompts), temperature, top_p, seed)
     if unless is not None:
         processors.insert(0, unless)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ragzip.models.causal_lm import CausalLM
+from ragzip.models.causal_lm import CausalLM, reach
 from ragzip.models.prefill import by_products, mix
 from ragzip.models.runtime import kept
 
@@ -31,7 +31,6 @@ _NAME = "ragzip_prefix"
 _PACKED = {"cpu": 1024}  # tokens of endings in one pass: enough to be fast, little enough to fit everywhere
 _PACKED_ELSEWHERE = 4096
 _TOGETHER = 128  # tokens of endings that attend in one call; each also computes, in vain, what the others must not see
-_REACH = ("sliding_window", "attention_chunk_size")
 
 
 @dataclass(eq=False)
@@ -164,8 +163,8 @@ class _Reader:
         """Whether packing gives what one pass each gives, for texts of this length: tried once, on a few tokens."""
         import torch
 
-        config = self.model.config.get_text_config(decoder=True)
-        if any(isinstance(reach := getattr(config, key, None), int) and length > reach for key in _REACH):
+        limit = reach(self.model)
+        if limit is not None and length > limit:
             return False
         if self._can is None:
             beginning, endings = [3, 5, 7, 11, 13], [[17, 19], [2, 23, 29, 31], [37]]

@@ -70,7 +70,8 @@ class AnswerText:
             return
         if len(now) > len(before):
             self._append(now[len(before) :])
-        self._start, self._read = self._read, len(self._ids)
+            self._start = self._read  # not behind what shows nothing: a space before the next word would be lost
+        self._read = len(self._ids)
 
     def _append(self, piece: str) -> None:
         looked_at = max(len(self._text) - max(map(len, self._stop), default=0), 0)

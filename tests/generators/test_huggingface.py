@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import pickle
 import random
@@ -233,6 +234,13 @@ def test_sampling_is_reproducible_and_independent_of_the_batch(tiny_lm_path):
     assert [g.text for g in make(seed=1, batch_size=4).generate(prompts)] == first
     assert [make(seed=1).generate([p])[0].text for p in prompts] == first
     assert [g.text for g in make(seed=2).generate(prompts)] != first
+
+
+@pytest.mark.parametrize("temperature", [1e-37, 1e-45, 1e-300])
+def test_next_to_no_temperature_takes_the_likeliest_token(generator, temperature):
+    prompts = [user(t) for t in TEXTS]
+    cold = dataclasses.replace(generator, temperature=temperature, top_p=0.9)
+    assert [g.text for g in cold.generate(prompts)] == [g.text for g in generator.generate(prompts)]
 
 
 def test_sampling_draws_from_the_softmax(lm):

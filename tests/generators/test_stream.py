@@ -1,6 +1,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.decoders import Metaspace
+from tokenizers.models import WordLevel
 
 from ragzip import models
 from ragzip.models.stream import BROKEN, AnswerText
@@ -19,7 +22,7 @@ def run(tokenizer, ids, stop=()):
     return answer.finish(), pieces, used
 
 
-@given(text=st.text(max_size=60))
+@given(text=st.text(max_size=60).filter(lambda text: "<|" not in text))  # control tokens are no text
 def test_stream_is_the_text_and_no_piece_has_half_a_character(tokenizer, text):
     answer, pieces, _ = run(tokenizer, tokenizer.encode(text).ids)
     assert answer == text.strip() or BROKEN in text
@@ -79,3 +82,14 @@ def test_text_of_a_server_goes_the_same_way():
         answer.add(piece)
     assert answer.finish() == "Hello"
     assert pieces == ["Hel", "lo"]
+
+
+@given(ids=st.lists(st.integers(0, 12), max_size=20))
+def test_what_shows_nothing_takes_no_space_along(ids):
+    """Decoders that put a space between words and leave control tokens out."""
+    text = Tokenizer(WordLevel({"\u2581" * (i % 2) + str(i): i for i in range(9)}, "0"))
+    text.add_special_tokens([AddedToken(f"<{i}>", special=True) for i in range(4)])
+    text.decoder = Metaspace()
+    answer, pieces, _ = run(text, ids)
+    assert answer == text.decode(ids).strip()
+    assert "".join(pieces) == answer

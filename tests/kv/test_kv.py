@@ -182,8 +182,10 @@ def test_what_was_packed_comes_back_within_half_a_step(rows, columns, bits, seed
     packed = pack(values, bits)
     found = unpack(packed, torch.float32)
     assert found.shape == values.shape
-    for start in range(0, columns, 64):
-        some, other = values[..., start : start + 64], found[..., start : start + 64]
+    size = packed.codes.shape[-1] * 8 // bits
+    assert size <= 64
+    for start in range(0, columns, size):
+        some, other = values[..., start : start + size], found[..., start : start + size]
         reach = some.amax(-1, keepdim=True) - some.amin(-1, keepdim=True)
         slack = 0.51 / (2**bits - 1) * reach + 2e-3 * some.abs().amax(-1, keepdim=True) + 1e-6
         assert bool(((some - other).abs() <= slack + 1e-3 * reach).all())
@@ -193,6 +195,12 @@ def test_packed_sizes_are_those_of_their_bits():
     values = torch.randn(1, 3, 640, 64)
     for bits in (8, 4):
         assert pack(values, bits).bytes == values.numel() * bits // 8 + values.numel() // 64 * 4
+
+
+@given(st.integers(1, 300), st.sampled_from([8, 4]))
+def test_next_to_nothing_is_packed_in_vain(columns, bits):
+    groups = -(-columns // 64)
+    assert pack(torch.randn(1, 2, 3, columns), bits).bytes <= 6 * ((columns + 2 * groups) * bits // 8 + groups * 4)
 
 
 @pytest.mark.parametrize("value", ["0.5", True, math.nan, [1], 0, 1.5])

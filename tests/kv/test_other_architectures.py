@@ -11,13 +11,13 @@ import transformers
 from ragzip.errors import GenerationError, ModelError
 from ragzip.generators.huggingface import HuggingFace
 from ragzip.kv.expected_attention import ExpectedAttention
-from ragzip.kv.precomputed import PrecomputedKV
+from ragzip.kv.precomputed import PrecomputedKV, blocks_of
 from ragzip.kv.quantized import QuantizedKV
 from ragzip.kv.session import KVSession, sentence_numbers
 from ragzip.kv.snapkv import SnapKV
 from ragzip.models import load_causal_lm
 from ragzip.models.causal_lm import keeps_keys
-from ragzip.models.chat import EncodedPrompt
+from ragzip.models.chat import EncodedPrompt, encode_prompt
 from ragzip.models.perplexity import load_perplexity
 from ragzip.training.soft_data import Asking
 from ragzip.training.soft_prompts import Frames, Reader
@@ -125,3 +125,78 @@ def test_sentences_are_found_whatever_the_tokenizer_does_with_spaces(lm):
     (ids,) = lone.text.encode([text])
     numbers = sentence_numbers(lone, EncodedPrompt((ids,))).tolist()
     assert numbers == [0] * 6 + [1] * 3 + [2] * 3
+
+
+def swapped(lm, monkeypatch, kind, **options):
+    """The generator's model, for one of another architecture."""
+    config = getattr(transformers, f"{kind}Config")(**{**SIZES, **options, "vocab_size": lm.model.config.vocab_size})
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+    model.generation_config.eos_token_id = None
+    made = dataclasses.replace(lm, model=model, name=kind)
+    monkeypatch.setattr(HuggingFace, "load", lambda self: made)
+    return made
+
+
+def answered(messages, *kv, **options):
+    """The answer, and what was written before an error."""
+    written = []
+    generator = HuggingFace(kv=kv, **{"max_new_tokens": 8, "dtype": "fp32", "device": "cpu", **options})
+    try:
+        return generator.generate(messages, on_text=lambda *piece: written.append(piece))[0], written
+    except (GenerationError, ModelError) as error:
+        return error, written
+
+
+LATENT = {"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+
+
+def test_where_a_latent_is_kept_nothing_is_evicted_and_bytes_are_those_of_the_latent(lm, monkeypatch):
+    swapped(lm, monkeypatch, "DeepseekV3", first_k_dense_replace=4, num_key_value_heads=4, **LATENT)
+    found, written = answered([SAID], SnapKV(keep=0.5, window=8))
+    assert isinstance(found, ModelError)
+    assert "nothing can be evicted" in found.message
+    assert written == []
+    found, _ = answered([SAID], QuantizedKV(8))
+    assert 0.2 < found.kv_bytes / found.kv_bytes_full < 0.6  # of the latent in fp32; it was read with four heads
+
+
+def test_a_window_that_no_layer_has_is_none(lm, monkeypatch):
+    experts = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
+    swapped(lm, monkeypatch, "Qwen2Moe", shared_expert_intermediate_size=16, **experts)
+    found, _ = answered([SAID], SnapKV(keep=0.5))
+    assert found.kv_bytes < found.kv_bytes_full
+    whole = {"sliding_window": 4, "use_sliding_window": True, "layer_types": ["full_attention"] * 4}
+    swapped(lm, monkeypatch, "Qwen3", **{**whole, "num_hidden_layers": 4})
+    found, _ = answered([SAID], SnapKV(keep=0.5))
+    assert found.kv_bytes < found.kv_bytes_full
+
+
+def test_what_is_written_behind_an_eviction_stays_within_the_window(lm, monkeypatch):
+    made = swapped(lm, monkeypatch, "Mistral", sliding_window=4096)
+    length = answered([SAID], SnapKV(keep=0.5))[0].prompt_tokens
+    made.model.config.sliding_window = length + 6
+    found, written = answered([SAID], SnapKV(keep=0.5), max_new_tokens=7)
+    assert "its answer up to 7" in found.message
+    assert "max_new_tokens of 6 at most" in found.hint
+    assert written == []
+    assert answered([SAID], SnapKV(keep=0.5), max_new_tokens=6)[0].text
+    assert answered([SAID], QuantizedKV(8), max_new_tokens=7)[0].text
+
+
+def test_all_prompts_are_checked_as_they_will_be_put_together(lm, monkeypatch):
+    parts = [TextSegment(part) for _ in range(12) for part in ("the ri", "ver ")]
+    long = [Message("user", ("Context:\n", *parts, "\n\nWho?"))]
+    whole = encode_prompt(lm, long).length
+    apart = sum(map(len, blocks_of(lm, long, 0)))
+    assert whole < apart
+    narrow = dataclasses.replace(lm, window=apart)
+    monkeypatch.setattr(HuggingFace, "load", lambda self: narrow)
+    assert "tokens" in answered([SAID, long], PrecomputedKV())[0].message
+    assert answered([SAID, long], PrecomputedKV())[1] == []
+    several = [Message("user", ("Context:\n", *parts[:2], "\n\nWho?"))]
+    scaled = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+    swapped(lm, monkeypatch, "Llama", rope_parameters={**scaled, "rope_theta": 10000.0})
+    found, written = answered([SAID, several], PrecomputedKV())
+    assert "is scaled" in found.message
+    assert written == []

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ragzip.errors import ConfigError, GenerationError, StoreDamaged
 from ragzip.generators.huggingface import HuggingFace
@@ -16,7 +19,8 @@ from ragzip.kv.quantized import QuantizedKV
 from ragzip.models import load_causal_lm
 from ragzip.models.chat import encode_prompt
 from ragzip.pipelines.prompt import QA, Plain
-from ragzip.types import Message, Passage, Query, SoftSegment, context_of
+from ragzip.testing.models import tiny_causal_lm
+from ragzip.types import Message, Passage, Query, SoftSegment, TextSegment, context_of
 
 ALBA = Passage("a", "Alba is a town. It was founded by Count Albason in 1290.", "Alba")
 BORGO = Passage("b", "Borgo is a hill. Goats live there.", "Borgo")
@@ -216,7 +220,7 @@ def test_processes_that_write_the_same_cache_do_not_disturb_each_other(tmp_path)
         try:
             for _ in range(20):
                 method._save("ab" * 32, kv)
-                assert method._load("ab" * 32) is not None
+                assert method._load("ab" * 32, 50) is not None
         except Exception as error:
             problems.append(error)
 
@@ -269,3 +273,46 @@ def test_what_a_killed_writer_left_is_removed_in_time(generator, tmp_path):
 def test_a_store_with_a_zero_byte_is_refused():
     with pytest.raises(ConfigError, match="zero byte"):
         PrecomputedKV(store="a\0b")
+
+
+@pytest.mark.parametrize("change", [lambda kv: kv * float("nan"), lambda kv: kv[..., :1, :], lambda kv: kv[0]])
+def test_a_file_of_something_else_is_a_damaged_store(change, generator, tmp_path):
+    stored = dataclasses.replace(generator, kv=(PrecomputedKV(store=str(tmp_path)),))
+    stored.generate([prompt(ALBA, BORGO)])
+    for file in tmp_path.rglob("*.safetensors"):
+        save_file({"kv": change(load_file(file)["kv"]).contiguous()}, file)
+    precomputed._held.clear()
+    with pytest.raises(StoreDamaged, match="numbers that are none"):
+        stored.generate([prompt(ALBA, BORGO)])
+
+
+def test_a_passage_without_tokens_is_none(generator, lm):
+    empty = [Message("user", ("Context:\n", TextSegment(""), "\n\nWho?"))]
+    among = [
+        Message("user", ("Context:\n", TextSegment("A hill."), TextSegment(""), TextSegment("Goats."), "\n\nWho?"))
+    ]
+    without = [Message("user", ("Context:\n", TextSegment("A hill."), TextSegment("Goats."), "\n\nWho?"))]
+    assert generator.generate([empty])[0].prompt_tokens == encode_prompt(lm, empty).length
+    assert blocks_of(lm, among, 0) == blocks_of(lm, without, 0)
+    assert generator.generate([among])[0].text == generator.generate([without])[0].text
+
+
+def test_what_was_read_is_of_use_on_another_day(tmp_path, monkeypatch):
+    template = (
+        "Today: {{ strftime_now('%d %b %Y') }}\n{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}A:{% endif %}"
+    )
+    model = str(tiny_causal_lm(tmp_path / "dated", chat_template=template))
+    cached = PrecomputedKV(store=str(tmp_path / "store"))
+    generator = HuggingFace(model=model, dtype="fp32", device="cpu", max_new_tokens=2, kv=(cached,))
+    found = []
+    for day in (1, 2):
+        date = SimpleNamespace(now=lambda day=day: datetime.datetime(2025, 5, day))
+        monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", date)
+        assert f"0{day} May" in generator.load().text.tokenizer.decode(
+            encode_prompt(generator.load(), prompt(ALBA)).ids
+        )
+        precomputed._held.clear()
+        generator.generate([prompt(ALBA, BORGO)])
+        found.append(sorted(tmp_path.rglob("*.safetensors")))
+    assert found[0] == found[1]
