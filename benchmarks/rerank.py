@@ -36,9 +36,10 @@ def run() -> dict[str, Any]:
     for name in SETS:
         data = open_set(name)
         index = RUNS / name / "index"
-        if not index.exists():
-            documents = (Document(p.id, p.text, p.title, {"id": p.id}) for p in data.corpus)
-            build(documents, index, sync=True)
+        documents = [Document(p.id, p.text, p.title, {"id": p.id}) for p in data.corpus]
+        report = build(documents, index, sync=True)  # goes on where it was stopped
+        if report.documents != len(documents):
+            raise SystemExit(f"{index} holds {report.documents} of {len(documents)} documents")
         dense = Dense(index=str(index), top_k=20)
         retrievers: dict[str, Retriever] = {"bm25": BM25(index=str(index), top_k=20), "dense": dense}
         retrievers["rerank"] = Rerank(dense, depth=DEPTH)

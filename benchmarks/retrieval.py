@@ -9,6 +9,7 @@ are left in .bench/retrieval/SET.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ def index_of(data: Any, index: Path) -> dict[str, float]:
     if path.exists():
         found: dict[str, float] = json.loads(path.read_text("utf-8"))
         return found
+    if index.exists():
+        shutil.rmtree(index)  # of a run that was stopped: the times would be those of the rest alone
     documents = [Document(p.id, p.text, p.title, {"id": p.id}) for p in data.corpus]
     seconds = {}
     for kind in ("fusion", *PARTS):

@@ -46,9 +46,10 @@ def _sets() -> dict[str, Any]:
     results: dict[str, Any] = {}
     for name in SETS:
         data, index = open_set(name), RUNS / name / "index"
-        if not index.exists():
-            documents = (Document(p.id, p.text, p.title, {"id": p.id}) for p in data.corpus)
-            build(documents, index, sync=True)
+        documents = [Document(p.id, p.text, p.title, {"id": p.id}) for p in data.corpus]
+        report = build(documents, index, sync=True)  # goes on where it was stopped
+        if report.documents != len(documents):
+            raise SystemExit(f"{index} holds {report.documents} of {len(documents)} documents")
         with Index.open(index) as opened:
             queries = load_encoder(opened.model_name()).encode_each([record.question for record in data.records])
             passages = len(opened)

@@ -31,6 +31,7 @@ _ROLES: dict[Any, Kind] = {
     Prompt: "prompt",
     KVCompression: "kv",
 }
+_EXPONENT = re.compile(r"[-+]?\d{1,40}[eE][-+]?\d{1,3}")  # a number, but for YAML 1.1, which wants 1.0e-4
 
 
 def options(cls: type[Any]) -> list[dataclasses.Field[Any]]:
@@ -217,6 +218,8 @@ def _convert_scalar(value: Any, annotation: Any, place: Place) -> Any:
             return float(value)
         except OverflowError as error:
             raise place.error("is larger than any number can be") from error
+    if annotation is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
     if annotation in (int, str, bool) and type(value) is annotation:
         return value
     hint = ""

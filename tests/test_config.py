@@ -140,3 +140,13 @@ def test_numbers_of_numpy_and_members_of_enums_are_plain_values() -> None:
     assert type(config.to_config(Reorder(order=Names.ENDS))["order"]) is str
     assert config.from_config("compressor", written) == filtered
     assert yaml_io.dump(written)
+
+
+def test_a_number_in_the_usual_spelling_is_one() -> None:
+    """YAML 1.1 reads 1e-4 as a text."""
+    for written, value in (("1e-3", 0.001), ("5E-1", 0.5), ("+2e-1", 0.2)):
+        found = config.from_config("compressor", yaml_io.parse(f"{{type: sentence_filter, threshold: {written}}}")[0])
+        assert found.threshold == value
+    for written in ("e-3", "1e", "1e-", "0x1e-3", "1e-3s"):
+        with pytest.raises(ConfigError, match="should be a number"):
+            config.from_config("compressor", {"type": "sentence_filter", "threshold": written})

@@ -174,10 +174,13 @@ def _show_set(found: DataSet, corpus: Path | None, as_json: bool) -> None:
     if corpus is not None:
         if not found.corpus:
             raise UsageError(f"{found.name} has no corpus", hint="Its records bring their passages.")
-        with corpus.open("w", encoding="utf-8") as file:
+        from ragzip.indexes.files import new_file
+
+        whole = corpus.is_file() or not corpus.exists()  # else a pipe, say
+        with new_file(corpus) if whole else corpus.open("wb") as file:
             for passage in found.corpus:
                 line = {"_id": passage.id, "title": passage.title, "text": passage.text}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
     if as_json:
         print_json(about)
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -155,6 +156,8 @@ def _check_target(write: Path) -> None:
         raise UsageError(f"{write} is no file", hint="Give --write the name of a YAML file.")
     if not write.absolute().parent.is_dir():
         raise UsageError(f"{write.parent} is no folder", hint="Make it, or give --write another place.")
+    if not os.access(write if write.exists() else write.absolute().parent, os.W_OK):
+        raise UsageError(f"{write} cannot be written", hint="Give --write another place.")
 
 
 def _check_metrics(metric: str, cost: str, data: Any, rows: Any, batch: int) -> str:

@@ -80,6 +80,10 @@ class Gate(Selector):
         check_forced(self.force_keep, self.force_pattern)
         check_options(self.dtype, self.device)
 
+    def reads(self) -> list[str]:
+        """The models that it reads with, named or not."""
+        return [self.model or (EMBEDDER if self.by == "relevance" else GENERATOR)]
+
     def load(self) -> Encoder | Perplexity:
         """The model, loaded now unless it is already."""
         if self.by == "relevance":

@@ -21,6 +21,7 @@ from ragzip.indexes.soft_store import Setting, Unit, find_store
 from ragzip.models import Dtype, resolve
 from ragzip.models.chunks import ARCHITECTURE, ChunkEncoder, load_chunks, vector_width
 from ragzip.models.locate import status
+from ragzip.models.shipped import PROVENCE
 from ragzip.models.shipped import REFRAG as SHIPPED_REFRAG
 from ragzip.models.soft_folder import read_soft_config, space_of
 from ragzip.protocols import Compressor, Counter, runtime_field
@@ -95,6 +96,10 @@ class REFRAG(Compressor[TextSegment, Segment]):
     def space(self) -> str:
         """Whose input embeddings the rows are, or "" where the weights are not here."""
         return space_of(self.model, ARCHITECTURE)
+
+    def reads(self) -> list[str]:
+        """The models that it reads with beside its weights and what these name."""
+        return [PROVENCE] if self.policy == "provence" else []
 
     def lacking(self) -> list[str]:
         """What weights, policy or store lack for these options, by option; nothing is loaded."""

@@ -11,13 +11,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ragzip.models.runtime import choose_device, choose_dtype
+from ragzip.models.runtime import choose_device, choose_dtype, settle_threads
 
 _PACKAGES = ("ragzip", "torch", "transformers", "tokenizers", "faiss-cpu", "bm25s", "numpy", "ir-measures")
 
 
 def environment() -> dict[str, Any]:
     """Python, system, processor, memory, accelerator, threads, number format, versions, and a checkout's commit."""
+    settle_threads()  # as the first model would: those that will be used are told
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

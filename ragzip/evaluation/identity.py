@@ -15,6 +15,7 @@ from ragzip.indexes.manifest import read
 from ragzip.indexes.soft_store import stores_identity
 from ragzip.models import fingerprint, resolve
 from ragzip.models.lora import base_folder
+from ragzip.protocols import walk
 
 _KINDS = {"model": "model", "encoder": "model", "tokenizer": "model", "index": "index", "path": "file"}
 
@@ -35,6 +36,9 @@ def identities(rows: Sequence[Row]) -> dict[str, str]:
                 if option == "store" and value and isinstance(value, str):
                     method = str(part.get("type", ""))
                     found[f"store of {method} {value}"] = stores_identity(value, method)
+        for component in walk(row.pipeline.stack):  # models that no option names
+            for name in getattr(component, "reads", list)():
+                found.setdefault(f"model {name}", _identity("model", name))
     return {key: value for key, value in sorted(found.items()) if value}
 
 

@@ -278,9 +278,7 @@ def _limits_of_equal(
 ) -> tuple[float, float]:
     if bounds is None or bounds[0] == bounds[1]:
         return value, value
-    if value in bounds:
-        return _limits_of_unseen(value, n, confidence, bounds)
-    return bounds if n == 1 else (value, value)
+    return _limits_of_unseen(value, n, confidence, bounds) if n > 1 or value in bounds else bounds
 
 
 def _limits_of_unseen(value: float, n: int, confidence: float, bounds: tuple[float, float]) -> tuple[float, float]:

@@ -147,7 +147,7 @@ def _opened(folder: Path, config: Mapping[str, Any], restart: bool) -> Iterator[
     """The folder, locked, with this config in it and, after a restart, nothing of an earlier training."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is no folder", hint="Give --out a folder of its own.")
-    if not (folder / CONFIG).is_file() and folder.exists() and any(p.name not in _BEGUN for p in folder.iterdir()):
+    if folder.exists() and not _ours(folder) and any(p.name not in _BEGUN for p in folder.iterdir()):
         raise UsageError(f"{folder} holds something else than a training", hint="Give --out a folder of its own.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -179,6 +179,12 @@ def _opened(folder: Path, config: Mapping[str, Any], restart: bool) -> Iterator[
             raise
     finally:
         lock.release()
+
+
+def _ours(folder: Path) -> bool:
+    """Whether a training was begun in a folder: a file with the name of its config can be the user's own."""
+    begun = any((folder / name).is_file() for name in (LOCK, REPORT, HISTORY)) or any(folder.glob(CHECKPOINTS))
+    return (folder / CONFIG).is_file() and begun
 
 
 def _forget(folder: Path, config: Mapping[str, Any]) -> None:

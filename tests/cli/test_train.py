@@ -208,3 +208,17 @@ def test_the_examples_load(path: Path) -> None:
     method = yaml.safe_load(path.read_text(encoding="utf-8"))["type"]
     trainer = read_trainer(method, path)
     assert registry.name_of(trainer) == method
+
+
+@pytest.mark.parametrize("restart", [[], ["--restart"]])
+def test_a_users_own_files_are_no_training(call: Call, tmp_path: Path, config: Path, restart: list[str]) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    files = {"training.yaml": "# mine\n" + config.read_text(), "README.md": "mine", "config.json": "{}"}
+    for name, text in files.items():
+        (mine / name).write_text(text)
+    for given in (config, mine / "training.yaml"):
+        result = call("train", "fake", given, "--out", mine, *restart)
+        assert result.code == 2
+        assert "something else" in result.err
+    assert {path.name: path.read_text() for path in mine.iterdir()} == files

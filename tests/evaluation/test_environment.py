@@ -1,3 +1,5 @@
+import torch
+
 from ragzip.evaluation.environment import MACHINE, difference, environment
 from ragzip.models import runtime
 
@@ -12,3 +14,15 @@ def test_the_number_format_is_part_of_the_machine(monkeypatch):
     assert not difference(slow, environment())
     assert set(MACHINE) <= set(slow)
     assert difference({key: value for key, value in slow.items() if key != "computes"}, slow)
+
+
+def test_the_threads_are_those_that_models_will_compute_with(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        for wanted in (1, 2):
+            monkeypatch.setattr(runtime, "_threads_settled", False)
+            monkeypatch.setenv("RAGZIP_THREADS", str(wanted))
+            torch.set_num_threads(3 - wanted)
+            assert environment()["threads"] == wanted
+    finally:
+        torch.set_num_threads(before)

@@ -7,10 +7,15 @@ import pytest
 from ragzip import BM25Sentences, Pipeline
 from ragzip.compressors._stored import fill
 from ragzip.compressors.comp_llm import CompLLM
+from ragzip.compressors.gate import Gate
+from ragzip.compressors.refrag import REFRAG
+from ragzip.compressors.structured import Structured
 from ragzip.evaluation.identity import identities, window_of
 from ragzip.evaluation.rows import plan
 from ragzip.generators.echo import Echo
 from ragzip.generators.openai import OpenAI
+from ragzip.models import EMBEDDER, GENERATOR
+from ragzip.models.shipped import PROVENCE
 from ragzip.retrievers.oracle import Oracle
 from ragzip.types import Passage
 from tests.matrix import soft_model
@@ -49,3 +54,14 @@ def test_a_store_that_grows_is_another_one(tmp_path):
     fill(method, [Passage("b", "Borgo is a hill.")], tmp_path)
     after = identities(rows(method))
     assert {key for key in after if after[key] != before[key]} == {f"store of comp_llm {tmp_path}"}
+
+
+def test_models_that_no_option_names_have_an_identity_too():
+    def found(*parts):
+        return {key for key in identities(rows(*parts)) if key.startswith("model ")}
+
+    assert found(Gate()) >= {f"model {EMBEDDER}"}
+    assert found(Gate(by="perplexity")) >= {f"model {GENERATOR}"}
+    refrag = {policy: REFRAG(model=soft_model("refrag"), policy=policy) for policy in ("provence", "similarity")}
+    assert found(refrag["provence"]) - found(refrag["similarity"]) == {f"model {PROVENCE}"}
+    assert found(Structured(inner=refrag["provence"] >> Gate())) >= {f"model {PROVENCE}", f"model {EMBEDDER}"}
