@@ -97,7 +97,7 @@ PARTS: dict[str, dict[str, Any]] = {
     # a summariser, before and after its training
     "summary": {
         "sets": ("hotpotqa", "nq_multidoc"),
-        "questions": 20,
+        "questions": 40,
         "rows": {
             "recomp_abstractive": {"type": "recomp_abstractive"},
             "recomp_abstractive@100": {"type": "recomp_abstractive", "budget": 100},

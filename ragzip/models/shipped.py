@@ -100,7 +100,7 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 method="recomp_abstractive",
                 base=GENERATOR,
                 licence="CC-BY-SA-4.0",
-                sha256="5b37c4dea95a24f69215984773082a1462eced0c1dfa1be82f9a370650ea82af",
+                sha256="b2f7837d1a9ebfbf515f39cf0a714312685a7f89337217088606bed044355064",
                 weights="adapter_model.safetensors",
             ),
             ShippedSpec(
