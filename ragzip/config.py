@@ -31,7 +31,8 @@ _ROLES: dict[Any, Kind] = {
     Prompt: "prompt",
     KVCompression: "kv",
 }
-_EXPONENT = re.compile(r"[-+]?\d{1,40}[eE][-+]?\d{1,3}")  # a number, but for YAML 1.1, which wants 1.0e-4
+# A number, but for YAML 1.1, which wants 1.0e-4 and 1.0e+4.
+_EXPONENT = re.compile(r"[-+]?(?:\d{1,40}\.?\d{0,40}|\.\d{1,40})[eE][-+]?\d{1,3}")
 
 
 def options(cls: type[Any]) -> list[dataclasses.Field[Any]]:

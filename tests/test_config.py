@@ -144,7 +144,7 @@ def test_numbers_of_numpy_and_members_of_enums_are_plain_values() -> None:
 
 def test_a_number_in_the_usual_spelling_is_one() -> None:
     """YAML 1.1 reads 1e-4 as a text."""
-    for written, value in (("1e-3", 0.001), ("5E-1", 0.5), ("+2e-1", 0.2)):
+    for written, value in (("1e-3", 0.001), ("5E-1", 0.5), ("+2e-1", 0.2), ("0.05e1", 0.5), (".5e0", 0.5)):
         found = config.from_config("compressor", yaml_io.parse(f"{{type: sentence_filter, threshold: {written}}}")[0])
         assert found.threshold == value
     for written in ("e-3", "1e", "1e-", "0x1e-3", "1e-3s"):

@@ -176,8 +176,8 @@ def _show_set(found: DataSet, corpus: Path | None, as_json: bool) -> None:
             raise UsageError(f"{found.name} has no corpus", hint="Its records bring their passages.")
         from ragzip.indexes.files import new_file
 
-        whole = corpus.is_file() or not corpus.exists()  # else a pipe, say
-        with new_file(corpus) if whole else corpus.open("wb") as file:
+        direct = corpus.is_relative_to("/dev") or (corpus.exists() and not corpus.is_file())  # a pipe, say
+        with corpus.open("wb") if direct else new_file(corpus.resolve()) as file:
             for passage in found.corpus:
                 line = {"_id": passage.id, "title": passage.title, "text": passage.text}
                 file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())

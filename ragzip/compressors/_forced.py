@@ -41,8 +41,9 @@ _UNITS = (
     "(?:per[^\\S\\n]?cent|Prozent|kg|mg|µg|g|km|cm|mm|nm|m|ml|l|kB|[KMGT]B|[kMG]?Hz|kWh?|MW|GW|ms|mph|ft|lbs?|oz"
     "|euros?|Euro|EUR|USD|GBP|CHF|dollars?|Dollar|pounds|yen|евро|руб)(?:/[a-zA-Zµ]{1,3})?"
 )
+_SHOWN = re.compile(r"\S")
 _APOSTROPHE = re.compile("['’ʼ]")
-_CODES = "EUR|USD|GBP|CHF|JPY|CNY|INR|CAD|AUD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|TRY|RUB|US|Rs\\.?"
+_CODES = "EUR|USD|GBP|CHF|JPY|CNY|INR|CAD|AUD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|RUB|US(?=\\$)|Rs\\.?"
 _NUMBER = re.compile(
     rf"(?:(?<!\w)(?:{_CODES})[^\S\n]?(?=[+\-−–$€£¥₹\d]))?"
     rf"(?:[+\-−–±<>≤≥~≈][^\S\n]?)?(?:[$€£¥₹₽₩₪₺][^\S\n]?)?"
@@ -231,9 +232,16 @@ def _matches(text: str, pattern: str) -> list[Stretch]:
             f"force_pattern {pattern!r} took more than {_SECONDS:g} s on a text of {len(text)} characters",
             hint="Repeat nothing that repeats: not (a+)+.",
         ) from error
-    # (?=here), say, matches a place: what stands behind it counts, before it at the end
-    last = len(text)
-    return [span if span[0] < span[1] else (min(span[0], max(last - 1, 0)), min(span[0] + 1, last)) for span in found]
+    if _compiled(pattern).fullmatch(""):  # \\d*, say, matches nothing anywhere: that tells nothing
+        return [(start, end) for start, end in found if start < end]
+    return [(start, end) if start < end else _letter_at(text, start) for start, end in found]
+
+
+def _letter_at(text: str, place: int) -> Stretch:
+    """The letter at a place, which (?=here) matches, say: behind white space, but at the end the one before it."""
+    found = _SHOWN.search(text, place)
+    at = found.start() if found else max(len(text.rstrip()) - 1, 0)
+    return at, at + 1
 
 
 @lru_cache(maxsize=64)

@@ -70,10 +70,9 @@ def mean_interval(
     Plain percentiles are too narrow for few values: the quantiles are taken further out, by what Student's t is wider
     than the normal distribution. From 100 values on that is no difference to speak of.
 
-    Equal values have no spread to resample, and the interval is a point. Where all lie on a bound (0 of 30 right),
-    that would be a claim of certainty; with ``bounds`` the limit is the exact one instead: the furthest mean under
-    which such values still come up with probability ``(1 - confidence) / 2``. One value between bounds says nothing,
-    and the bounds are the interval; one value without bounds gives a point, which says nothing either.
+    Equal values have no spread to resample. A point would be a claim of certainty; with ``bounds`` the limits are exact
+    ones instead: the furthest means under which such values still come up with probability ``(1 - confidence) / 2``.
+    One value between bounds says nothing, and the bounds are the interval. Without bounds it is a point.
 
     Args:
         values: One a question.

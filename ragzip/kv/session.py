@@ -164,7 +164,7 @@ def check_kv(lm: CausalLM, length: int, eviction: Eviction | None, answer: int =
     if limit is not None and eviction is not None and length + answer > limit:
         raise ModelError(
             f"{lm.name!r} attends to {limit} positions only; the prompt has {length} and its answer up to {answer}",
-            hint=f"Use it without kv, with a shorter context, or with max_new_tokens of {limit - length} at most.",
+            hint="Use it without kv, with a shorter context, or with fewer max_new_tokens.",
         )
     if eviction is not None and eviction.rotates:
         check_rotary(lm, name_of(eviction))

@@ -34,6 +34,7 @@ _NOISE = (
     # of an adapter's config: where its base was, which counts by what is in it, and how it was trained
     "base_model_name_or_path",
     "ragzip_base",
+    "ragzip_base_sha256",
     "revision",
     "peft_version",
     "inference_mode",

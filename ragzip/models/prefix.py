@@ -82,7 +82,8 @@ def next_logits(
     with lm.lock, torch.inference_mode():  # nobody else may change the model while its twin is made
         reader: _Reader = kept(("prefix", id(lm), wanted), lambda: _Reader(lm, twin(lm, wanted)))
         longest = len(beginning) + max(map(len, endings))
-        if shared and beginning and len(endings) > 1 and reader.shares(longest):
+        several = len(endings) > 1 or head is not None
+        if shared and beginning and several and reader.shares(longest):
             found = reader.packed(beginning, endings, head)
         else:
             found = torch.cat([reader.whole([*beginning, *ending]) for ending in endings])

@@ -220,7 +220,10 @@ def _number(row: Mapping[str, Any], key: str, where: str) -> float | None:
     found = row.get(key)
     if found is not None and (isinstance(found, bool) or not isinstance(found, int | float)):
         raise UsageError(f"{where} has a {key!r} that is no number")
-    return None if found is None else float(found)
+    try:
+        return None if found is None else float(found)
+    except OverflowError as error:
+        raise UsageError(f"{where} has a {key!r} that is larger than any number can be") from error
 
 
 def _text(row: Mapping[str, Any], key: str, where: str) -> str:

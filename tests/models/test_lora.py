@@ -350,8 +350,9 @@ def test_an_encoder_decoder_can_be_adapted(tmp_path, tiny_seq2seq_path):
 
 
 def test_an_adapter_for_another_base_is_refused(adapter, tiny_lm_path, tmp_path):
-    right = folder_fingerprint(Path(tiny_lm_path))
+    right, unsaid = folder_fingerprint(Path(tiny_lm_path)), folder_fingerprint(adapter)
     edit(adapter, ragzip_base_sha256=right)
+    assert folder_fingerprint(adapter) == unsaid  # it says nothing that the base's own does not
     models.load_causal_lm(str(adapter))
     other = Path(shutil.copytree(tiny_lm_path, tmp_path / "other"))
     own = load_file(other / "model.safetensors")
