@@ -232,7 +232,7 @@ def _matches(text: str, pattern: str) -> list[Stretch]:
             f"force_pattern {pattern!r} took more than {_SECONDS:g} s on a text of {len(text)} characters",
             hint="Repeat nothing that repeats: not (a+)+.",
         ) from error
-    if _compiled(pattern).fullmatch(""):  # \\d*, say, matches nothing anywhere: that tells nothing
+    if _compiled(pattern).fullmatch(""):  # \d*, say, matches nothing anywhere: that tells nothing
         return [(start, end) for start, end in found if start < end]
     return [(start, end) if start < end else _letter_at(text, start) for start, end in found]
 

@@ -27,6 +27,7 @@ class Fusion:
     off their mean and divides by their standard deviation (Montague and Aslam, CIKM 2001). Both stay as they are when
     all scores of a retriever are multiplied by a positive number or grow by the same amount. What a retriever did not
     find counts as the worst that it found; where it gives all it found the same score, that is 1, and 0 for the rest.
+    Passages of one id with different texts, of two indexes say, stay two: the later one gets a number behind its id.
 
     Attributes:
         retrievers: Whose rankings count.
@@ -82,6 +83,7 @@ class Fusion:
         return [(one, float(weight)) for one, weight in zip(self.retrievers, weights, strict=True) if weight]
 
     def _fuse(self, lists: Sequence[Sequence[Passage]], top_k: int) -> list[Passage]:
+        lists = _told_apart(lists)
         passages: dict[str, Passage] = {}
         for ranking in lists:
             for passage in ranking:
@@ -104,6 +106,31 @@ class Fusion:
         values = [_score(passage, retriever) for _, passage in firsts.values()]
         scaled, missing = normalised(values, self.normalize)
         return dict(zip(firsts, scaled, strict=True)), missing
+
+
+def _told_apart(lists: Sequence[Sequence[Passage]]) -> list[list[Passage]]:
+    """The lists with one id for one passage: two indexes can have the same one for different texts.
+
+    The first keeps it, others get a number behind it.
+    """
+    given = {passage.id for ranking in lists for passage in ranking}
+    names: dict[tuple[str, str, str], str] = {}
+    taken: set[str] = set()
+    found: list[list[Passage]] = []
+    for ranking in lists:
+        found.append([])
+        for passage in ranking:
+            key = (passage.id, passage.title, passage.text)
+            if key not in names:
+                name, number = passage.id, 1
+                while name in taken or (number > 1 and name in given):
+                    number += 1
+                    name = f"{passage.id} ({number})"
+                names[key] = name
+                taken.add(name)
+            name = names[key]
+            found[-1].append(passage if name == passage.id else replace(passage, id=name))
+    return found
 
 
 def normalised(scores: Sequence[float], how: Normalize) -> tuple[list[float], float]:

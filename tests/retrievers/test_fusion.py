@@ -169,3 +169,26 @@ def test_options_that_cannot_be(options, path):
 def test_config_round_trip():
     made = Fusion((BM25("kb"), Dense("kb")), weights=(0.3, 0.7), normalize="minmax")
     assert from_config("retriever", to_config(made)) == made
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.sampled_from(["a", "a (2)", "b"]), st.sampled_from("xyz")), max_size=5), max_size=3)
+)
+def test_no_passage_is_lost_to_one_of_the_same_id(lists):
+    """Two indexes of folders that have files of the same names."""
+
+    class Fixed:
+        def __init__(self, found):
+            self.found = found
+
+        def retrieve(self, queries, *, top_k=None):
+            return [self.found[:top_k] for _ in queries]
+
+    given_lists = [[Passage(i, text, score=1.0) for i, text in found] for found in lists]
+    (got,) = Fusion((*map(Fixed, given_lists), Fixed([]))).retrieve([Query("q")])
+    assert len({passage.id for passage in got}) == len(got)
+    distinct = {(passage.id, passage.text) for found in given_lists for passage in found}
+    assert len(got) == len(distinct)
+    assert sorted(passage.text for passage in got) == sorted(text for _, text in distinct)
+    first = dict(reversed([(passage.id, passage.text) for found in given_lists for passage in found]))
+    assert {passage.id: passage.text for passage in got}.items() >= first.items()  # who came first keeps the name
