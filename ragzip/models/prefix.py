@@ -146,7 +146,7 @@ class _Reader:
         """A cache of the beginning, whose head is read unless it was before."""
         from transformers import DynamicCache
 
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         size = len(head.ids) if head else 0
         if head is None or not 0 < size < len(beginning) or list(beginning[:size]) != list(head.ids):
             self.whole(beginning, cache)
