@@ -148,7 +148,7 @@ class HuggingFace:
 
         with lm.lock:
             if isinstance(self.kv[0], PrecomputedKV):
-                self.check_window(number, self.kv[0].check(lm, messages, number), lm.window)
+                self.check_window(number, sum(map(len, self.kv[0].check(lm, messages, number))), lm.window)
             else:
                 check_kv(lm, prompt.length, eviction_of(self.kv), self.max_new_tokens)
 

@@ -78,8 +78,7 @@ class PrecomputedKV(KVCompression):
         import torch
         from transformers.cache_utils import DynamicCache
 
-        self.check(lm, messages, number)
-        parts = blocks_of(lm, messages, number)
+        parts = self.check(lm, messages, number)
         ids = [token for part in parts for token in part]
         first, *passages, _ = parts
         cache: Any = DynamicCache()
@@ -98,8 +97,8 @@ class PrecomputedKV(KVCompression):
             cache.update(whole[layer, 0][None], whole[layer, 1][None], layer)
         return EncodedPrompt((ids,)), cache, place
 
-    def check(self, lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -> int:
-        """Refuses what ``prepare`` would refuse, before anything is computed; gives the tokens of the prompt."""
+    def check(self, lm: CausalLM, messages: Sequence[Message[Segment]], number: int) -> list[list[int]]:
+        """Refuses what ``prepare`` would refuse, before anything is computed; gives what ``blocks_of`` does."""
         import torch
 
         check_keys(lm)
@@ -112,7 +111,7 @@ class PrecomputedKV(KVCompression):
         parts = blocks_of(lm, messages, number)
         if len(parts) > 3:  # the second passage and those behind it are turned
             _check_scale(lm, *angles(lm, torch.zeros(1), torch.tensor([1])))
-        return sum(map(len, parts))
+        return parts
 
     def _read(self, lm: CausalLM, model: str, before: list[int], ids: list[int], known: Tensor | None) -> Tensor:
         """Keys and values of tokens behind others, whose own are known: ``[layers, 2, key heads, n, width]``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ragzip.indexes import files
 from tests.cli.conftest import Call
 from tests.evaluation.parts import small_set
 
@@ -275,6 +277,32 @@ def test_a_set_is_shown_and_its_corpus_written(call: Call, tmp_path: Path, data:
     (folder / "qrels.tsv").write_text("q\ta\t1\n")
     assert call("sets", folder, "--corpus", tmp_path / "c.jsonl").code == 0
     assert json.loads((tmp_path / "c.jsonl").read_text()) == {"_id": "a", "title": "T", "text": "Some text."}
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "linked.jsonl")
+    assert call("sets", folder, "--corpus", tmp_path / "link.jsonl").code == 0
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert (tmp_path / "linked.jsonl").read_text() == (tmp_path / "c.jsonl").read_text()
+
+
+def test_a_corpus_is_written_whole_or_not_at_all(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, corpus = tmp_path / "beir", tmp_path / "c.jsonl"
+    folder.mkdir()
+    lines = [json.dumps({"_id": str(i), "text": f"Some text {i}."}) + "\n" for i in range(3)]
+    (folder / "corpus.jsonl").write_text("".join(lines))
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "What?"}\n')
+    (folder / "qrels.tsv").write_text("q\t1\t1\n")
+    corpus.write_text("before")
+    wrote = files.Output.write
+
+    def full(self: files.Output, data: bytes) -> int:
+        if b"text 1" in data:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return wrote(self, data)
+
+    monkeypatch.setattr(files.Output, "write", full)
+    result = call("sets", folder, "--corpus", corpus)
+    assert result.code != 0
+    assert corpus.read_text() == "before"
+    assert sorted(path.name for path in tmp_path.glob("c.jsonl*")) == ["c.jsonl"]
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.05, 0.6])
@@ -338,3 +366,16 @@ def test_without_out_the_same_command_has_the_same_folder(
     assert call("recommend", data, "-p", pipeline, "--max-loss", "1%").code == 0
     assert (tmp_path / "recommended.yaml").exists()
     assert len(list((tmp_path / "runs").iterdir())) == 4
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(
+    call: Call, tmp_path: Path, data: Path, pipeline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = {tmp_path}
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode, **more: path not in refused and may(path, mode, **more))
+    out, write = tmp_path / "run", tmp_path / "best.yaml"
+    result = call("recommend", data, "-p", pipeline, "--max-loss", "1%", "--out", out, "--write", write)
+    assert result.code == 2
+    assert "cannot be written" in result.err
+    assert not out.exists()

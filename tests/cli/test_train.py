@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -108,41 +109,38 @@ def test_a_folder_of_something_else_stays(call: Call, tmp_path: Path, config: Pa
     assert list(tmp_path.iterdir()) == [config]
 
 
-def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+Watched = tuple[Callable[[TrainingEvent], None], list[str], list[float]]
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """Who tells of a training without a terminal, what it said, and the clock's time."""
     from ragzip.cli import train
 
     said: list[str] = []
     now = [100.0]
     monkeypatch.setattr(train, "note", said.append)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    watch = train._Watch("fake")
+    return train._Watch("fake"), said, now
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(watched: Watched) -> None:
+    watch, said, now = watched
     for step in range(501, 505):  # 500 steps were made before an interruption
         watch(TrainingEvent("step", step, 1000, loss=float("nan")))
         now[0] += 40.0
     assert said == ["fake: step 503 of 1,000, loss nan, about 331 min left"]
 
 
-def test_the_first_step_does_not_say_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ragzip.cli import train
-
-    said: list[str] = []
-    now = [100.0]
-    monkeypatch.setattr(train, "note", said.append)
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    watch = train._Watch("fake")
+def test_the_first_step_does_not_say_when_it_ends(watched: Watched) -> None:
+    watch, said, now = watched
     now[0] += 90.0  # an evaluation before the first step takes a while
     watch(TrainingEvent("step", 1, 1000, loss=0.5))
     assert said == ["fake: step 1 of 1,000, loss 0.5"]
 
 
-def test_examples_told_of_one_by_one_are_not_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ragzip.cli import train
-
-    said: list[str] = []
-    now = [100.0]
-    monkeypatch.setattr(train, "note", said.append)
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    watch = train._Watch("fake")
+def test_examples_told_of_one_by_one_are_not_a_flood(watched: Watched) -> None:
+    watch, said, now = watched
     for done in range(1, 101):
         watch(TrainingEvent("data", 0, 10, message=f"passages read {done:,} of 1,000"))
         now[0] += 0.7
