@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -20,6 +22,8 @@ from ragzip.types import Context, Passage, Query, Segment, TextSegment
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from ragzip.compressors._words import Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +137,17 @@ class TokenScorer(Compressor[TextSegment, TextSegment]):
             for i, units in enumerate(layout.of_segment)
             if units
         ]
-        scores = self._scores(layout.context.query, groups)
+        choice = Choice(layout, groups, counter) if keep is not None or self.budget is not None else None
+        scores = self._counted_beside(choice, layout.context.query, groups, whole=keep is not None)
         must = self._must(layout)
         # Forced words first, then by score, equal ones in their order.
         order = np.lexsort((-scores, ~must)) if must.any() else np.argsort(-scores, kind="stable")
         if self.threshold is not None:
             order = order[(scores[order] >= self.threshold) | must[order]]
-        if keep is None and self.budget is None:
+        if choice is None:
             return _smaller(layout, layout.build(order.tolist()), counter)
-        whole = None if keep is None else counter.context(layout.context)
-        choice, stay = Choice(layout, groups, counter, whole), order[must[order]]
-        share = None if keep is None or whole is None else math.floor(keep * whole)
+        stay = order[must[order]]
+        share = None if keep is None or choice.whole is None else math.floor(keep * choice.whole)
         if share is None or (self.budget is not None and self.budget <= share):
             kept = choice.fit(order, self.budget or 0, stay)
             return kept if self.threshold is None else _smaller(layout, kept, counter)
@@ -153,6 +157,18 @@ class TokenScorer(Compressor[TextSegment, TextSegment]):
             return found
         kept = layout.build(least.tolist()) if self.budget is None else choice.fit(least, self.budget, least)
         return _smaller(layout, kept, counter)
+
+    def _counted_beside(
+        self, choice: Choice | None, query: Query, groups: Sequence[Words], *, whole: bool
+    ) -> npt.NDArray[np.float64]:
+        """The scores, while a second thread counts what the choice will need: tokenizers let other threads run."""
+        if choice is None:
+            return self._scores(query, groups)
+        with ThreadPoolExecutor(1) as beside:
+            counting = beside.submit(copy_context().run, choice.count, whole=whole)
+            scores = self._scores(query, groups)
+            counting.result()
+        return scores
 
     def _scores(self, query: Query, groups: Sequence[Words]) -> npt.NDArray[np.float64]:
         """``[n_words]`` over all groups."""

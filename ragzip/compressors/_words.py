@@ -58,11 +58,20 @@ class Choice:
         layout: Its units are the words of ``groups``, in the same order.
         groups: One for each segment that has words.
         counter: The generator's.
-        whole: Tokens of the whole context, where they are known: estimates are held against them.
+
+    Attributes:
+        whole: Tokens of the whole context, where they were counted: estimates are held against them.
     """
 
-    def __init__(self, layout: Layout, groups: Sequence[Words], counter: Counter, whole: int | None = None) -> None:
-        self.layout, self.groups, self.counter, self.whole = layout, groups, counter, whole
+    def __init__(self, layout: Layout, groups: Sequence[Words], counter: Counter) -> None:
+        self.layout, self.groups, self.counter = layout, groups, counter
+        self.whole: int | None = None
+
+    def count(self, *, whole: bool) -> None:
+        """Counts what hangs on no score: each word by itself and, if asked for, the whole context."""
+        _ = self._costs
+        if whole:
+            self.whole = self.counter.context(self.layout.context)
 
     def fit(self, order: Ints, limit: int, must: Ints) -> Context[Segment]:
         """The first words that fit, and later ones that fill what is left; at least a part of a word if any fits.

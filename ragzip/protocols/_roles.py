@@ -57,7 +57,10 @@ class Prompt(Protocol):
 
 
 class Counter(Protocol):
-    """Counts tokens as the frozen generator consumes them; the one place where tokens are counted."""
+    """Counts tokens as the frozen generator consumes them; the one place where tokens are counted.
+
+    It may be asked from other threads than the one that made it, though from one at a time.
+    """
 
     def texts(self, texts: Sequence[str]) -> Sequence[int]:
         """Tokens of each text on its own."""

@@ -1,7 +1,9 @@
 """The base of methods that score words: limits, force-keep, spans; with scores that are known beforehand."""
 
 import itertools
+import threading
 import zlib
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
@@ -256,6 +258,36 @@ def test_few_counts_are_needed():
 
     run(Known(keep=0.5), of(*[LONG] * 10), Counting(bpe_counter().count_tokens))
     assert len(counts) <= 8
+
+
+def test_the_whole_is_counted_while_the_model_reads():
+    counted, named = threading.Event(), ContextVar("named", default="")
+    seen = []
+
+    class Telling(TokenCounter):
+        def context(self, context):
+            seen.append(named.get())
+            counted.set()
+            return super().context(context)
+
+    @dataclass(frozen=True)
+    class Waiting(TokenScorer):
+        def score(self, query, groups):
+            assert counted.wait(20), "nothing was counted until the scores were there"
+            return [[float(start) for start, _ in group.spans] for group in groups]
+
+    named.set("of the caller")
+    assert run(Waiting(keep=0.5), of(LONG), Telling(bpe_counter().count_tokens)).segments
+    assert seen[0] == "of the caller"
+
+
+@pytest.mark.parametrize("options", [{"keep": 0.5}, {"budget": 5}])
+def test_a_counter_that_fails_is_heard(options):
+    def broken(texts):
+        raise OSError("no tokenizer")
+
+    with pytest.raises(OSError, match="no tokenizer"):
+        run(Known(**options), of(LONG), TokenCounter(broken))
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(0, 60), st.data())
