@@ -2,6 +2,7 @@
 
     python benchmarks/run.py soft:answers    # xrag: against text, nothing, titles alone, and rows of other passages
     python benchmarks/run.py soft:concepts   # comp_llm: against text, fewer words as text, and its rows before training
+    python benchmarks/run.py soft:front      # provence >> comp_llm at many budgets: on the front of F1 against tokens?
     python benchmarks/run.py soft:refrag     # refrag: chunks as text by two policies, and what its rows add
     python benchmarks/run.py soft:speed      # what rows cost and save before the first token
     python benchmarks/run.py soft:kv         # answers and bytes with smaller caches
@@ -30,6 +31,8 @@ SEED = 0
 ANSWERS: dict[str, Any] = {"sets": ("nq_multidoc@5", "hotpotqa"), "questions": (120, 533)}  # all of HotpotQA
 EXPANDED: dict[str, Any] = {"sets": ("nq_multidoc@20", "hotpotqa"), "questions": 30}
 CONCEPTS: dict[str, Any] = {"sets": ("nq_multidoc@5",), "questions": 50}
+FRONT: dict[str, Any] = {"sets": ("nq_multidoc@5", "hotpotqa"), "questions": 100}
+_BUDGETS = (24, 48, 96)  # tokens; comp_llm at rate 2 makes rows of twice as many
 KV: dict[str, Any] = {"sets": ("nq_multidoc@5",), "questions": 10}
 SPEED = {"questions": 6, "rounds": 2}
 _METHODS = ("streaming_llm", "snapkv", "expected_attention", "h2o", "scissorhands", "sentence_kv")
@@ -41,7 +44,9 @@ def run(part: str) -> dict[str, Any]:
     import os
 
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does
-    return {"answers": answers, "concepts": concepts, "refrag": expanded, "speed": speed, "kv": kv}[part]()
+    return {"answers": answers, "concepts": concepts, "front": front, "refrag": expanded, "speed": speed, "kv": kv}[
+        part
+    ]()
 
 
 def answers() -> dict[str, Any]:
@@ -89,6 +94,27 @@ def concepts() -> dict[str, Any]:
         ("comp_llm, rate 4", "closed_book"),
     )
     return _evaluated("concepts", rows, CONCEPTS, pairs)
+
+
+def front() -> dict[str, Any]:
+    """Text by provence, rows by comp_llm, and both after each other, at many sizes."""
+    from ragzip.compressors.comp_llm import CompLLM
+    from ragzip.compressors.provence import Provence
+    from ragzip.evaluation.fronts import pareto
+
+    rows: dict[str, Any] = {f"comp_llm, rate {rate}": {"compressors": (CompLLM(rate=rate),)} for rate in (2, 4, 8)}
+    rows |= {f"provence, {most} tokens": {"compressors": (Provence(budget=most),)} for most in _BUDGETS}
+    rows |= {
+        f"provence, {2 * most} tokens, then comp_llm": {"compressors": (Provence(budget=2 * most), CompLLM(rate=2))}
+        for most in _BUDGETS
+    }
+    pairs = tuple((f"provence, {2 * most} tokens, then comp_llm", f"provence, {most} tokens") for most in _BUDGETS)
+    found = _evaluated("front", rows, FRONT, pairs)
+    for result in found.values():
+        metrics = {row: values for row, values in result["metrics"].items() if row in rows}
+        points = {row: (values["tokens_out"]["mean"], values["f1"]["mean"]) for row, values in metrics.items()}
+        result["front"] = pareto(points)
+    return found
 
 
 def expanded() -> dict[str, Any]:
@@ -290,6 +316,8 @@ def render(record: dict[str, Any]) -> str:
         if "bytes" in result:
             table = _with_bytes(table, result["bytes"], list(result["metrics"]))
         lines += table
+        if "front" in result:
+            lines += ["", "No other row has more F1 at no more tokens: " + "; ".join(result["front"]) + "."]
         for pair in result["pairs"]:
             lines += ["", _told(pair)]
     return "\n".join(lines) + "\n"
