@@ -6,10 +6,10 @@ cuts the same batches as one that was not: encoders round differently in differe
 
 from __future__ import annotations
 
-import fnmatch
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ragzip.indexes.report import BuildReport
 from ragzip.indexes.run import IsKnown, Item, Options, Run
 from ragzip.indexes.soundness import damage
 from ragzip.indexes.storage import parse
-from ragzip.indexes.writer import Writer, sweep
+from ragzip.indexes.writer import Writer, check_new, sweep
 from ragzip.ingest import Skipped
 
 
@@ -92,6 +92,7 @@ def build(
         if not head or isinstance(head[-1], Skipped):
             return BuildReport(str(root), skipped=tuple(item for item in head if isinstance(item, Skipped)))
         items = itertools.chain(head, items)
+        check_new(root)
     with write_lock(root):
         try:
             run.start()
@@ -108,7 +109,7 @@ def remove(path: str | Path, sources: Sequence[str]) -> BuildReport:
 
     Args:
         path: The index folder.
-        sources: Sources, folders (everything below them) or globs.
+        sources: Sources, folders (everything below them) or globs; what is the name of something there is no glob.
 
     Raises:
         UsageError: One that matches nothing, or is empty; then nothing is removed.
@@ -130,8 +131,10 @@ def remove(path: str | Path, sources: Sequence[str]) -> BuildReport:
             started = time.perf_counter()
             unmatched = set(sources)
             numbers: list[int] = []
-            for number, source in writer.table.sources():
-                matching = [pattern for pattern in sources if _covers(pattern, source)]
+            held = writer.table.sources
+            literal = {pattern for _, source in held() for pattern in sources if _names(pattern, source)}
+            for number, source in held():
+                matching = [p for p in sources if _names(p, source) or (p not in literal and fnmatchcase(source, p))]
                 unmatched.difference_update(matching)
                 numbers += [number] if matching else []
             if unmatched:
@@ -177,9 +180,9 @@ def store_as(path: str | Path, storage: str) -> None:
             writer.close()
 
 
-def _covers(pattern: str, source: str) -> bool:
-    folder = pattern.rstrip("/") + "/"
-    return source == pattern or source.startswith((folder, pattern + "#")) or fnmatch.fnmatchcase(source, pattern)
+def _names(pattern: str, source: str) -> bool:
+    """Whether it is this source, the file of this record, or below this folder, taken literally."""
+    return source == pattern or source.startswith((pattern.rstrip("/") + "/", pattern + "#"))
 
 
 def _until_document(items: Iterator[Item]) -> list[Item]:

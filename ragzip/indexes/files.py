@@ -133,6 +133,14 @@ def write_lock(root: Path) -> Iterator[None]:
         lock.release()
 
 
+def unreadable(path: Path, error: OSError) -> StoreError:
+    """What is said of a file that is there and may well be sound."""
+    return StoreError(
+        f"{path}: cannot be read: {error.strerror or error}.",
+        hint="Look at its permissions, the disk, and how many files may be open (ulimit -n); then try again.",
+    )
+
+
 @contextmanager
 def guarded(root: Path) -> Iterator[None]:
     """Turns errors of the disk and of SQLite into errors that say what state the index is in."""

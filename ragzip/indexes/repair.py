@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ragzip.errors import StoreDamaged
 from ragzip.indexes import manifest, parts
-from ragzip.indexes.files import FileEntry, checksum, rebuild_hint, write_lock
+from ragzip.indexes.files import FileEntry, checksum, rebuild_hint, unreadable, write_lock
 from ragzip.indexes.graph.part import LOST, TRIPLES
 from ragzip.indexes.index import Index
 from ragzip.indexes.writer import Writer, sweep
@@ -81,8 +81,10 @@ def _check_table(root: Path, entry: manifest.Manifest) -> None:
 def _is_wrong(root: Path, file: FileEntry) -> bool:
     try:
         return checksum(root / file.name) != file.sha256
-    except OSError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return True
+    except OSError as error:  # not the file's fault: what is made from it must not be thrown away
+        raise unreadable(root / file.name, error) from error
 
 
 def _lost(root: Path, entry: manifest.Manifest) -> Iterator[str]:

@@ -3,29 +3,38 @@
 A store keeps what a soft compressor makes of a piece of text (a segment, a passage) under a hash of that piece, so that
 it serves every document and every question in which the piece stands. ``store.json`` says whose rows they are and lists
 shards; a shard's files are written once, whole, before the manifest that names them takes the place of the one before.
-Killed in between, the store is as it was.
+Killed in between, the store is as it was. Small shards are joined from time to time.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch
 from ragzip.indexes.files import FileEntry, checksum, guarded, new_file, write_lock
+from ragzip.indexes.soft_shards import (
+    PARTS,
+    Precision,
+    Shard,
+    arrays_of,
+    joined,
+    next_number,
+    opened,
+    small_ones,
+    sweep_shards,
+    write_shard,
+)
 
 Unit = str | tuple[int, ...]
 """A piece of text, or the ids of its tokens."""
-
-Precision = Literal["float16", "int8"]
 
 FOLDER = "soft"
 """Below an index: its stores."""
@@ -35,7 +44,6 @@ FORMAT = 1
 SHARD_BYTES = 4 * 128
 """That the files of a shard take beside their numbers."""
 
-_PARTS = ("keys", "places", "rows", "scales")
 _MOST_MANIFEST = 50_000_000
 _DECIDING = ("method", "fingerprint", "space", "rate", "columns")
 
@@ -61,30 +69,21 @@ class Setting:
     columns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Files that were written together: pieces, rows, and the files with their checksums."""
-
-    pieces: int
-    rows: int
-    files: tuple[FileEntry, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Open:
-    keys: NDArray[Any]
-    places: NDArray[np.int64]
-    rows: NDArray[Any]
-    scales: NDArray[np.float32] | None
-
-
 class SoftStore:
     """A store that is read. Files are mapped, not loaded."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.setting, self.precision, self.shards = _read(root)
-        self._open = [self._map(shard) for shard in self.shards]
+        while True:
+            try:
+                self.opened = [opened(root, shard, hint=_anew(root)) for shard in self.shards]
+                return
+            except StoreDamaged:
+                found = _read(root)
+                if found[2] == self.shards:
+                    raise
+                self.setting, self.precision, self.shards = found  # shards were joined meanwhile
 
     def __len__(self) -> int:
         """Pieces it holds."""
@@ -100,16 +99,16 @@ class SoftStore:
         found: dict[Unit, NDArray[np.float32]] = {}
         left = list(dict.fromkeys(units))
         keys = np.asarray([key_of(unit) for unit in left], dtype="S16")
-        for shard in self._open:
+        for shard in self.opened:
             if not left:
                 break
-            at = np.searchsorted(shard.keys, keys).clip(max=max(len(shard.keys) - 1, 0))
-            hit = shard.keys[at] == keys if len(shard.keys) else np.zeros(len(keys), dtype=bool)
+            at = np.searchsorted(shard["keys"], keys).clip(max=max(len(shard["keys"]) - 1, 0))
+            hit = shard["keys"][at] == keys if len(shard["keys"]) else np.zeros(len(keys), dtype=bool)
             for unit, place in ((left[i], at[i]) for i in np.flatnonzero(hit)):
-                start, count = map(int, shard.places[place])
-                rows = np.asarray(shard.rows[start : start + count], dtype=np.float32)
-                if shard.scales is not None:
-                    rows *= np.asarray(shard.scales[start : start + count])[:, None]
+                start, count = map(int, shard["places"][place])
+                rows = np.asarray(shard["rows"][start : start + count], dtype=np.float32)
+                if "scales" in shard:
+                    rows *= np.asarray(shard["scales"][start : start + count])[:, None]
                 found[unit] = rows
             left, keys = [left[i] for i in np.flatnonzero(~hit)], keys[~hit]
         return found
@@ -117,7 +116,7 @@ class SoftStore:
     @property
     def identity(self) -> str:
         """Equal for stores of the same pieces, made with the same, however they were filled."""
-        keys = sorted({bytes(key) for shard in self._open for key in shard.keys})
+        keys = sorted({bytes(key) for shard in self.opened for key in shard["keys"]})
         about = repr([*(getattr(self.setting, name) for name in _DECIDING), self.precision])
         return hashlib.sha256(about.encode() + b"".join(key.ljust(16, b"\0") for key in keys)).hexdigest()
 
@@ -131,22 +130,6 @@ class SoftStore:
             elif path.stat().st_size != file.bytes or checksum(path) != file.sha256:
                 problems.append(f"{path} is not what was written")
         return problems
-
-    def _map(self, shard: Shard) -> _Open:
-        parts: dict[str, Any] = {}
-        for file in shard.files:
-            path = self.root / file.name
-            try:
-                if path.stat().st_size != file.bytes:
-                    raise ValueError(f"{path.stat().st_size} bytes, not {file.bytes}")
-                parts[file.name.split(".")[1]] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
-                if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-                    raise StoreError(f"{path}: {error.strerror}", hint="Allow more: ulimit -n 4096") from error
-                raise StoreDamaged(f"{path} cannot be read: {error}", hint=_anew(self.root)) from error
-        if not {"keys", "places", "rows"} <= parts.keys():
-            raise StoreDamaged(f"{self.root / MANIFEST} names too few files", hint=_anew(self.root))
-        return _Open(parts["keys"], parts["places"], parts["rows"], parts.get("scales"))
 
 
 class Filling:
@@ -183,7 +166,9 @@ class Filling:
         return [unit for unit in wanted if unit not in here]
 
     def commit(self, made: Mapping[Unit, NDArray[np.float32]]) -> None:
-        """Writes those pieces that are not here as one shard; whoever opens the store from now on sees them.
+        """Writes those pieces that are not here as a shard; whoever opens the store from now on sees them.
+
+        Many small shards are joined with it.
 
         Raises:
             StoreError: The disk is full, or cannot be written.
@@ -196,21 +181,18 @@ class Filling:
         if not made:
             return
         order = sorted(made, key=key_of)
-        arrays = _arrays([key_of(unit) for unit in order], [made[unit] for unit in order], self.precision)
+        arrays = arrays_of([key_of(unit) for unit in order], [made[unit] for unit in order], self.precision)
+        kept = shards[: len(shards) - small_ones(shards)]
+        if len(kept) < len(shards) and self.present is not None:
+            arrays = joined([*self.present.opened[len(kept) :], arrays])
         with guarded(self.root):
-            files = []
-            for part, values in arrays.items():
-                name = f"{len(shards):05d}.{part}.npy"
-                with new_file(self.root / name) as file:
-                    np.save(_Writes(file), values, allow_pickle=False)
-                files.append(file.entry(name))
-            more = Shard(len(order), len(arrays["rows"]), tuple(files))
+            more = write_shard(self.root, next_number(shards), arrays)
             text = json.dumps(
                 {
                     "format": FORMAT,
                     **asdict(self.setting),
                     "precision": self.precision,
-                    "shards": [asdict(shard) for shard in (*shards, more)],
+                    "shards": [asdict(shard) for shard in (*kept, more)],
                 },
                 indent=1,
             )
@@ -218,6 +200,8 @@ class Filling:
                 file.write(text.encode())
         self.present = None  # its files are not held open twice
         self.present = SoftStore(self.root)
+        with guarded(self.root):
+            sweep_shards(self.root, self.present.shards)
 
     def _listed(self) -> tuple[Shard, ...]:
         """The shards that the manifest names, whatever came of the commit that wrote it."""
@@ -344,38 +328,9 @@ def _read(root: Path) -> tuple[Setting, Precision, tuple[Shard, ...]]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreDamaged(f"{path} cannot be read: {error}", hint=_anew(root)) from error
     for file in (file for shard in shards for file in shard.files):
-        if Path(file.name).name != file.name or file.name.split(".")[1:2][0] not in _PARTS:
+        if Path(file.name).name != file.name or file.name.split(".")[1:2][0] not in PARTS:
             raise StoreDamaged(f"{path} names {file.name!r}, which is no file of a store", hint=_anew(root))
     return setting, values["precision"], shards
-
-
-def _arrays(keys: list[bytes], rows: Sequence[NDArray[np.float32]], precision: Precision) -> dict[str, NDArray[Any]]:
-    counts = np.asarray([len(some) for some in rows], dtype=np.int64)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    flat = np.concatenate(list(rows)).astype(np.float32, copy=False)
-    arrays: dict[str, NDArray[Any]] = {
-        "keys": np.asarray(keys, dtype="S16"),
-        "places": np.stack([starts, counts], axis=1).astype(np.int64),
-    }
-    if precision == "int8":
-        scales = (np.abs(flat).max(axis=1, initial=0.0) / 127).astype(np.float32)
-        arrays["rows"] = np.rint(flat / np.maximum(scales, 1e-12)[:, None]).astype(np.int8)
-        arrays["scales"] = scales
-    else:
-        arrays["rows"] = flat.astype(np.float16)
-    if not np.isfinite(flat).all() or not np.isfinite(arrays["rows"]).all():
-        raise StoreDamaged("rows that are to be stored are not finite", hint="The weights are broken; train again.")
-    return arrays
-
-
-class _Writes:
-    """What ``np.save`` needs of a file."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def write(self, data: Any) -> int:
-        return int(self._file.write(data))
 
 
 def _bytes(ids: tuple[int, ...]) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ragzip.errors import StoreDamaged
-from ragzip.indexes.files import checksum, mend_hint, rebuild_hint
+from ragzip.indexes.files import checksum, mend_hint, rebuild_hint, unreadable
 from ragzip.indexes.manifest import Manifest
 
 MOST_READ = 64_000_000
@@ -57,8 +57,10 @@ def _checksum(path: Path) -> str:
         if known is not None and known[:2] == (state.st_mtime_ns, state.st_size):
             return known[2]
         found = checksum(path)
-    except OSError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return ""
+    except OSError as error:
+        raise unreadable(path, error) from error
     with _lock:
         if len(_known) > 10_000:
             _known.clear()
@@ -69,8 +71,10 @@ def _checksum(path: Path) -> str:
 def _size_problem(path: Path, least: int, most: int | None) -> str:
     try:
         size = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{path.name} is missing"
     except OSError as error:
-        return f"{path.name} is missing" if isinstance(error, FileNotFoundError) else f"{path.name}: {error.strerror}"
+        raise unreadable(path, error) from error
     if size < least or (most is not None and size > most):
         return f"{path.name} has {size} bytes, not {least}"
     return ""

@@ -6,7 +6,7 @@ followed as long as it stays inside the folder given.
 """
 
 # Strings instead of Path: for speed over many files, and because Path.resolve() forgets the names of links.
-# ruff: noqa: PTH100, PTH110, PTH112, PTH116, PTH118, PTH122, PTH206
+# ruff: noqa: PTH100, PTH110, PTH112, PTH116, PTH117, PTH118, PTH122, PTH206
 from __future__ import annotations
 
 import fnmatch
@@ -158,9 +158,9 @@ def _walk(top: str, root: str, out: frozenset[str], *, depth: int = -1, hidden: 
 
 def _glob(pattern: str, root: str, out: frozenset[str]) -> Iterator[Found]:
     """Files that match a glob; folders that match are not entered, and links to folders are not followed."""
-    parts = os.path.abspath(pattern).split(os.sep)
+    parts = os.path.normpath(pattern).split(os.sep)  # as written: the working directory may have brackets in its name
     fixed = next(index for index, part in enumerate(parts) if _GLOB.search(part))
-    top = os.sep.join(parts[:fixed]) or os.sep
+    top = os.path.abspath(os.sep.join(parts[:fixed]) or (os.sep if os.path.isabs(pattern) else os.curdir))
     rest = parts[fixed:]
     if not os.path.isdir(top):
         return

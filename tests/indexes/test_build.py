@@ -373,3 +373,19 @@ def test_progress_counts_passages(tmp_path):
     report = make(tmp_path / "kb", documents(10), on_progress=lambda done, total: told.append((done, total)))
     assert told == sorted(told)
     assert told[-1] == (report.passages, 0)
+
+
+def test_what_names_a_document_is_no_glob(tmp_path):
+    kb = tmp_path / "kb"
+    names = ("docs/[draft] plan.md", "docs/d plan.md", "docs/a plan.md", "x/[ab]/1.md", "x/a/1.md")
+    make(kb, [Document(name, "Some text here.", root=ROOT) for name in names])
+    assert remove(kb, ["docs/[draft] plan.md", "x/[ab]"]).removed == 2
+    assert content(kb).keys() == {"docs/d plan.md", "docs/a plan.md", "x/a/1.md"}
+    assert remove(kb, ["docs/[da] plan.md"]).removed == 2
+
+
+def test_a_folder_of_something_else_is_left_as_it_was(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(StoreError, match="holds other files"):
+        make(tmp_path, documents(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import sqlite3
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from ragzip.errors import StoreDamaged, StoreError, StoreMismatch
-from ragzip.indexes import Index, info, manifest, repair, verify
+from ragzip.indexes import Index, info, manifest, repair, soundness, verify
 from tests.indexes.tools import ROOT, WordEncoder, content, document, documents, found, make
 
 
@@ -334,3 +335,20 @@ def test_reading_writes_nothing(kb):
     info(kb)
     verify(kb)
     assert state() == before
+
+
+def test_a_file_that_cannot_be_read_is_not_thrown_away(kb, monkeypatch):
+    before = {path.name: path.read_bytes() for path in kb.rglob("*") if path.is_file()}
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for module in (soundness, importlib.import_module("ragzip.indexes.repair")):
+        monkeypatch.setattr(module, "checksum", refused)
+    monkeypatch.setattr(soundness, "_known", {})
+    for use_it in (Index.open, repair):
+        with pytest.raises(StoreError, match="cannot be read: Permission denied") as caught:
+            use_it(kb)
+        assert not isinstance(caught.value, StoreDamaged)
+    after = {path.name: path.read_bytes() for path in kb.rglob("*") if path.is_file()}
+    assert {name: data for name, data in after.items() if name in before} == before

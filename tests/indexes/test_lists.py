@@ -104,3 +104,13 @@ def test_files_of_something_else_are_named(tmp_path):
         if (ends, places) != files:
             with pytest.raises(StoreDamaged, match="not the lists"):
                 Lists(tmp_path, (ends, places), rows, CENTROIDS)
+
+
+def test_as_many_other_rows_are_other_rows(tmp_path):
+    indexed = np.arange(6)
+    tokens = tokens_of(tmp_path, [3] * 6, 0)
+    lists = Lists(tmp_path, build(tmp_path, "lists", tokens, indexed), indexed, CENTROIDS)
+    products = np.random.default_rng(1).uniform(-0.9, 1, (3, CENTROIDS)).astype(np.float32)
+    now = np.array([0, 1, 2, 4, 5, 9])  # 3 went, 9 came
+    assert 3 in lists.search(products, 6, indexed)
+    assert set(lists.search(products, 6, now).tolist()) <= {0, 1, 2, 4, 5}

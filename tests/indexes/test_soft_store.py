@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch
-from ragzip.indexes import soft_store
+from ragzip.indexes import soft_shards, soft_store
 from ragzip.indexes.soft_store import MANIFEST, Filling, Setting, SoftStore, find_store, key_of, lock, store_folder
 
 SETTING = Setting("comp_llm", "weights", "f" * 64, "tiny", 4, 6)
@@ -224,3 +224,56 @@ def test_pieces_are_hashed_once_whatever_the_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(soft_store, "key_of", lambda unit: hashed.append(unit) or real(unit))
     assert set(store.get(["f", "a", "x", "y"])) == {"a", "f"}
     assert sorted(hashed) == ["a", "f", "x", "y"]
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_a_store_that_grows_bit_by_bit_keeps_few_files(tmp_path, precision):
+    units = [f"piece {number}" for number in range(40)]
+    for unit in units:
+        before = filled(tmp_path, [unit], precision)
+    whole = filled(tmp_path.parent / f"{tmp_path.name} at once", units, precision)
+    store = SoftStore(tmp_path)
+    assert len(store.shards) <= 17
+    assert len(list(tmp_path.glob("*.npy"))) == sum(len(shard.files) for shard in store.shards)
+    assert store.verify() == []
+    assert (len(store), store.identity) == (40, whole.identity)
+    mine, theirs, held = store.get(units), whole.get(units), before.get(units)
+    for unit in units:
+        assert np.array_equal(mine[unit], theirs[unit])
+        assert np.array_equal(held[unit], theirs[unit])
+
+
+def test_large_shards_are_not_written_again(tmp_path, monkeypatch):
+    filled(tmp_path, [f"large {number}" for number in range(50)])
+    monkeypatch.setattr(soft_shards, "_SMALL_BYTES", SoftStore(tmp_path).bytes)
+    for number in range(20):
+        store = filled(tmp_path, [f"small {number}"])
+    assert store.shards[0].files[0].name.startswith("00000.")
+    assert 2 <= len(store.shards) <= 18
+    assert len(store) == 70
+
+
+def test_a_reader_that_comes_while_shards_are_joined_finds_everything(tmp_path, monkeypatch):
+    units = [f"piece {number}" for number in range(17)]
+    for unit in units[:16]:
+        filled(tmp_path, [unit])
+    real, meanwhile = soft_store.opened, []
+
+    def late(root, shard, *, hint):
+        if not meanwhile:
+            meanwhile.append(True)
+            filled(tmp_path, [units[16]])
+        return real(root, shard, hint=hint)
+
+    monkeypatch.setattr(soft_store, "opened", late)
+    assert set(SoftStore(tmp_path).get(units)) == set(units)
+
+
+def test_what_a_stopped_commit_left_is_swept(tmp_path):
+    filled(tmp_path, ["a"])
+    (tmp_path / "00007.rows.npy").write_bytes(b"half")
+    (tmp_path / "mine.npy").write_bytes(b"other")
+    filled(tmp_path, ["b"])
+    assert sorted(path.name for path in tmp_path.glob("*.npy") if path.name[:5] not in ("00000", "00001")) == [
+        "mine.npy"
+    ]

@@ -317,3 +317,10 @@ def test_loading_is_deterministic(tmp_path: Path):
     put(tmp_path, "c.docx", word(lambda document: document.add_paragraph("Some text.")))
     once = [document.content_hash for document in documents(tmp_path)]
     assert once == [document.content_hash for document in documents(tmp_path)]
+
+
+@pytest.mark.parametrize("name", ["utf-16", "UTF-16LE", "utf_32", "utf-7"])
+def test_a_page_cannot_be_in_an_encoding_in_which_its_head_is_unreadable(tmp_path, name):
+    page = HTML.replace("<head>", f'<head><meta charset="{name}">').replace("Bread is", "Brötchen ist")
+    path = put(tmp_path, "a.html", page.encode("latin-1"))
+    assert "not UTF-8" in why(tmp_path, path)

@@ -238,3 +238,14 @@ def test_any_bytes_as_records(tmp_path: Path, data, name):
     for item in items(tmp_path, put(tmp_path, name, data)):
         assert isinstance(item, Document | Skipped)
         item.source.encode()
+
+
+@pytest.mark.parametrize("column", ["ID", "Id", " id ", "Doc_ID"])
+def test_ids_are_found_in_any_case(tmp_path, column):
+    put(tmp_path, "a.csv", f"{column},Text\n7,One.\n8,Two.\n")
+    assert [document.source for document in documents(tmp_path)] == ["a.csv#7", "a.csv#8"]
+
+
+def test_of_two_ids_the_one_that_is_spelled_so_counts(tmp_path):
+    put(tmp_path, "a.jsonl", json.dumps({"ID": "upper", "id": "lower", "text": "One."}))
+    assert [document.source for document in documents(tmp_path)] == ["a.jsonl#lower"]

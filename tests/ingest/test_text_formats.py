@@ -280,3 +280,9 @@ def test_lone_surrogates_never_get_out(tmp_path):
     assert document.text == "a\ufffdb"
     repr(document.metadata).encode()
     document.title.encode()
+
+
+def test_comments_that_never_end_take_linear_time():
+    content = read_markdown("# Title\n\n" + "<!-- a\n" * 200_000 + "## Last\n", "stem")  # a minute if it were quadratic
+    assert content.title == "Title"
+    assert [path for _, path in content.sections][-1].endswith("Last")

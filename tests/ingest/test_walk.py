@@ -236,3 +236,14 @@ def test_any_other_exception_becomes_a_reason(tmp_path, monkeypatch):
     monkeypatch.setattr("ragzip.ingest.loading.read_html", fail)
     path = put(tmp_path, "a.html", "<p>x")
     assert why(tmp_path, path) == "cannot be read as .html: RuntimeError: first line"
+
+
+def test_globs_where_the_working_directory_has_brackets(tmp_path, monkeypatch):
+    here = tmp_path / "[2024] work"
+    put(here, "docs/a.md", "Text.")
+    put(here, "docs/b.md", "Text.")
+    put(tmp_path, "2 work/docs/c.md", "Text.")
+    monkeypatch.chdir(here)
+    check_paths(["docs/*.md", "./d*/a.md", "../[[]2024] work/docs/*.md"])
+    for pattern in ("docs/*.md", "./docs/[ab].md", "**/*.md", "docs/../docs/*.md"):
+        assert [Path(item.source).name for item in load([pattern], base=here)] == ["a.md", "b.md"], pattern

@@ -90,8 +90,7 @@ class Lists:
         except IndexError as error:
             raise StoreDamaged(f"{self._path}: names passages that are not there.", hint=self._hint) from error
         there = np.flatnonzero(gains)
-        if len(rows) != len(self._rows):
-            there = there[among(self._rows[there], rows)]
+        there = there[among(self._rows[there], rows)]  # as many rows may be others: what went, what came
         return np.sort(top(self._rows[there], gains[there], k).rows)
 
     def _gains(self, products: Matrix) -> Matrix:

@@ -71,6 +71,8 @@ def _decoded(data: bytes, encoding: str | None) -> str:
         if encoding is not None or declared is None or b"\0" in data:
             raise
         name = (declared[1] or declared[2]).decode("ascii").lower()
+        if name.replace("_", "-").startswith(("utf-16", "utf16", "utf-32", "utf32", "utf-7", "utf7")):
+            raise  # its head could not be read as it was
         # As browsers do: pages that say latin-1 mean the superset that Windows wrote.
         name = "cp1252" if name in ("iso-8859-1", "latin-1", "latin1", "us-ascii", "ascii") else name
         try:

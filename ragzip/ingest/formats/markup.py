@@ -60,6 +60,7 @@ def _markdown_headings(text: str, at: int) -> Iterator[tuple[int, int, str]]:
     fence = ""
     # Nothing before this offset can be the text line of a setext heading.
     floor = skip = at
+    closes = True
     for match in _CANDIDATE.finditer(text, at):
         if match.start() < skip:
             continue
@@ -72,7 +73,8 @@ def _markdown_headings(text: str, at: int) -> Iterator[tuple[int, int, str]]:
         elif fence:
             continue
         elif match["comment"]:
-            close = text.find("-->", match.end())
+            close = text.find("-->", match.end()) if closes else -1
+            closes = close >= 0  # where no comment ends any more, it is not looked for again
             skip = floor = close + 3 if close >= 0 else match.end()
         elif match["atx"]:
             floor = match.end()

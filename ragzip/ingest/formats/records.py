@@ -182,7 +182,9 @@ class _Names:
         self._seen: set[bytes] = set()
 
     def name(self, record: Mapping[str, Any], line: int) -> str:
-        given = next((record[key] for key in ID_FIELDS if isinstance(record.get(key), str | int)), "")
+        by_name = {key.strip().lower(): value for key, value in reversed(tuple(record.items()))}
+        by_name |= {key: value for key, value in record.items() if key in ID_FIELDS}
+        given = next((by_name[key] for key in ID_FIELDS if isinstance(by_name.get(key), str | int)), "")
         own = " ".join(str(given).split()) if not isinstance(given, bool) else ""
         name = f"{self._source}#{own}" if own and len(own) <= _LONGEST_ID else f"{self._source}#L{line}"
         while self._taken(name):
