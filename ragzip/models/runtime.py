@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
@@ -115,11 +116,27 @@ def choose_device(device: str) -> str:
     return device
 
 
+_auto: ContextVar[str] = ContextVar("auto", default="")
+
+
+@contextlib.contextmanager
+def auto_is(number: Literal["", "float32", "bfloat16"]) -> Iterator[None]:
+    """Within it ``auto`` is this number format, whatever the device is good at; "" changes nothing."""
+    before = _auto.set(number)
+    try:
+        yield
+    finally:
+        _auto.reset(before)
+
+
 def choose_dtype(dtype: str, device: str) -> torch.dtype:
     """The number format for a device; ``auto`` as ``Dtype`` says."""
     import torch
 
     if dtype == "auto":
+        if settled := _auto.get():
+            found: torch.dtype = getattr(torch, settled)
+            return found
         fast = device.startswith("cuda") or (device == "cpu" and _cpu_has_bf16())
         return torch.bfloat16 if fast else torch.float32
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]

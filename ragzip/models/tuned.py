@@ -17,7 +17,7 @@ from ragzip.errors import ModelError
 from ragzip.models.identity import fingerprint, model_files
 from ragzip.models.loading import open_model
 from ragzip.models.locate import canonical, resolve
-from ragzip.models.pooling import read_recipe
+from ragzip.models.pooling import positions, read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
 from ragzip.models.tokenizer import read_tokenizer, tokenizer_file
 from ragzip.models.weights import weight_files
@@ -135,7 +135,7 @@ def open_tuned(name: str, *, architecture: str, dtype: str = "auto", device: str
             backbone=backbone,
             heads=heads,
             tokenizer=read_tokenizer(tokenizer_file(base)),
-            max_tokens=min(int(config["max_tokens"]), int(backbone.config.max_position_embeddings)),
+            max_tokens=min(int(config["max_tokens"]), positions(base)),
             device=device,
             dtype=str(number).removeprefix("torch."),
             folder=folder,
@@ -236,6 +236,7 @@ def save_tuned(
     import torch
     from safetensors.torch import save
 
+    base = canonical(base)  # a folder is to be found from other working folders
     folder.mkdir(parents=True, exist_ok=True)
     half = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in tensors.items()}
     if not all(bool(torch.isfinite(value).all()) for value in half.values()):

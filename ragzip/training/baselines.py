@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 from ragzip.compressors._extractive import Sentences, SentenceScorer
 from ragzip.compressors._writer import Block
@@ -12,6 +13,7 @@ from ragzip.compressors.random_sentences import RandomSentences
 from ragzip.compressors.sentence_filter import SentenceFilter
 from ragzip.evaluation.metrics.answers import F1
 from ragzip.evaluation.metrics.normalise import normalise
+from ragzip.models import Dtype
 from ragzip.protocols import WordCounter
 from ragzip.text import sentences
 from ragzip.training.examples import Marked
@@ -23,7 +25,13 @@ _TOLD = 40  # words that baselines of a summary keep, titles included: about wha
 
 
 def of_groups(
-    drawn: Sequence[tuple[str, Sequence[Marked]]], base: str, seed: int, *, by_sentence: bool = False
+    drawn: Sequence[tuple[str, Sequence[Marked]]],
+    base: str,
+    seed: int,
+    *,
+    by_sentence: bool = False,
+    dtype: str = "auto",
+    device: str = "auto",
 ) -> Baselines:
     """``sentence`` and ``passage``, as ``ragzip.training.joint.evaluate`` defines them, of three baselines.
 
@@ -32,9 +40,11 @@ def of_groups(
         base: The encoder of ``sentence_filter``.
         seed: Of ``random_sentences``.
         by_sentence: A passage counts as its best sentence does; else it is read as one.
+        dtype: The encoder's number format.
+        device: Where it runs.
     """
     found: Baselines = {}
-    for name, method in _methods(base, seed).items():
+    for name, method in _methods(base, seed, dtype, device).items():
         hits: list[float] = []
         firsts: list[float] = []
         for question, group in drawn:
@@ -53,16 +63,20 @@ def of_groups(
     return found
 
 
-def of_items(items: Sequence[tuple[str, str, Sequence[str]]], base: str, seed: int) -> Baselines:
+def of_items(
+    items: Sequence[tuple[str, str, Sequence[str]]], base: str, seed: int, *, dtype: str = "auto", device: str = "auto"
+) -> Baselines:
     """``sentence`` and ``mrr`` of three baselines.
 
     Args:
         items: Questions, each with a sentence that helps and some that do not.
         base: The encoder of ``sentence_filter``.
         seed: Of ``random_sentences``.
+        dtype: The encoder's number format.
+        device: Where it runs.
     """
     found: Baselines = {}
-    for name, method in _methods(base, seed).items():
+    for name, method in _methods(base, seed, dtype, device).items():
         ranks = []
         for question, right, others in items:
             if others:
@@ -72,17 +86,26 @@ def of_items(items: Sequence[tuple[str, str, Sequence[str]]], base: str, seed: i
     return found
 
 
-def of_summaries(items: Sequence[tuple[str, Sequence[Block], str]], base: str, seed: int) -> Baselines:
+def of_summaries(
+    items: Sequence[tuple[str, Sequence[Block], str]],
+    base: str,
+    seed: int,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+) -> Baselines:
     """``overlap`` and ``gate`` of three baselines that keep the best sentences, and one that is silent.
 
     Args:
         items: Questions with passages and what is to be written for them, "" where nothing is.
         base: The encoder of ``sentence_filter``.
         seed: Of ``random_sentences``.
+        dtype: The encoder's number format.
+        device: Where it runs.
     """
     targets = [target for _, _, target in items]
     found: Baselines = {}
-    for name, method in _methods(base, seed).items():
+    for name, method in _methods(base, seed, dtype, device).items():
         made = replace(method, budget=_TOLD).bind(WordCounter())
         given = [
             context_of(Query(question), tuple(Passage(str(i), b.text, b.title) for i, b in enumerate(blocks)))
@@ -106,9 +129,9 @@ def summary_scores(told: Sequence[str], targets: Sequence[str]) -> dict[str, flo
     }
 
 
-def _methods(base: str, seed: int) -> dict[str, SentenceScorer]:
+def _methods(base: str, seed: int, dtype: str, device: str) -> dict[str, SentenceScorer]:
     return {
-        "sentence_filter": SentenceFilter(model=base),
+        "sentence_filter": SentenceFilter(model=base, dtype=cast("Dtype", dtype), device=device),
         "bm25_sentences": BM25Sentences(),
         "random_sentences": RandomSentences(seed=seed),
     }

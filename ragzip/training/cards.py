@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ragzip.models import catalogue
+from ragzip.models.locate import canonical
 from ragzip.models.runtime import choose_device, cores
-from ragzip.models.shipped import SHIPPED
+from ragzip.models.shipped import PROVENCE, SHIPPED
 from ragzip.registry import name_of
 from ragzip.training.card import Card, DataSource, Results, Role, Row, write_card
 from ragzip.training.examples import Example
@@ -51,8 +52,7 @@ _SAYS: Mapping[str, tuple[str, str, str]] = {
     "llmlingua2": (
         "A token classifier that says which words of a text to keep, whatever will be asked.",
         "Words of answers that people gave about a passage, and words that a question shares with the sentence that "
-        "answers it, are to be kept. All others have a soft label up to 0.7: the square of their rank by how much "
-        "they surprise a language model (the teacher) that reads the passage from the left.",
+        "answers it, are to be kept. {teacher}",
         "English only. It does not know the question: with one at hand, a method that reads it loses less.",
     ),
     "recomp_extractive": (
@@ -66,8 +66,7 @@ _SAYS: Mapping[str, tuple[str, str, str]] = {
         "of the question find like ones in it.",
         "By people: passages that they marked as needed, or that hold the answer they gave. Passages that do not "
         "help are those that came with the question, or those of other questions that share its words (BM25), and all "
-        "others of the batch; passages that hold an answer are left out of these. How much each helps was learned "
-        "from a cross-encoder, too (`judge` in the config), which was trained on the same sets.",
+        "others of the batch; passages that hold an answer are left out of these. {judge}",
         "English only, and mostly encyclopedic text. Passages are read up to 256 tokens.",
     ),
     "recomp_abstractive": (
@@ -94,8 +93,7 @@ _SAYS: Mapping[str, tuple[str, str, str]] = {
         "A low-rank adapter of an embedding model, for one corpus.",
         "By nobody. Questions were made from the corpus: a sentence for the rest of its passage, a title or first "
         "sentence for what follows, a sentence for a neighbouring passage, and, where the config says so, questions "
-        "that a language model wrote. Negatives are passages of other documents that the base encoder finds close, "
-        "and those of other questions in the batch.",
+        "that a language model wrote. Negatives are {near}those of other questions in the batch.",
         "For the corpus it was trained on. Held-out questions are made in the same way, not asked by people: what "
         "helps with them need not help with yours, so measure it on questions of your own before you use it.",
     ),
@@ -116,6 +114,33 @@ _SAYS: Mapping[str, tuple[str, str, str]] = {
         "English only, for one encoder only, and for questions like those of the training sets.",
     ),
 }
+
+
+_WHERE: Mapping[str, tuple[str, str]] = {
+    "teacher": (
+        "All others have a soft label up to 0.7: the square of their rank by how much they surprise a language model "
+        "(the teacher) that reads the passage from the left.",
+        "All others are to be dropped.",
+    ),
+    "judge": (
+        "How much each helps was learned from a cross-encoder, too (`judge` in the config), which was trained on the "
+        "same sets.",
+        "",
+    ),
+    "near": ("passages of other documents that the base encoder finds close, and ", ""),
+}
+"""What labels say where an option is set, and where it is not."""
+
+
+def _labels(text: str, config: Mapping[str, Any]) -> str:
+    """What is said of the labels, as far as the config says so."""
+    on = {option: bool(config.get(option)) for option in _WHERE}
+    on["judge"] = on["judge"] and bool(config.get("judge_weight", 1))
+    if config.get("judge") != PROVENCE:
+        text = text.replace("{judge}", _WHERE["judge"][0].partition(", which")[0] + "." if on["judge"] else "")
+    for option, (there, not_there) in _WHERE.items():
+        text = text.replace(f"{{{option}}}", there if on[option] else not_there)
+    return text.strip()
 
 
 def write_result(out: Path, trainer: Trainer, result: LoopResult, **about: Any) -> Card:
@@ -156,7 +181,7 @@ def card_of(
     method = name_of(trainer)
     about, labels, limits = _SAYS[method]
     base = base or str(config["base"])
-    name = _name(trainer, method, base)
+    name = name_of_card(trainer, method, base)
     counts: dict[str, int] = {}
     for example in examples:
         counts[example.set_name] = counts.get(example.set_name, 0) + 1
@@ -170,10 +195,10 @@ def card_of(
         name=name,
         method=method,
         about=f"{about} {went_on(start, str(config.get('start_sha256')), config)}" if start else about,
-        licence=_LICENCE if catalogue.find(base) else "other",  # what is trained is a change of the base
+        licence=licence_of(base),
         base_model=base,
         data=tuple(DataSource(s, "train", rows_, LICENCES.get(s, "unknown")) for s, rows_ in counts.items()),
-        labels=labels,
+        labels=_labels(labels, config),
         limits=limits,
         command=f"ragzip train {method} CONFIG.yaml --out FOLDER",
         config=config,
@@ -185,11 +210,17 @@ def card_of(
     )
 
 
-def _name(trainer: Trainer, method: str, base: str) -> str:
+def licence_of(base: str) -> str:
+    """That of what is trained from a base: a change of it, so that nothing is said of what is not known."""
+    return _LICENCE if catalogue.find(base) else "other"
+
+
+def name_of_card(trainer: Trainer, method: str, base: str) -> str:
     """That of the shipped weights for what may take their place; else the method's, as names are asked for."""
     usual = getattr(type(trainer), "sets", None)  # the default of the option
     own = usual is not None and tuple(getattr(trainer, "sets", ())) != tuple(usual)
-    shipped = (spec.name for spec in SHIPPED.values() if (spec.method, spec.base) == (method, base))
+    same = canonical(base)
+    shipped = (spec.name for spec in SHIPPED.values() if spec.method == method and canonical(spec.base) == same)
     return method if own else next(shipped, method)
 
 

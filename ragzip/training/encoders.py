@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import random
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from ragzip.compressors._options import check_number, check_share
 from ragzip.errors import ConfigError, UsageError
 from ragzip.models.locate import resolve
-from ragzip.models.pooling import read_recipe
+from ragzip.models.pooling import positions, read_recipe
 from ragzip.models.runtime import check_options, choose_device, choose_dtype, settle_threads
 from ragzip.models.tuned import open_base
 from ragzip.registry import suggest
@@ -59,9 +58,7 @@ def trainable(base: str, *, dtype: str, device: str, layers: int | None = None) 
 
 def longest(base: str, wanted: int) -> int:
     """So many tokens, or as many as the base can read."""
-    folder = read_recipe(resolve(base)).folder
-    positions = json.loads((folder / "config.json").read_text("utf-8")).get("max_position_embeddings")
-    return min(wanted, positions) if isinstance(positions, int) else wanted
+    return min(wanted, positions(read_recipe(resolve(base)).folder))
 
 
 def _layer(name: str) -> int | None:

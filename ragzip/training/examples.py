@@ -265,7 +265,7 @@ def steps_of_dev(data: Path | None) -> tuple[frozenset[str], frozenset[str]]:
     Both as ``plain`` text. Some of its questions are made from those of SQuAD's training set. None
     where the set is not there.
     """
-    path = _folder(data) / "musique" / "dev.jsonl.gz"
+    path = _packed_or_plain(_folder(data) / "musique" / "dev.jsonl.gz")
     if not path.is_file():
         return frozenset(), frozenset()
     asked, told = set(), set()
@@ -284,8 +284,7 @@ def _steps(folder: Path) -> dict[str, dict[int, list[str]]]:
     Files that do not say so give none: their sentences are marked by the answer alone.
     """
     found: dict[str, dict[int, list[str]]] = {}
-    packed = folder / "musique" / "train.jsonl.gz"
-    for row in _lines(packed if packed.is_file() else packed.with_suffix("")):
+    for row in _lines(_packed_or_plain(folder / "musique" / "train.jsonl.gz")):
         for step in _dicts(row, "question_decomposition"):
             place, answer = (step.get(key) for key in ("paragraph_support_idx", "answer"))
             if isinstance(place, int) and answer:
@@ -297,6 +296,11 @@ def _dicts(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     """The objects of a list in a row; none where there is no such list."""
     value = row.get(key)
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _packed_or_plain(packed: Path) -> Path:
+    """A file of a set, which may have been unpacked: then it has the name without ``.gz``."""
+    return packed if packed.is_file() else packed.with_suffix("")
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -313,7 +317,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _sentences(folder: Path) -> Iterator[Example]:
     """Questions with the one sentence that answers them: passages are made of these by ``mine``."""
-    for row in _lines(folder / "squad" / "train-answer-sentences.jsonl.gz"):
+    for row in _lines(_packed_or_plain(folder / "squad" / "train-answer-sentences.jsonl.gz")):
         text = str(row["answer_sentence"]).strip()
         if text:
             positive = Marked(text, "", ((0, len(text)),), True)
@@ -322,7 +326,7 @@ def _sentences(folder: Path) -> Iterator[Example]:
 
 def _paragraphs(folder: Path) -> Iterator[Example]:
     """Questions on whole paragraphs; where an answer stands is found by its text."""
-    for number, row in enumerate(_lines(folder / "squad" / "train-extra-paragraphs.jsonl.gz")):
+    for number, row in enumerate(_lines(_packed_or_plain(folder / "squad" / "train-extra-paragraphs.jsonl.gz"))):
         text = str(row["context"])
         for place, asked in enumerate(row["qas"]):
             answer = str(asked["answer"])

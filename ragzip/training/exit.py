@@ -151,7 +151,7 @@ class EXITTraining:
             self,
             result,
             untrained=untrained,
-            baselines=of_groups(shown, EMBEDDER, self.seed, by_sentence=True),
+            baselines=of_groups(shown, EMBEDDER, self.seed, by_sentence=True, dtype=self.dtype, device=self.device),
             examples=[example for example in kept_examples if example.question in read],
             held=len(held),
             what=f"{len(held):,} held-out groups: a question with a passage that helps and up to {_OTHERS} that do "
@@ -171,7 +171,9 @@ class EXITTraining:
         held, kept = divide(found, self.held_out, self.seed)
         random.Random(f"{self.seed} order").shuffle(kept)  # noqa: S311 - no secret
         kept = kept[: 2 * self.steps * self.batch]
-        dig = partial(mine, encoder=load_encoder(EMBEDDER, device=self.device), seed=self.seed, on_progress=tell)
+        dig = partial(
+            mine, encoder=load_encoder(EMBEDDER, dtype=self.dtype, device=self.device), seed=self.seed, on_progress=tell
+        )
         # apart: passages that are held out must not come into training as some that do not help
         mined = dig([*held, *kept[: _POOL * len(held)]], wanted=_OTHERS)
         ids = {example.id for example in held}

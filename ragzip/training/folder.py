@@ -15,12 +15,14 @@ import filelock
 from ragzip import registry, yaml_io
 from ragzip.errors import ConfigError, RagzipError, StoreDamaged, StoreError, StoreMismatch, UsageError
 from ragzip.indexes.files import new_file
+from ragzip.models.runtime import auto_is
 from ragzip.training.card import check_card
+from ragzip.training.loop import computed_in
 from ragzip.training.options import CHECKPOINTS, OnEvent, Trainer, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.ranks import Ranks, joined, launched
 
 CONFIG, REPORT, LOCK, HISTORY = "training.yaml", "report.json", ".lock", "history.jsonl"
-_READ = ("start", "base", "encoder", "judge", "model", "corpus")
+_READ = ("start", "base", "encoder", "judge", "model", "teacher", "generator", "corpus")
 _RESULT = ("config.json", "adapter_config.json", "README.md")
 _BEGUN = frozenset((LOCK, CONFIG + ".tmp"))  # what a training leaves that was stopped before its config was there
 _ANEW = "Give another --out, or start afresh with --restart."
@@ -61,14 +63,20 @@ def train_into(
         raise UsageError(f"{registry.name_of(trainer)} trains in one process", hint="Start it without a launcher.")
     for option in _READ:  # before a restart forgets what is there
         name = getattr(trainer, option, None)
-        if isinstance(name, str) and name and Path(name).resolve() == folder.resolve():
+        if isinstance(name, str) and name and Path(name).expanduser().resolve() == folder.expanduser().resolve():
             what = "the weights to go on from" if option == "start" else f"what the training reads as {option}"
             raise UsageError(f"{folder} holds {what}", hint="Give another --out.")
-    with joined() as group, _opened_by(group, folder, trainer_config(trainer), restart):
+    with (
+        joined(str(getattr(trainer, "device", "auto"))) as group,
+        _opened_by(group, folder, trainer_config(trainer), restart),
+    ):
         report = read_report(folder)
         if report is None:
+            # `auto` is tried anew in every process: a run goes on in the format it began in
+            begun = computed_in(folder) if not restart and getattr(trainer, "dtype", "") == "auto" else ""
             told = _noting(folder, on_event) if group.first else None
-            report = trainer.run(folder, data=data, resume=not restart, on_event=told)
+            with auto_is(begun):
+                report = trainer.run(folder, data=data, resume=not restart, on_event=told)
             if group.first:
                 check_card(report.folder)
                 _write(folder / REPORT, json.dumps(report_values(report, folder), indent=1, allow_nan=False) + "\n")

@@ -134,7 +134,9 @@ class LateInteractionTraining:
         model.begin(list(texts))
         kept = confused(kept, model.pooled, self.seed)
         order = plan([0] * len(kept), self.batch, self.steps, self.seed)
-        judge = judged_by(self.judge, self.max_tokens, device=self.device) if self.judge and self.judge_weight else None
+        judge = None
+        if self.judge and self.judge_weight:
+            judge = judged_by(self.judge, self.max_tokens, dtype=self.dtype, device=self.device)
         settings = LoopSettings.of(self, len(order), checkpoint_every=50)
         pool = Pool.of(held)
         untrained = pool.metrics(model.rank)

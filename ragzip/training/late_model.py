@@ -222,17 +222,18 @@ def maxsim(asked: Tensor, asking: Tensor, found: Tensor, there: Tensor) -> Tenso
     return best.sum(1) / asking.sum(1)[:, None]
 
 
-def judged_by(name: str, max_tokens: int, *, device: str) -> Judge:
+def judged_by(name: str, max_tokens: int, *, dtype: str, device: str) -> Judge:
     """What a pruner says of passages, as logits.
 
     Args:
         name: Of the pruner.
         max_tokens: About so much of a passage is read: no more than the model in training reads, either.
+        dtype: Its number format.
         device: Where it runs.
     """
     from ragzip.models import load_pruner
 
-    pruner = load_pruner(name, device=device)
+    pruner = load_pruner(name, dtype=dtype, device=device)
     known: dict[tuple[str, tuple[Marked, ...]], list[float]] = {}  # by groups: a score depends a little on its batch
 
     def judge(question: str, passages: Sequence[Marked]) -> list[float]:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ragzip.errors import ModelError, UsageError
+from ragzip.indexes.files import new_file
 from ragzip.training.options import OnEvent, TrainingEvent
 from ragzip.training.ranks import Ranks, ranks
 
@@ -199,6 +200,7 @@ def train(
     group.copy(masters.masters)
     masters.written()
     run = _Run(out / CHECKPOINT, masters, _identity(config), settings, on_event, group)
+    run.computes = str(config.get("computes", ""))
     if resume:
         run.restore()
     odd = 0
@@ -249,6 +251,7 @@ class _Run:
         best: The best evaluation.
         waited: Evaluations since that one.
         whole: False while an update is being made, when parameters are of no step.
+        computes: The number format.
     """
 
     def __init__(
@@ -264,7 +267,7 @@ class _Run:
         self.settings, self.on_event = settings, on_event
         self.step = self.evaluated = self.saved = self.waited = 0
         self.best: dict[str, float] = {}
-        self.whole = True
+        self.whole, self.computes = True, ""
         self._before, self._began = 0.0, time.perf_counter()
 
     @property
@@ -302,17 +305,15 @@ class _Run:
 
     def checkpoint(self) -> None:
         """Writes everything that is needed to go on: whole, or the one before stays."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         if not self.group.first:
             self.saved = self.step
             return
         note = {"step": self.step, "evaluated": self.evaluated, "best": self.best, "waited": self.waited}
-        note |= {"identity": self.identity, "seconds": self.seconds}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        save_file(self.masters.state(), str(part), metadata={"run": json.dumps(note)})
-        part.replace(self.path)
+        note |= {"identity": self.identity, "seconds": self.seconds, "computes": self.computes}
+        with new_file(self.path) as file:
+            file.write(save(self.masters.state(), metadata={"run": json.dumps(note)}))
         self.saved = self.step
         self.report("checkpoint")
 
@@ -337,6 +338,18 @@ class _Run:
             self._before = float(note.get("seconds", 0.0))
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise ModelError(f"{self.path} cannot be read: {error}", hint="Start over with --restart.") from error
+
+
+def computed_in(out: Path) -> Literal["", "float32", "bfloat16"]:
+    """The number format of the run whose checkpoint lies in a folder; "" where there is none, or it does not say."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(out / CHECKPOINT), framework="pt") as file:
+            found = json.loads((file.metadata() or {})["run"]).get("computes")
+    except (OSError, SafetensorError, KeyError, ValueError, AttributeError):
+        return ""  # whoever takes it up says what is wrong
+    return found if found in ("float32", "bfloat16") else ""
 
 
 def _identity(config: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ragzip.errors import ModelError
 from ragzip.models.identity import folder_fingerprint
-from ragzip.models.locate import resolve
+from ragzip.models.locate import canonical, resolve
 from ragzip.models.lora import TARGETS, read_adapter, read_tensors
 from ragzip.models.weights import ADAPTER_CONFIG, is_adapter
 
@@ -158,6 +158,7 @@ def save_adapter(
     import torch
     from safetensors.torch import save
 
+    base = canonical(base)  # a folder is to be found from other working folders
     half = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in tensors.items()}
     config = {
         "peft_type": "LORA",

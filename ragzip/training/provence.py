@@ -136,7 +136,7 @@ class ProvenceTraining:
         )
         asked = [examples[1], *([self._later(examples[1])] if later else [])]
         shown = [drawn(some, negatives=self.negatives, seed=self.seed) for some in asked]
-        others = [of_groups(some, self.base, self.seed) for some in shown]
+        others = [of_groups(some, self.base, self.seed, dtype=self.dtype, device=self.device) for some in shown]
         groups = (len(held), len(later))
         write(out, self, result, untrained, groups, examples=examples[0], baselines=others)
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)
@@ -157,7 +157,13 @@ class ProvenceTraining:
         held, kept = divide(found, self.held_out, self.seed)
         several = read_composed(self.sets, held, most=self.composed, data=data, seed=self.seed)
         wanted = 2 * self.negatives
-        dig = partial(mine, encoder=load_encoder(self.base), wanted=wanted, seed=self.seed, on_progress=tell)
+        dig = partial(
+            mine,
+            encoder=load_encoder(self.base, dtype=self.dtype, device=self.device),
+            wanted=wanted,
+            seed=self.seed,
+            on_progress=tell,
+        )
         kept, held = mine_apart(kept, held, dig, self.seed)
         kept += dig(several)
         return kept, held

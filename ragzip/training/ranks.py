@@ -117,11 +117,14 @@ def leave() -> None:
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def joined(device: str = "auto") -> Iterator[Ranks]:
     """Meets the other processes, where there are any, and leaves them at the end.
 
+    Args:
+        device: Where each is to train, as a trainer's option says it.
+
     Raises:
-        UsageError: The environment names others, and not how to find them.
+        UsageError: The environment names others, and not how to find them; or all would train on one GPU.
     """
     if launched() <= 1 or ranks().world > 1:
         yield ranks()
@@ -135,7 +138,9 @@ def joined() -> Iterator[Ranks]:
             f"WORLD_SIZE is {launched()}, but {missing[0]} is not set",
             hint="Start it with accelerate launch or torchrun, or unset WORLD_SIZE.",
         )
-    cuda = torch.cuda.is_available()
+    if device.startswith("cuda:"):
+        raise UsageError(f"{launched()} processes cannot all train on {device}", hint="Say device: cuda, or auto.")
+    cuda = torch.cuda.is_available() and device in ("auto", "cuda")
     if cuda:
         torch.cuda.set_device(_number("LOCAL_RANK", 0) % torch.cuda.device_count())
     dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)

@@ -124,7 +124,8 @@ class RecompAbstractiveTraining:
         random.Random(f"{self.seed} order").shuffle(kept_examples)  # noqa: S311 - no secret
         wanted = 2 * self.steps * self.batch
         lm = load_causal_lm(self.base, dtype=self.dtype, device=self.device, own=True)
-        kept = [prompt for prompt, _ in self._prompts(lm, make(kept_examples[:wanted]))]
+        made = self._prompts(lm, make(kept_examples[:wanted]))
+        kept, ids = [prompt for prompt, _ in made], {pair.id for _, pair in made}
         pairs = self._prompts(lm, make(held_examples))
         random.Random(f"{self.seed} written").shuffle(pairs)  # noqa: S311 - no secret
         held, judged = [prompt for prompt, _ in pairs], [pair for _, pair in pairs[: self.written]]
@@ -157,14 +158,20 @@ class RecompAbstractiveTraining:
         finally:
             adapter.remove()
             unload()  # nobody else may get the model that was trained on
-        others = of_summaries([(p.question, p.passages, p.target) for p in judged], EMBEDDER, self.seed)
+        others = of_summaries(
+            [(p.question, p.passages, p.target) for p in judged],
+            EMBEDDER,
+            self.seed,
+            dtype=self.dtype,
+            device=self.device,
+        )
         write_result(
             out,
             self,
             result,
             untrained=untrained,
             baselines=others,
-            examples=kept_examples[:wanted],
+            examples=[example for example in kept_examples[:wanted] if example.id in ids],
             held=len(held),
             what=f"{len(held):,} training examples that were held out; overlap and gate on {len(judged):,}",
         )
@@ -182,7 +189,7 @@ class RecompAbstractiveTraining:
             if head is None or end is None:
                 raise ModelError(f"{self.base} has no chat template that ends a turn", hint="Use an instruct model.")
             ids = (*head, *lm.text.encode([pair.completion])[0], int(end))
-            if len(ids) <= self.max_tokens:
+            if len(ids) <= min(self.max_tokens, lm.window) and len(head) + _WRITTEN <= lm.window:
                 found.append((Prompt(ids, len(head)), pair))
         return found
 

@@ -116,7 +116,13 @@ class RecompExtractiveTraining:
             resume=resume,
             on_event=on_event,
         )
-        others = of_items([(i.question, i.positive, i.negatives) for i in held], self.base, self.seed)
+        others = of_items(
+            [(i.question, i.positive, i.negatives) for i in held],
+            self.base,
+            self.seed,
+            dtype=self.dtype,
+            device=self.device,
+        )
         judged = sum(bool(item.negatives) for item in held)  # one without others beside it is always first
         write_result(out, self, result, untrained=untrained, baselines=others, examples=kept_examples, held=judged)
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)

@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ragzip.models.locate import canonical
-from ragzip.models.shipped import SHIPPED
 from ragzip.registry import name_of
 from ragzip.training.card import Card, DataSource, Results, Role, Row, write_card
-from ragzip.training.cards import LICENCES, environment
+from ragzip.training.cards import LICENCES, environment, licence_of, name_of_card
 from ragzip.training.options import Trainer, trainer_config
 from ragzip.training.soft_data import SoftData
 from ragzip.training.soft_loop import SoftOutcome
 
-_LICENCE = "CC-BY-SA-4.0"
 _TEXTS: Mapping[str, str] = {"lm_corpus": "CC-BY-SA-3.0 and public domain", **LICENCES}
 
 _ABOUT: Mapping[str, str] = {
@@ -52,12 +49,6 @@ _REWARD = (
     "others as rows; the mean over the choices of a question is the baseline."
 )
 _LIMITS = "English only. For this generator alone: other files under its name are refused."
-
-
-def _name(method: str, base: str) -> str:
-    """What shipped weights of the method and the generator are called, or the method."""
-    found = (s.name for s in SHIPPED.values() if s.method == method and canonical(base) == canonical(s.base))
-    return next(found, method)
 
 
 def _labels(config: Mapping[str, Any], expands: bool) -> str:
@@ -119,10 +110,10 @@ def write_soft_card(
     return write_card(
         out,
         Card(
-            name=_name(method, base or str(config["base"])),
+            name=name_of_card(trainer, method, base or str(config["base"])),
             method=method,
             about=" ".join(filter(None, (_ABOUT[method], begin, read, more))),
-            licence=_LICENCE,
+            licence=licence_of(base or str(config["base"])),
             base_model=base or str(config["base"]),
             data=tuple(DataSource(s, "train", n, _TEXTS.get(s, "unknown")) for s, n in counts.items()),
             labels=_REWARD if method == "refrag_policy" else _labels(config, expands),

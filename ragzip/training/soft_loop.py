@@ -71,6 +71,7 @@ class SoftOutcome:
         closed: Likelihood of a held-out answer's token without any passage.
         text: With the passages as text.
         tokens: Of texts and passages that were compressed in training, as far as a sample of them says.
+        data: What was trained on and held out, without what does not fit the window.
     """
 
     result: LoopResult
@@ -78,6 +79,7 @@ class SoftOutcome:
     closed: float
     text: float
     tokens: int = 0
+    data: SoftData | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -390,7 +392,7 @@ def train_soft(
     )
     if checksum(lm.model) != before:
         raise ModelError("the generator's parameters changed while a compressor was trained", hint="Report this.")
-    return SoftOutcome(result, untrained, closed, text, run.tokens(result.steps))
+    return SoftOutcome(result, untrained, closed, text, run.tokens(result.steps), data)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -251,6 +251,6 @@ class SoftTraining:
             unload()  # nobody else may get the model that was trained on
         if ranks().first:
             more = went_on(self.start, self.start_sha256 or "", trainer_config(self)) if self.start else ""
-            write_soft_card(out, self, outcome, found, more=more)
+            write_soft_card(out, self, outcome, outcome.data or found, more=more)
         result = outcome.result
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)

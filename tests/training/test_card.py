@@ -13,8 +13,13 @@ from hypothesis import strategies as st
 
 from ragzip import registry
 from ragzip.errors import ConfigError, ModelError, StoreDamaged, StoreError, StoreMismatch, UsageError
+from ragzip.models.shipped import COMP_LLM, PROVENCE
 from ragzip.training.card import CARD, Card, DataSource, Results, Role, Row, check_card, read_card, write_card
 from ragzip.training.card_text import parse, render
+from ragzip.training.cards import _SAYS as SAYS
+from ragzip.training.cards import _labels as card_labels
+from ragzip.training.cards import licence_of, name_of_card
+from ragzip.training.comp_llm import CompLLMTraining
 from ragzip.training.folder import read_report, train_into
 from ragzip.training.options import Trainer, make_trainer, read_trainer, trainer_config
 from tests.training.fake import TARGET, FakeTraining, card
@@ -326,3 +331,27 @@ def test_weights_of_other_data_are_not_called_as_those_that_come_with_ragzip():
     usual, other, foreign = card(), card(sets=("medquad",)), card(base="someone/encoder")
     assert (usual.name, other.name, foreign.name) == ("provence-minilm-l6", "provence", "provence")
     assert (usual.licence, other.licence, foreign.licence) == ("CC-BY-SA-4.0", "CC-BY-SA-4.0", "other")
+
+
+def test_labels_say_what_the_config_says():
+    taught, alone = (card_labels(SAYS["llmlingua2"][1], {"teacher": name}) for name in ("a model", ""))
+    assert "(the teacher)" in taught
+    assert "teacher" not in alone
+    late = SAYS["late_interaction"][1]
+    assert "on the same sets" in card_labels(late, {"judge": PROVENCE, "judge_weight": 1.0})
+    assert card_labels(late, {"judge": "mine", "judge_weight": 1.0}).endswith(
+        "from a cross-encoder, too (`judge` in the config)."
+    )
+    for config in ({"judge": None, "judge_weight": 1.0}, {"judge": PROVENCE, "judge_weight": 0.0}):
+        assert "cross-encoder" not in card_labels(late, config)
+    close = [card_labels(SAYS["retriever"][1], {"near": on}) for on in (True, False)]
+    assert ["finds close" in text for text in close] == [True, False]
+    assert not any("{" in card_labels(text, {}) for _, text, _ in SAYS.values())
+
+
+def test_only_what_may_take_their_place_has_the_name_of_shipped_weights():
+    whole = CompLLMTraining()
+    assert name_of_card(whole, "comp_llm", whole.base) == COMP_LLM
+    assert name_of_card(dataclasses.replace(whole, sets=("policyqa",)), "comp_llm", whole.base) == "comp_llm"
+    assert name_of_card(whole, "comp_llm", "other") == "comp_llm"
+    assert (licence_of(whole.base), licence_of("/mine")) == ("CC-BY-SA-4.0", "other")

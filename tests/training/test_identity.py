@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 from dataclasses import replace
 
@@ -10,12 +11,16 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from ragzip.compressors.recomp_abstractive import RecompAbstractive
+from ragzip.compressors.recomp_extractive import RecompExtractive
 from ragzip.errors import IngestError, UsageError
 from ragzip.models import runtime
-from ragzip.testing.models import tiny_encoder
+from ragzip.models.runtime import choose_dtype
+from ragzip.testing.models import tiny_causal_lm, tiny_encoder
+from ragzip.training.encoders import longest
 from ragzip.training.examples import read_examples, steps_of_dev
 from ragzip.training.folder import train_into
 from ragzip.training.identity import identity
+from ragzip.training.llmlingua2 import LLMLingua2Training
 from ragzip.training.soft_data import _documents
 from tests.training.data import lines
 from tests.training.test_other_trainings import toy
@@ -116,3 +121,63 @@ def test_what_is_read_is_no_folder_to_write_to(tmp_path, tiny_lm_path, small_dat
     with pytest.raises(UsageError, match="what the training reads as base"):
         train_into(base, toy("recomp_extractive", str(base), tiny_lm_path), data=small_data, restart=restart)
     assert {path.name: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("home", [False, True])
+def test_a_teacher_is_no_folder_to_write_to_either(tmp_path, small_data, monkeypatch, home):
+    teacher = tiny_causal_lm(tmp_path / "teacher")
+    before = {path.name: path.read_bytes() for path in teacher.rglob("*") if path.is_file()}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    trainer = LLMLingua2Training(teacher="~/teacher" if home else str(teacher))
+    with pytest.raises(UsageError, match="what the training reads as teacher"):
+        train_into(teacher, trainer, data=small_data, restart=True)
+    assert {path.name: path.read_bytes() for path in teacher.rglob("*") if path.is_file()} == before
+
+
+def test_steps_of_an_unpacked_development_set_count(tmp_path, small_data):
+    folder = tmp_path / "data"
+    shutil.copytree(small_data, folder)
+    row = {"question_decomposition": [{"question": "Who founded Alba?"}], "paragraphs": []}
+    (folder / "musique" / "dev.jsonl.gz").unlink(missing_ok=True)
+    (folder / "musique" / "dev.jsonl").write_text(json.dumps(row) + "\n")
+    assert steps_of_dev(folder)[0] == {"who founded alba?"}
+
+
+@pytest.mark.parametrize("method", ["recomp_extractive", "recomp_abstractive"])
+def test_weights_from_a_relative_base_load_from_anywhere(tmp_path, small_data, monkeypatch, method):
+    tiny_encoder(tmp_path / "enc")
+    tiny_causal_lm(tmp_path / "lm")
+    monkeypatch.chdir(tmp_path)
+    train_into(tmp_path / "out", toy(method, "./enc", "./lm"), data=small_data)
+    monkeypatch.chdir("/")
+    compressor = {"recomp_extractive": RecompExtractive, "recomp_abstractive": RecompAbstractive}[method]
+    compressor(model=str(tmp_path / "out"), device="cpu").load()
+
+
+def test_a_run_goes_on_in_the_format_in_which_it_began(
+    tmp_path, tiny_encoder_path, tiny_lm_path, small_data, monkeypatch
+):
+    trainer = replace(toy("recomp_extractive", tiny_encoder_path, tiny_lm_path), dtype="auto")
+    monkeypatch.setattr(runtime, "_cpu_has_bf16", lambda: False)
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    train_into(whole, trainer, data=small_data)
+
+    def interrupt(event):
+        if event.kind == "step" and event.step == 25:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_into(out, trainer, data=small_data, on_event=interrupt)
+    monkeypatch.setattr(runtime, "_cpu_has_bf16", lambda: True)
+    train_into(out, trainer, data=small_data)
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert choose_dtype("auto", "cpu").itemsize == 2  # outside of the training, what the processor is good at
+
+
+def test_encoders_that_lose_positions_are_not_read_beyond_them(tmp_path):
+    folder = tiny_encoder(tmp_path / "enc")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "model_type": "roberta", "max_position_embeddings": 34, "pad_token_id": 1}))
+    assert longest(str(folder), 512) == 32
+    assert longest(str(folder), 20) == 20

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from ragzip.errors import ModelError, UsageError
+from ragzip.training import loop
 from ragzip.training.loop import CHECKPOINT, LoopSettings, Masters, rate, train
 
 
@@ -128,15 +131,15 @@ def test_an_interrupted_run_is_the_same_run(tmp_path, kind, step, error, dtype):
 def test_ctrl_c_amid_a_checkpoint_writes_it_again(tmp_path, monkeypatch):
     from safetensors import torch as written
 
-    toy, save_file, calls = Toy(tmp_path), written.save_file, []
+    toy, save, calls = Toy(tmp_path), written.save, []
 
     def interrupted(*given, **options):
         calls.append(1)
         if len(calls) == 2:  # that of step 6
             raise KeyboardInterrupt
-        save_file(*given, **options)
+        return save(*given, **options)
 
-    monkeypatch.setattr(written, "save_file", interrupted)
+    monkeypatch.setattr(written, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
         toy.run()
     assert toy.kinds("checkpoint") == [3, 6]
@@ -166,7 +169,7 @@ def test_ctrl_c_amid_an_update_keeps_the_checkpoint_before(tmp_path, monkeypatch
     assert torch.equal(again.weight, whole.weight)
 
 
-@pytest.mark.parametrize("when", ["safetensors.torch.save_file", "pathlib.Path.replace"])
+@pytest.mark.parametrize("when", ["safetensors.torch.save", "pathlib.Path.replace"])
 def test_a_kill_amid_a_checkpoint_leaves_the_one_before(tmp_path, monkeypatch, when):
     whole = Toy(tmp_path / "whole")
     whole.run()
@@ -314,3 +317,18 @@ def test_the_rate_rises_and_falls(steps):
     assert all(a >= b > 0.2 for a, b in itertools.pairwise(rates[top:]))
     assert steps < 50 or rates[-1] < 0.3
     assert top <= max(steps // 10, 1)
+
+
+def test_a_disk_that_is_full_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+    Toy(tmp_path, steps=4).run()
+    before = (tmp_path / CHECKPOINT).read_bytes()
+
+    @contextmanager
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+        yield
+
+    monkeypatch.setattr(loop, "new_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        Toy(tmp_path, steps=4).run(resume=False)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before

@@ -21,7 +21,7 @@ from ragzip.training import soft_loop
 from ragzip.training.folder import train_into
 from ragzip.training.loop import _backward
 from ragzip.training.options import make_trainer, trainer_config
-from ragzip.training.ranks import Ranks, ranks
+from ragzip.training.ranks import Ranks, joined, ranks
 from ragzip.training.soft_data import read_soft
 from ragzip.training.soft_loop import SoftPlan
 from tests.training.test_soft_training import toy
@@ -166,3 +166,10 @@ def test_alone_nothing_changes():
     assert Ranks().add([parameter], 3.5) == 3.5
     assert parameter.grad is None
     assert Ranks().same("x") == "x"
+
+
+def test_processes_do_not_share_one_gpu(monkeypatch):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="2 processes cannot all train on cuda:0"), joined("cuda:0"):
+        pass
