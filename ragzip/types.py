@@ -150,7 +150,20 @@ class Context(Generic[S_co]):
 
 
 def context_of(query: Query, passages: tuple[Passage, ...]) -> Context[TextSegment]:
-    """The uncompressed context: one text segment a passage, whole, in the order given."""
+    """The uncompressed context: one text segment a passage, whole, in the order given.
+
+    Args:
+        query: What is asked.
+        passages: With ids of their own: spans name passages by these.
+
+    Raises:
+        TypeError: One of these is something else, a text say.
+    """
+    if not isinstance(query, Query):
+        raise TypeError(f"a context needs a Query, not {query!r:.60}: Query(text)")
+    for passage in passages:
+        if not isinstance(passage, Passage):
+            raise TypeError(f"a context needs passages, not {passage!r:.60}: Passage(id, text)")
     segments = tuple(TextSegment(p.text, (Span(p.id, 0, len(p.text)),)) for p in passages)
     return Context(query, segments, passages)
 

@@ -112,3 +112,9 @@ def test_messages_print_as_text():
 
 def test_statuses_print_as_words():
     assert [str(status) for status in Status] == ["ok", "skipped_short", "no_gain", "timeout", "error"]
+
+
+@pytest.mark.parametrize(("query", "passages"), [("q?", PASSAGES), (Query("q?"), ("a", "b")), (Query("q?"), "a text")])
+def test_contexts_of_something_else_are_refused(query, passages):
+    with pytest.raises(TypeError, match="a context needs"):
+        context_of(query, passages)

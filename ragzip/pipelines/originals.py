@@ -141,9 +141,24 @@ def context_dict(context: Context[Any]) -> dict[str, Any]:
     """A context as plain values: the question, the segments with their spans, and the passages, whole."""
     return {
         "question": context.query.text,
+        **({"question_id": context.query.id} if context.query.id else {}),
         "segments": [_segment_dict(segment) for segment in context.segments],
-        "passages": [{"id": p.id, "title": p.title, "text": p.text, "score": _score(p)} for p in context.passages],
+        "passages": [
+            {"id": p.id, "title": p.title, "text": p.text, "score": _score(p), **_metadata(p)} for p in context.passages
+        ],
     }
+
+
+def _metadata(passage: Passage) -> dict[str, Any]:
+    """What of it is plain values that JSON can hold."""
+    held = {key: value for key, value in passage.metadata.items() if _plain(value)}
+    return {"metadata": held} if held else {}
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return isinstance(value, str | bool | int) or value is None or (isinstance(value, float) and math.isfinite(value))
 
 
 def _score(passage: Passage) -> float | None:
@@ -170,6 +185,7 @@ def context_from_dict(value: Mapping[str, Any]) -> Context[TextSegment]:
             _text(row, "text", f"passages[{n}]"),
             str(row.get("title") or ""),
             score=_number(row, "score", f"passages[{n}]"),
+            metadata=dict(row["metadata"]) if isinstance(row.get("metadata"), Mapping) else {},
         )
         for n, row in enumerate(_rows(value, "passages", ""))
     )
@@ -177,7 +193,16 @@ def context_from_dict(value: Mapping[str, Any]) -> Context[TextSegment]:
         TextSegment(str(row.get("text") or ""), spans_from(row, f"segments[{n}]."), _joiner(row, f"segments[{n}]."))
         for n, row in enumerate(_rows(value, "segments", ""))
     )
-    return Context(Query(str(value.get("question") or "")), segments, passages)
+    lengths: dict[str, int] = {}
+    for passage in passages:
+        lengths[passage.id] = max(len(passage.text), lengths.get(passage.id, 0))
+    for n, segment in enumerate(segments):
+        for span in segment.sources:
+            if span.end > lengths.get(span.passage_id, span.end):
+                said = f"passage {span.passage_id!r} has {lengths[span.passage_id]} characters, not {span.end}"
+                raise UsageError(f"segments[{n}]: {said}")
+    query = Query(str(value.get("question") or ""), str(value.get("question_id") or ""))
+    return Context(query, segments, passages)
 
 
 def _joiner(row: Mapping[str, Any], where: str) -> str:

@@ -327,9 +327,15 @@ def _queries(questions: Sequence[str | Query]) -> list[Query]:
 
 
 def _passages(given: Sequence[Passage]) -> tuple[Passage, ...]:
+    known: dict[str, str] = {}
     for passage in given:
         if not isinstance(passage, Passage):
             raise UsageError(f"not a passage: {passage!r:.60}", hint="Wrap texts: ragzip.Passage(id, text)")
+        if known.setdefault(passage.id, passage.text) != passage.text:
+            raise UsageError(
+                f"two passages have the id {passage.id!r:.60}, and different texts",
+                hint="Give each one of its own: spans and citations name passages by it.",
+            )
     return tuple(given)
 
 

@@ -113,6 +113,22 @@ def test_plain_values_hold_all_that_expand_needs(context):
     assert context_dict(again) == plain  # scores, too, by which some compressors choose
 
 
+def test_metadata_and_the_id_of_the_question_are_held():
+    metadata = {"source": "contract.pdf", "page": 3, "tags": ["a", 1], "odd": float("nan"), "set": {1}}
+    context = context_of(Query("Who?", "q7"), (Passage("a", TEXT, "T", 0.5, metadata),))
+    again = context_from_dict(json.loads(json.dumps(context_dict(context), allow_nan=False)))
+    assert again.query == context.query
+    assert again.segments == context.segments
+    assert again.passages[0].metadata == {"source": "contract.pdf", "page": 3, "tags": ["a", 1]}
+
+
+def test_spans_beyond_their_passage_are_refused():
+    plain = context_dict(CONTEXT)
+    plain["segments"][0]["spans"][0]["end"] = 999
+    with pytest.raises(UsageError, match=r"segments\[0\]: passage 'a' has \d+ characters, not 999"):
+        context_from_dict(plain)
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [

@@ -21,7 +21,7 @@ from ragzip.pipelines.pipeline import MAX_QUESTION
 from ragzip.pipelines.prompt import QA, Plain
 from ragzip.protocols import Compressor
 from ragzip.retrievers.dense import Dense
-from ragzip.types import Context, TextSegment
+from ragzip.types import Context, Passage, TextSegment
 from tests.pipelines.parts import PASSAGES, Failing, FirstWords, Fixed, TextOnly
 
 
@@ -226,3 +226,16 @@ def test_warming_up_loads_what_stands_within_other_parts() -> None:
     stack = Stack((Loads("a"), Structured(Stack((Loads("b"), Structured(Loads("c"))))), Structured(Loads("d"))))
     Pipeline(TextOnly(), compressors=stack).warm_up()
     assert loaded == ["a", "b", "c", "d"]
+
+
+def test_two_passages_with_one_id_are_refused() -> None:
+    pipeline = Pipeline(Echo(), None, FirstWords())
+    one, same, other = (
+        Passage("report.pdf", "Cats sleep."),
+        Passage("report.pdf", "Cats sleep."),
+        Passage("report.pdf", "No."),
+    )
+    assert pipeline.answer("Who sleeps?", passages=[one, same]).compression.context.passages == (one, same)
+    for ask in (pipeline.answer, pipeline.compress):
+        with pytest.raises(UsageError, match=r"two passages have the id 'report\.pdf'"):
+            ask("Who sleeps?", passages=[one, other])

@@ -106,14 +106,15 @@ class Gives(Compressor[TextSegment, TextSegment]):
 
 @dataclass(frozen=True)
 class Soft(Compressor[TextSegment, SoftSegment]):
-    """One row a segment."""
+    """One row a segment, or more."""
 
     space: str = "tiny"
+    rows: int = 1
 
     def compress(self, contexts):
         import torch
 
-        rows = torch.ones(1, 4)
+        rows = torch.ones(self.rows, 4)
         return [
             Context(c.query, tuple(SoftSegment(rows, self.space, s.sources) for s in c.segments), c.passages)
             for c in contexts

@@ -257,3 +257,13 @@ def test_the_words_of_an_unbound_stack_never_grow_by_dropping_some(text, data, j
     kept = [word for word in found if data.draw(st.booleans())]
     before, after = WordCounter().texts([text, joiner.join(kept)])
     assert after <= before
+
+
+def test_rows_are_not_compared_with_words():
+    """An IBAN is one word and a dozen tokens: an unbound stack must not fall open for it."""
+    given = context("DE89370400440532013000 +491701234567")
+    (result,) = Stack((Soft(rows=9),)).run([given])
+    assert statuses(result) == [Status.OK]
+    assert result.tokens_out > result.tokens_in
+    (bound,) = Stack((Soft(rows=9),)).run([given], counter=COUNTER)
+    assert statuses(bound) == [Status.NO_GAIN]
