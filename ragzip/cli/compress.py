@@ -21,9 +21,12 @@ _TEXT_KEYS = ("text", "contents", "content", "body", "passage")
 def compress(
     query: Annotated[str, typer.Option("--query", "-q", help="What the text should answer.")],
     compress: Annotated[
-        list[str] | None, typer.Option("--compress", "-c", help="Compressor by name; repeatable.")
+        list[str] | None, typer.Option("--compress", "-c", help="By name, repeatable; default sentence_filter.")
     ] = None,
-    budget: Annotated[int | None, typer.Option("--budget", "-b", min=0, help="Most tokens of the output.")] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option("--budget", "-b", min=0, help="Most tokens of the output; default 400 where no limit is given."),
+    ] = None,
     keep: Annotated[float | None, typer.Option("--keep", help="Share of tokens kept, above 0 up to 1.")] = None,
     threshold: Annotated[float | None, typer.Option("--threshold", "-t", help="Least score kept.")] = None,
     tokenizer: Annotated[str, typer.Option("--tokenizer", help="Whose tokens are counted.")] = "smollm2-135m-instruct",

@@ -31,9 +31,12 @@ def query(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value: compressors.0.threshold=0.1")] = None,
     compress: Annotated[
         list[str] | None,
-        typer.Option("--compress", "-c", help="Compressor by name, several in order; 'none' for none."),
+        typer.Option("--compress", "-c", help="By name, several in order; 'none' for none; default sentence_filter."),
     ] = None,
-    budget: Annotated[int | None, typer.Option("--budget", "-b", min=0, help="Most context tokens.")] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option("--budget", "-b", min=0, help="Most context tokens; default 400 where no limit is given."),
+    ] = None,
     keep: Annotated[float | None, typer.Option("--keep", help="Share of tokens kept, above 0 up to 1.")] = None,
     threshold: Annotated[float | None, typer.Option("--threshold", "-t", help="Least score kept.")] = None,
     top_k: Annotated[int | None, typer.Option("--top-k", "-k", min=1, help="Passages retrieved; default 20.")] = None,

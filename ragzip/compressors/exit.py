@@ -37,9 +37,9 @@ class EXIT(SentenceScorer):
     one longer than a quarter of the window), and the sentence. Without threshold, keep and budget, the threshold is
     0.5, as in the paper. An empty question keeps everything.
 
-    The default model is an adapter over the built-in generator (``ragzip train exit``), trained for two hours on a
-    processor: far better than the generator without it, which is no judge at all, about as good as small encoders that
-    take a twentieth of the time, and behind ``provence``. The published weights are an adapter on Gemma:
+    The default model is an adapter over the built-in generator (``ragzip train exit``), trained for under three hours
+    on a processor: far better than the generator without it, which is no judge at all, somewhat behind small encoders
+    that take a twentieth of the time, and behind ``provence``. The published weights are an adapter on Gemma:
     ``EXIT(model="doubleyyh/exit-gemma-2b", prompt="exit")``.
 
     Unlike in the first version of the code that was published with the paper, every sentence is judged with its own

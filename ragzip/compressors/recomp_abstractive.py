@@ -59,7 +59,8 @@ class RecompAbstractive(Abstractive):
     parts, whole where that is possible; what is written of each part is a segment of its own, whose spans are all that
     was read for it, and a part that does not help leaves nothing. Where not all of it fits keep or budget, that of the
     parts goes first of which a causal model was surest that they help. A question that takes more than half of the
-    window leaves the context as it is; a window of None grows with the question, up to the model's own.
+    window leaves the context as it is; a window of None grows with the question, up to the model's own. For an empty
+    question nothing helps, and nothing is left.
 
     Attributes:
         model: A built-in or shipped model, a folder in the layout of ``transformers`` (or, for causal models, of a

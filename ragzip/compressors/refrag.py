@@ -48,8 +48,8 @@ class REFRAG(Compressor[TextSegment, Segment]):
 
     Attributes:
         model: Weights made by ``ragzip train refrag``: a name of shipped ones, a folder, or a hub id.
-        expand: Most of a context's chunks that stay text, as a share, 0 to 1; 1 leaves everything as it is where
-            neither a threshold nor a budget is given.
+        expand: Most of a context's chunks that stay text, as a share, 0 to 1, rounded down: of fewer than four chunks a
+            quarter is none. 1 leaves everything as it is where neither a threshold nor a budget is given.
         policy: What picks them; ``similarity`` costs next to nothing, ``provence`` a pass over the context, and another
             one over ten of its passages.
         threshold: Chunks that score less do not stay text, on the policy's own scale: 0 to 1 for ``provence``, cosines
