@@ -138,7 +138,7 @@ class Stack(Compressor[In_contra, Out_co]):
             raise ConfigError("min_tokens", f"must be a whole number from 0, not {self.min_tokens!r}")
 
     def compress(self, contexts: Sequence[Context[In_contra]]) -> Sequence[Context[Out_co]]:
-        """The contexts of ``run``. Without a bound counter growth of text is judged in words; budgets are each part's own."""
+        """The contexts of ``run``. Without a bound counter text may not grow in words; budgets are each part's own."""
         results = self.run(contexts)
         failed = Tally(
             f"{step.name}: {step.status.value}: {step.detail}"
