@@ -87,9 +87,16 @@ def find(paths: Sequence[str], exclude: Sequence[Path] = ()) -> Iterator[Found]:
 
 
 def show(path: str, base: str) -> str:
-    r"""A path as a source: relative to the base where inside, forward slashes, bytes that are no text as ``\xe9``."""
-    inside = path.startswith(base if base.endswith(os.sep) else base + os.sep)
-    return _shown(os.path.relpath(path, base) if inside else path)
+    r"""A path as a source: relative to the base where inside, forward slashes, bytes that are no text as ``\xe9``.
+
+    What lies inside has one name, also where the way to it goes through a link outside.
+    """
+    within = base if base.endswith(os.sep) else base + os.sep
+    if not path.startswith(within):
+        folder, name = os.path.split(path)
+        real = os.path.join(os.path.realpath(folder), name)  # the name of a link to a file stays
+        path = real if real.startswith(within) else path
+    return _shown(os.path.relpath(path, base) if path.startswith(within) else path)
 
 
 def _shown(path: str) -> str:

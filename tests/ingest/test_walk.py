@@ -247,3 +247,14 @@ def test_globs_where_the_working_directory_has_brackets(tmp_path, monkeypatch):
     check_paths(["docs/*.md", "./d*/a.md", "../[[]2024] work/docs/*.md"])
     for pattern in ("docs/*.md", "./docs/[ab].md", "**/*.md", "docs/../docs/*.md"):
         assert [Path(item.source).name for item in load([pattern], base=here)] == ["a.md", "b.md"], pattern
+
+
+def test_one_source_through_whatever_links_the_folder_is_reached(tmp_path):
+    put(tmp_path, "real/docs/a.md", "Text.")
+    put(tmp_path, "else/b.md", "Text.")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    base = tmp_path / "real"
+    ways = [base / "docs", tmp_path / "link" / "docs", tmp_path / "link", tmp_path / "link" / "docs" / "a.md"]
+    for way in ways:
+        assert sources(list(load([str(way)], base=base))) == ["docs/a.md"]
+    assert sources(list(load([str(tmp_path / "else")], base=base))) == [(tmp_path / "else/b.md").as_posix()]
