@@ -74,7 +74,7 @@ bench-hard: models ## All hard compressors beside the baselines: over three hour
 	$(BIN)/python benchmarks/run.py hard:quarter hard:evidence hard:domains hard:judge hard:summary hard:fast hard:slow
 
 bench-soft: models ## Soft compression and smaller caches: about five hours
-	$(BIN)/python benchmarks/run.py soft:speed soft:answers soft:concepts soft:refrag soft:kv
+	$(BIN)/python benchmarks/run.py soft:speed soft:answers soft:concepts soft:front soft:refrag soft:kv
 
 bench-retrieval: models .bench/fde/.installed ## All retrievers, encodings and storage: some five hours
 	$(BIN)/python benchmarks/run.py retrieval retrieval_lexical retrieval_scale retrieval_fde retrieval_graph:quality \
