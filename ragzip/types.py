@@ -161,6 +161,9 @@ def context_of(query: Query, passages: tuple[Passage, ...]) -> Context[TextSegme
     """
     if not isinstance(query, Query):
         raise TypeError(f"a context needs a Query, not {query!r:.60}: Query(text)")
+    if isinstance(passages, str | Passage):
+        raise TypeError(f"a context needs a tuple of passages, not {passages!r:.60}")
+    passages = tuple(passages)
     for passage in passages:
         if not isinstance(passage, Passage):
             raise TypeError(f"a context needs passages, not {passage!r:.60}: Passage(id, text)")

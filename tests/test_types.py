@@ -118,3 +118,10 @@ def test_statuses_print_as_words():
 def test_contexts_of_something_else_are_refused(query, passages):
     with pytest.raises(TypeError, match="a context needs"):
         context_of(query, passages)
+
+
+def test_passages_of_a_context_may_come_one_by_one():
+    assert context_of(Query("q?"), (p for p in PASSAGES)) == context_of(Query("q?"), list(PASSAGES)) == CONTEXT
+    for wrong in ("", PASSAGES[0]):
+        with pytest.raises(TypeError, match="a tuple of passages"):
+            context_of(Query("q?"), wrong)

@@ -10,7 +10,7 @@ from time import monotonic as _now
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ragzip.errors import StoreDamaged, StoreError
-from ragzip.indexes.soft_shards import Precision
+from ragzip.indexes.soft_arrays import Precision
 from ragzip.indexes.soft_store import (
     SHARD_BYTES,
     Filling,

@@ -10,7 +10,7 @@ import numpy as np
 
 from ragzip.errors import StoreError
 from ragzip.indexes import ann, bm25, manifest, parts
-from ragzip.indexes.files import checksum, rebuild_hint
+from ragzip.indexes.files import checksum, rebuild_hint, unreadable
 from ragzip.indexes.graph.part import TRIPLES
 from ragzip.indexes.index import Index
 from ragzip.indexes.manifest import Manifest, PartEntry, StoreMoved
@@ -184,12 +184,15 @@ def _verify(root: Path) -> list[Problem]:
 def _files(root: Path, entry: Manifest) -> list[Problem]:
     found = []
     for file in entry.files:
+        mend = remedy(root, entry, file.name)
         try:
             wrong = "does not match its checksum" if checksum(root / file.name) != file.sha256 else ""
         except OSError as error:
             wrong = f"cannot be read: {error.strerror or error}"
+            if not isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+                mend = unreadable(root / file.name, error).hint  # it may well be sound
         if wrong:
-            found.append(Problem(f"{root / file.name}: {wrong}.", remedy(root, entry, file.name)))
+            found.append(Problem(f"{root / file.name}: {wrong}.", mend))
     return found
 
 

@@ -19,19 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragzip.errors import ConfigError, StoreDamaged, StoreError, StoreMismatch
-from ragzip.indexes.files import FileEntry, checksum, guarded, new_file, write_lock
-from ragzip.indexes.soft_shards import (
-    PARTS,
-    Precision,
-    Shard,
-    arrays_of,
-    joined,
-    next_number,
-    opened,
-    small_ones,
-    sweep_shards,
-    write_shard,
-)
+from ragzip.indexes.files import FileEntry, guarded, new_file, unreadable, write_lock
+from ragzip.indexes.soft_arrays import PARTS, Precision, arrays_of, joined
+from ragzip.indexes.soft_shards import Shard, changed, next_number, opened, small_ones, sweep_shards, write_shard
 
 Unit = str | tuple[int, ...]
 """A piece of text, or the ids of its tokens."""
@@ -122,14 +112,13 @@ class SoftStore:
 
     def verify(self) -> list[str]:
         """What is wrong with its files: those that are missing, cut short or changed."""
-        problems = []
-        for file in (file for shard in self.shards for file in shard.files):
-            path = self.root / file.name
-            if not path.is_file():
-                problems.append(f"{path} is missing")
-            elif path.stat().st_size != file.bytes or checksum(path) != file.sha256:
-                problems.append(f"{path} is not what was written")
-        return problems
+        shards = self.shards
+        while True:
+            problems = [problem for shard in shards for problem in changed(self.root, shard)]
+            now = _read(self.root)[2] if problems else shards
+            if now == shards:
+                return problems
+            shards = now  # some were joined meanwhile
 
 
 class Filling:
@@ -178,11 +167,15 @@ class Filling:
         if self.present is None or self.present.shards != shards:  # an interrupt came behind the last manifest
             self.present = SoftStore(self.root) if shards else None
             made = {unit: made[unit] for unit in self.missing(made)}
+        with guarded(self.root):
+            sweep_shards(self.root, shards)  # what a commit left that was stopped
         if not made:
             return
         order = sorted(made, key=key_of)
         arrays = arrays_of([key_of(unit) for unit in order], [made[unit] for unit in order], self.precision)
         kept = shards[: len(shards) - small_ones(shards)]
+        if any(changed(self.root, shard) for shard in shards[len(kept) :]):
+            kept = shards  # joined, what is damaged would look sound
         if len(kept) < len(shards) and self.present is not None:
             arrays = joined([*self.present.opened[len(kept) :], arrays])
         with guarded(self.root):
@@ -325,8 +318,10 @@ def _read(root: Path) -> tuple[Setting, Precision, tuple[Shard, ...]]:
             Shard(int(s["pieces"]), int(s["rows"]), tuple(FileEntry(**file) for file in s["files"]))
             for s in values["shards"]
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreDamaged(f"{path} cannot be read: {error}", hint=_anew(root)) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
     for file in (file for shard in shards for file in shard.files):
         if Path(file.name).name != file.name or file.name.split(".")[1:2][0] not in PARTS:
             raise StoreDamaged(f"{path} names {file.name!r}, which is no file of a store", hint=_anew(root))

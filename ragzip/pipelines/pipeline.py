@@ -328,6 +328,7 @@ def _queries(questions: Sequence[str | Query]) -> list[Query]:
 
 def _passages(given: Sequence[Passage]) -> tuple[Passage, ...]:
     known: dict[str, str] = {}
+    given = tuple(given)
     for passage in given:
         if not isinstance(passage, Passage):
             raise UsageError(f"not a passage: {passage!r:.60}", hint="Wrap texts: ragzip.Passage(id, text)")
@@ -336,7 +337,7 @@ def _passages(given: Sequence[Passage]) -> tuple[Passage, ...]:
                 f"two passages have the id {passage.id!r:.60}, and different texts",
                 hint="Give each one of its own: spans and citations name passages by it.",
             )
-    return tuple(given)
+    return given
 
 
 def check_question(text: str) -> None:

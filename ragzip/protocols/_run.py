@@ -163,12 +163,19 @@ def _judge(
     if after.segments == before.segments:
         return before, tokens, Status.NO_GAIN, "nothing was removed"
     count = counter.context(after)
-    counts_words = isinstance(getattr(counter, "counter", counter), WordCounter)
-    if counts_words and any(isinstance(segment, SoftSegment) for segment in after.segments):
-        return after, count, Status.OK, ""  # rows stand for tokens: that they are more than words says nothing
+    if count > tokens and isinstance(getattr(counter, "counter", counter), WordCounter):
+        # rows stand for tokens: that they are more than words says nothing
+        texts = [_text_alone(context) for context in (before, after)]
+        if len(texts[1].segments) < len(after.segments) and counter.context(texts[1]) <= counter.context(texts[0]):
+            return after, count, Status.OK, ""
     if count > tokens:
         return before, tokens, Status.NO_GAIN, f"output of {count} tokens is longer than its input of {tokens}"
     return after, count, Status.OK, ""
+
+
+def _text_alone(context: Context[Any]) -> Context[Any]:
+    texts = tuple(segment for segment in context.segments if isinstance(segment, TextSegment))
+    return Context(context.query, texts, context.passages)
 
 
 def _guarded(compressor: Any, batch: list[Context[Any]], timeout: float | None) -> list[_Outcome]:

@@ -217,8 +217,8 @@ def licence_of(base: str) -> str:
 
 def name_of_card(trainer: Trainer, method: str, base: str) -> str:
     """That of the shipped weights for what may take their place; else the method's, as names are asked for."""
-    usual = getattr(type(trainer), "sets", None)  # the default of the option
-    own = usual is not None and tuple(getattr(trainer, "sets", ())) != tuple(usual)
+    kind = type(trainer)  # whose attributes are the defaults of the options
+    own = any(getattr(trainer, o) != getattr(kind, o) for o in ("sets", "texts", "encoder") if hasattr(kind, o))
     same = canonical(base)
     shipped = (spec.name for spec in SHIPPED.values() if spec.method == method and canonical(spec.base) == same)
     return method if own else next(shipped, method)

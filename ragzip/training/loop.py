@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ragzip.errors import ModelError, UsageError
-from ragzip.indexes.files import new_file
+from ragzip.errors import ModelError, StoreError, UsageError
+from ragzip.indexes.files import sync_file, sync_folder
 from ragzip.training.options import OnEvent, TrainingEvent
 from ragzip.training.ranks import Ranks, ranks
 
@@ -305,15 +305,26 @@ class _Run:
 
     def checkpoint(self) -> None:
         """Writes everything that is needed to go on: whole, or the one before stays."""
-        from safetensors.torch import save
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
 
         if not self.group.first:
             self.saved = self.step
             return
         note = {"step": self.step, "evaluated": self.evaluated, "best": self.best, "waited": self.waited}
         note |= {"identity": self.identity, "seconds": self.seconds, "computes": self.computes}
-        with new_file(self.path) as file:
-            file.write(save(self.masters.state(), metadata={"run": json.dumps(note)}))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
+        try:
+            save_file(self.masters.state(), str(part), metadata={"run": json.dumps(note)})
+            sync_file(part)
+            part.replace(self.path)
+            sync_folder(self.path.parent)
+        except (SafetensorError, OSError) as error:
+            part.unlink(missing_ok=True)
+            raise StoreError(
+                f"{self.path} cannot be written: {error}", hint="Free some space; the checkpoint before is still there."
+            ) from error
         self.saved = self.step
         self.report("checkpoint")
 

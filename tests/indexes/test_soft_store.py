@@ -273,7 +273,45 @@ def test_what_a_stopped_commit_left_is_swept(tmp_path):
     filled(tmp_path, ["a"])
     (tmp_path / "00007.rows.npy").write_bytes(b"half")
     (tmp_path / "mine.npy").write_bytes(b"other")
-    filled(tmp_path, ["b"])
-    assert sorted(path.name for path in tmp_path.glob("*.npy") if path.name[:5] not in ("00000", "00001")) == [
-        "mine.npy"
-    ]
+    filled(tmp_path, ["a"])  # nothing new: swept all the same
+    assert sorted(path.name for path in tmp_path.glob("*.npy") if path.name[:5] != "00000") == ["mine.npy"]
+
+
+@pytest.mark.parametrize("part", ["keys", "places", "rows"])
+def test_what_is_damaged_is_not_joined_to_look_sound(tmp_path, part):
+    units = [f"piece {number}" for number in range(20)]
+    for unit in units[:16]:
+        filled(tmp_path, [unit])
+    path = tmp_path / f"00003.{part}.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    for unit in units[16:]:
+        store = filled(tmp_path, [unit])
+    (problem,) = store.verify()
+    assert path.name in problem
+    assert len(store) == 20
+
+
+def test_an_open_store_verifies_what_was_joined_meanwhile(tmp_path):
+    units = [f"piece {number}" for number in range(17)]
+    for unit in units[:16]:
+        before = filled(tmp_path, [unit])
+    filled(tmp_path, units)
+    assert before.verify() == []
+    path = next(tmp_path.glob("*.rows.npy"))
+    path.write_bytes(path.read_bytes()[:-2] + b"??")
+    assert len(before.verify()) == 1
+
+
+def test_a_store_that_cannot_be_read_is_not_damaged(tmp_path, monkeypatch):
+    filled(tmp_path, ["a"])
+
+    def refused(path, **_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(soft_shards.np, "load", refused)
+    with pytest.raises(StoreError, match="cannot be read: Permission denied") as caught:
+        SoftStore(tmp_path)
+    assert not isinstance(caught.value, StoreDamaged)
+    assert "Remove" not in caught.value.hint

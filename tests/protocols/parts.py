@@ -106,17 +106,18 @@ class Gives(Compressor[TextSegment, TextSegment]):
 
 @dataclass(frozen=True)
 class Soft(Compressor[TextSegment, SoftSegment]):
-    """One row a segment, or more."""
+    """One row a segment, or more, and text behind them."""
 
     space: str = "tiny"
     rows: int = 1
+    more: str = ""
 
     def compress(self, contexts):
         import torch
 
-        rows = torch.ones(self.rows, 4)
+        rows, more = torch.ones(self.rows, 4), (TextSegment(self.more),) if self.more else ()
         return [
-            Context(c.query, tuple(SoftSegment(rows, self.space, s.sources) for s in c.segments), c.passages)
+            Context(c.query, (*(SoftSegment(rows, self.space, s.sources) for s in c.segments), *more), c.passages)
             for c in contexts
         ]
 

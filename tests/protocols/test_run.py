@@ -265,5 +265,7 @@ def test_rows_are_not_compared_with_words():
     (result,) = Stack((Soft(rows=9),)).run([given])
     assert statuses(result) == [Status.OK]
     assert result.tokens_out > result.tokens_in
+    (longer,) = Stack((Soft(more="word " * 20),)).run([given])
+    assert statuses(longer) == [Status.NO_GAIN]
     (bound,) = Stack((Soft(rows=9),)).run([given], counter=COUNTER)
     assert statuses(bound) == [Status.NO_GAIN]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ragzip import registry
 from ragzip.errors import ConfigError, ModelError, StoreDamaged, StoreError, StoreMismatch, UsageError
-from ragzip.models.shipped import COMP_LLM, PROVENCE
+from ragzip.models.shipped import COMP_LLM, PROVENCE, XRAG
 from ragzip.training.card import CARD, Card, DataSource, Results, Role, Row, check_card, read_card, write_card
 from ragzip.training.card_text import parse, render
 from ragzip.training.cards import _SAYS as SAYS
@@ -22,6 +22,7 @@ from ragzip.training.cards import licence_of, name_of_card
 from ragzip.training.comp_llm import CompLLMTraining
 from ragzip.training.folder import read_report, train_into
 from ragzip.training.options import Trainer, make_trainer, read_trainer, trainer_config
+from ragzip.training.xrag import XRAGTraining
 from tests.training.fake import TARGET, FakeTraining, card
 
 
@@ -354,4 +355,8 @@ def test_only_what_may_take_their_place_has_the_name_of_shipped_weights():
     assert name_of_card(whole, "comp_llm", whole.base) == COMP_LLM
     assert name_of_card(dataclasses.replace(whole, sets=("policyqa",)), "comp_llm", whole.base) == "comp_llm"
     assert name_of_card(whole, "comp_llm", "other") == "comp_llm"
+    assert name_of_card(dataclasses.replace(whole, texts=()), "comp_llm", whole.base) == "comp_llm"
+    bridge = XRAGTraining()
+    assert name_of_card(bridge, "xrag", bridge.base) == XRAG
+    assert name_of_card(dataclasses.replace(bridge, encoder="mine"), "xrag", bridge.base) == "xrag"
     assert (licence_of(whole.base), licence_of("/mine")) == ("CC-BY-SA-4.0", "other")

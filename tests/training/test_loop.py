@@ -6,14 +6,14 @@ import errno
 import itertools
 import json
 import math
-from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ragzip.errors import ModelError, UsageError
-from ragzip.training import loop
+from ragzip.errors import ModelError, StoreError, UsageError
 from ragzip.training.loop import CHECKPOINT, LoopSettings, Masters, rate, train
 
 
@@ -131,15 +131,15 @@ def test_an_interrupted_run_is_the_same_run(tmp_path, kind, step, error, dtype):
 def test_ctrl_c_amid_a_checkpoint_writes_it_again(tmp_path, monkeypatch):
     from safetensors import torch as written
 
-    toy, save, calls = Toy(tmp_path), written.save, []
+    toy, save_file, calls = Toy(tmp_path), written.save_file, []
 
     def interrupted(*given, **options):
         calls.append(1)
         if len(calls) == 2:  # that of step 6
             raise KeyboardInterrupt
-        return save(*given, **options)
+        save_file(*given, **options)
 
-    monkeypatch.setattr(written, "save", interrupted)
+    monkeypatch.setattr(written, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         toy.run()
     assert toy.kinds("checkpoint") == [3, 6]
@@ -169,7 +169,7 @@ def test_ctrl_c_amid_an_update_keeps_the_checkpoint_before(tmp_path, monkeypatch
     assert torch.equal(again.weight, whole.weight)
 
 
-@pytest.mark.parametrize("when", ["safetensors.torch.save", "pathlib.Path.replace"])
+@pytest.mark.parametrize("when", ["safetensors.torch.save_file", "pathlib.Path.replace"])
 def test_a_kill_amid_a_checkpoint_leaves_the_one_before(tmp_path, monkeypatch, when):
     whole = Toy(tmp_path / "whole")
     whole.run()
@@ -319,16 +319,18 @@ def test_the_rate_rises_and_falls(steps):
     assert top <= max(steps // 10, 1)
 
 
-def test_a_disk_that_is_full_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), SafetensorError("File too large")])
+def test_a_disk_that_is_full_keeps_the_checkpoint_before(tmp_path, monkeypatch, error):
     Toy(tmp_path, steps=4).run()
     before = (tmp_path / CHECKPOINT).read_bytes()
 
-    @contextmanager
-    def full(path):
-        raise OSError(errno.ENOSPC, "No space left on device")
-        yield
+    def full(tensors, path, **_):
+        Path(path).write_bytes(b"half of")
+        raise error
 
-    monkeypatch.setattr(loop, "new_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(StoreError, match="cannot be written") as caught:
         Toy(tmp_path, steps=4).run(resume=False)
+    assert "Free some space" in caught.value.hint
     assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
