@@ -364,7 +364,7 @@ class Run:
                     removed = writer.drop(writer.table.unseen(None))
                 elif roots:
                     removed = writer.drop(writer.table.unseen([clean(root) for root in roots]))
-                writer.finish(self._retriever, self._chunking, self._parts, self._storage)
+                writer.finish(self._retriever, self._chunking, self._parts, self._storage, self._encoder.name)
         now = writer.manifest if writer is not None else None
         return BuildReport(
             str(self._root),

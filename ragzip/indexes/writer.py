@@ -183,6 +183,7 @@ class Writer:
         chunking: Chunking | None = None,
         builders: Sequence[parts.Part] | None = None,
         storage: Storage | None = None,
+        model: str = "",
     ) -> None:
         """Clears up where it is worth it, makes the index fast to search, and deletes what nothing needs.
 
@@ -191,8 +192,12 @@ class Writer:
             chunking: Of this run; None as before.
             builders: Of its parts; None for those it has.
             storage: How vectors are kept from now on; None as before.
+            model: What the encoder is called now, which is the same one wherever it lies; "" as before.
         """
         now = self.manifest
+        if model and now.model is not None and now.model.name != model:
+            self._publish_searchable(model=dataclasses.replace(now.model, name=model))
+            now = self.manifest
         dead = now.rows - now.passages
         wanted = parts.wanted(retriever, {}, now.parts, self.root) if builders is None else builders
         if dead > MOST_DEAD * now.rows:
