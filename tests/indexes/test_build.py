@@ -389,19 +389,3 @@ def test_a_folder_of_something_else_is_left_as_it_was(tmp_path):
     with pytest.raises(StoreError, match="holds other files"):
         make(tmp_path, documents(2))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_an_encoder_that_was_moved_is_found_where_it_is_now(tmp_path):
-    kb = tmp_path / "kb"
-    make(kb, documents(6), model="words")
-    moved = WordEncoder(name="elsewhere")
-    moved.fingerprint = WordEncoder().fingerprint
-    before = content(kb)
-    report = make(kb, documents(6), model="elsewhere", encoder=moved)
-    assert (report.unchanged, report.written) == (6, 0)
-    assert Index.open(kb).model_name() == "elsewhere"
-    assert content(kb) == before
-    assert verify(kb) == []
-    with pytest.raises(StoreMismatch):
-        make(kb, documents(6), model="other", encoder=WordEncoder(name="other"))
-    assert Index.open(kb).model_name() == "elsewhere"
