@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from typing import Any
 
@@ -17,6 +18,7 @@ from ragzip.types import CompressionResult, Context, Segment, SoftSegment, Statu
 
 _IDEOGRAPH = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_IDEOGRAPH}]|[^\W{_IDEOGRAPH}]+|[^\w\s]")
+_LETTER = re.compile(r"[^\W_]")
 _REMEMBERED = 256
 _Outcome = tuple[Context[Any], Status, str]
 
@@ -37,28 +39,44 @@ class WordCounter:
 class Remembering:
     """A counter that counts the same context object once: a step has mostly just counted what it gives back.
 
-    Lives as long as one run of a stack and remembers the last contexts only.
+    Lives as long as one run of a stack and remembers the last contexts only. Of several threads one counts at a time.
     """
 
     def __init__(self, counter: Counter) -> None:
         self.counter = counter
         self._known: OrderedDict[int, tuple[Context[Any], int]] = OrderedDict()
+        self._lock = threading.RLock()
         self.titles = bool(getattr(counter, "titles", True))
 
     def texts(self, texts: Sequence[str]) -> Sequence[int]:
         """Tokens of each text on its own."""
-        return self.counter.texts(texts)
+        with self._lock:
+            return self.counter.texts(texts)
 
     def context(self, context: Context[Segment]) -> int:
         """Tokens of the whole context."""
-        known = self._known.get(id(context))
-        if known is not None and known[0] is context:
-            return known[1]
-        count = self.counter.context(context)
-        self._known[id(context)] = (context, count)
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        return count
+        with self._lock:
+            known = self._known.get(id(context))
+            if known is not None and known[0] is context:
+                return known[1]
+            count = self.counter.context(context)
+            self._known[id(context)] = (context, count)
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+            return count
+
+
+class _Later(Sequence[int]):
+    """Counts that are being made: whoever needs one waits for all of them."""
+
+    def __init__(self, counting: Future[list[int]]) -> None:
+        self._counting = counting
+
+    def __len__(self) -> int:
+        return len(self._counting.result())
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._counting.result()[place]
 
 
 _notes: ContextVar[list[str] | None] = ContextVar("ragzip_notes", default=None)
@@ -87,9 +105,25 @@ def run_stack(
     min_tokens: int,
 ) -> list[CompressionResult[Any]]:
     """Runs each compressor over the whole batch; see ``Stack.run``."""
-    current = list(contexts)
-    counts = [counter.context(context) for context in current]
-    first = list(counts)
+    with ThreadPoolExecutor(1) as beside:  # tokenizers let other threads run: the first step begins meanwhile
+        counting: Future[list[int]] = beside.submit(copy_context().run, _counts, counter, contexts)
+        return _run_stack(compressors, contexts, counter, _Later(counting), timeout=timeout, min_tokens=min_tokens)
+
+
+def _counts(counter: Counter, contexts: Sequence[Context[Any]]) -> list[int]:
+    return [counter.context(context) for context in contexts]
+
+
+def _run_stack(
+    compressors: Sequence[Any],
+    contexts: Sequence[Context[Any]],
+    counter: Counter,
+    counts: Sequence[int],
+    *,
+    timeout: float | None,
+    min_tokens: int,
+) -> list[CompressionResult[Any]]:
+    current, first = list(contexts), counts
     steps: list[list[Step]] = [[] for _ in current]
     for compressor in compressors:
         within = getattr(compressor, "run_within", None)
@@ -130,7 +164,8 @@ def run_step(
         For each context what goes on, and the account; ``tokens_out`` is its count.
     """
     name = name_of(compressor)
-    active = [i for i, n in enumerate(counts) if n >= min_tokens and contexts[i].segments]
+    plain = [min_tokens <= 1 and _says(context) for context in contexts]
+    active = [i for i, c in enumerate(contexts) if c.segments and (plain[i] or counts[i] >= min_tokens)]
     heard: list[str] = []
     token = _notes.set(heard)
     start = time.perf_counter()
@@ -171,6 +206,14 @@ def _judge(
     if count > tokens:
         return before, tokens, Status.NO_GAIN, f"output of {count} tokens is longer than its input of {tokens}"
     return after, count, Status.OK, ""
+
+
+def _says(context: Context[Any]) -> bool:
+    """Whether it surely has a token, without counting: a letter, a digit or a row."""
+    return any(
+        _LETTER.search(segment.text) if isinstance(segment, TextSegment) else segment.embeddings.shape[0]
+        for segment in context.segments
+    )
 
 
 def _text_alone(context: Context[Any]) -> Context[Any]:

@@ -1,6 +1,9 @@
 """What a run accounts for, and the rule that a failing or useless step falls open to its input."""
 
+import re
+import threading
 import time
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -269,3 +272,40 @@ def test_rows_are_not_compared_with_words():
     assert statuses(longer) == [Status.NO_GAIN]
     (bound,) = Stack((Soft(rows=9),)).run([given], counter=COUNTER)
     assert statuses(bound) == [Status.NO_GAIN]
+
+
+def test_the_first_step_begins_while_its_input_is_counted():
+    begun, waited = threading.Event(), []
+
+    class Waiting(TokenCounter):
+        def context(self, context):
+            if not waited:
+                waited.append(begun.wait(20))
+            return super().context(context)
+
+    @dataclass(frozen=True)
+    class Begins(First):
+        def compress(self, contexts):
+            begun.set()
+            return super().compress(contexts)
+
+    (result,) = Stack((Begins(1),)).run([CONTEXT], counter=Waiting(by_words))
+    assert waited == [True]
+    assert (result.tokens_in, result.steps[0].tokens_in) == (17, 17)
+
+
+@pytest.mark.parametrize("text", ["", " \n", "...", "a", "\u5b57"])
+def test_what_may_have_no_token_is_counted_before(text):
+    """A step is skipped or not as by the count, whatever was known without it."""
+    counter = TokenCounter(lambda texts: [len(re.findall(r"\w", text)) for text in texts])
+    (result,) = Stack((First(1),)).run([context(text)], counter=counter)
+    skipped = statuses(result) == [Status.SKIPPED_SHORT]
+    assert skipped == (not re.search(r"\w", text))
+
+
+def test_a_counter_that_fails_is_heard():
+    def broken(texts):
+        raise OSError("no tokenizer")
+
+    with pytest.raises(OSError, match="no tokenizer"):
+        Stack((First(1),)).run([CONTEXT], counter=TokenCounter(broken))
