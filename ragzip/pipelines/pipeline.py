@@ -123,7 +123,13 @@ class Pipeline(Generic[S]):
                 "this pipeline has no retriever",
                 hint="Give the passages: answer(question, passages=[...]), or set a retriever.",
             )
-        return [tuple(found) for found in self.retriever.retrieve(queries, top_k=top_k)]
+        found = [_passages(passages) for passages in self.retriever.retrieve(queries, top_k=top_k)]
+        if len(found) != len(queries):
+            raise UsageError(
+                f"the retriever gave {len(found)} lists of passages for {len(queries)} questions",
+                hint="It has to give one for each question, in their order.",
+            )
+        return found
 
     def compress(self, question: str | Query, passages: Sequence[Passage] | None = None) -> CompressionResult[S]:
         """What the generator would read for a question, with the account of each step; generates nothing."""

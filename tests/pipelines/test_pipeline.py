@@ -239,3 +239,23 @@ def test_two_passages_with_one_id_are_refused() -> None:
     for ask in (pipeline.answer, pipeline.compress):
         with pytest.raises(UsageError, match=r"two passages have the id 'report\.pdf'"):
             ask("Who sleeps?", passages=[one, other])
+
+
+@dataclass(frozen=True)
+class Gives(Fixed):
+    """A retriever of somebody's own, which gives what it is told to."""
+
+    lists: tuple[tuple[Passage, ...], ...] = ()
+
+    def retrieve(self, queries: Sequence[Query], *, top_k: int | None = None) -> list[list[Passage]]:
+        return [list(one) for one in self.lists]
+
+
+def test_a_retriever_that_breaks_its_word_is_named_before_anything_is_computed() -> None:
+    twice = (Passage("report.pdf", "Cats sleep."), Passage("report.pdf", "No."))
+    for ask in ("answer", "compress"):
+        with pytest.raises(UsageError, match=r"two passages have the id 'report\.pdf'"):
+            getattr(Pipeline(Echo(), Gives(lists=(twice,)), FirstWords()), ask)("Who sleeps?")
+    for lists in ((), (PASSAGES, PASSAGES)):
+        with pytest.raises(UsageError, match=f"gave {len(lists)} lists of passages for 1 question"):
+            Pipeline(Echo(), Gives(lists=lists)).answer("Who sleeps?")
