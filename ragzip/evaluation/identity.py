@@ -13,10 +13,14 @@ from ragzip.evaluation.rows import Row
 from ragzip.indexes.files import checksum
 from ragzip.indexes.manifest import read
 from ragzip.indexes.soft_store import stores_identity
-from ragzip.models import fingerprint, resolve
+from ragzip.models import fingerprint, layers, resolve
 from ragzip.models.lora import base_folder
 from ragzip.protocols import walk
 
+_ASKED = {
+    "tokenizer_config.json": ("chat_template", "bos_token", "eos_token", "pad_token", "add_bos_token"),
+    "generation_config.json": ("bos_token_id", "eos_token_id"),
+}
 _KINDS = {"model": "model", "encoder": "model", "tokenizer": "model", "index": "index", "path": "file"}
 
 
@@ -64,9 +68,25 @@ def _identity(kind: str, value: str) -> str:
     try:
         if kind == "file":
             return checksum(Path(value))
-        return fingerprint(value) if kind == "model" else f"{read(Path(value)).commit} {_index_hash(value)}"
+        return _model(value) if kind == "model" else f"{read(Path(value)).commit} {_index_hash(value)}"
     except (RagzipError, OSError):
         return ""  # something that fails with its own words when it is used
+
+
+def _model(name: str) -> str:
+    """Its fingerprint, and a hash of how it is asked and where it ends, which other files may say."""
+    folder = base_folder(resolve(layers.split(name)[0]))
+    said = {file: _settings(folder / file, keys) for file, keys in _ASKED.items()}
+    asked = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16] if any(said.values()) else ""
+    return f"{fingerprint(name)} {asked}".strip()
+
+
+def _settings(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError:
+        return {}
+    return {key: found[key] for key in keys if key in found} if isinstance(found, dict) else {}
 
 
 def _index_hash(value: str) -> str:

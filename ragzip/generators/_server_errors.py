@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from typing import Any
 
 from ragzip.errors import GenerationError, PromptTooLong
 
 _TOO_LONG = re.compile(
-    r"context.{0,10}(?:length|size)|maximum context|(?<!took )too long|too many tokens|context window|exceed_context",
+    r"context.{0,10}(?:length|size)|maximum context|(?<!took )too long|too many tokens|context window|exceed_context"
+    r"|maximum model length|max_model_len|reduce the length|maximum number of tokens|max_new_tokens\W+must be",
     re.IGNORECASE,
 )
 _OUT_OF_CONTEXT = re.compile(r"context size has been exceeded|exceed_context", re.IGNORECASE)  # HTTP 500 of llama.cpp
@@ -67,22 +70,34 @@ def explain(error: Exception, model: str, url: str, key_env: str, timeout: float
     )
 
 
-def _said(error: Exception, key_env: str) -> str:
-    """The server's own words: ``message`` of its JSON body, where it has one."""
+def words_of(error: Exception) -> str:
+    """All that a server said, for looking something up in it; not to be shown."""
     body = getattr(error, "body", None)
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        words = inner.get("message") if isinstance(inner, dict) else inner
-        if isinstance(words, str) and words.strip():
-            return _clean(words, key_env)
-    return _line(error, key_env)
+    return f"{error} {json.dumps(body, default=str, ensure_ascii=False)}"
+
+
+def _said(error: Exception, key_env: str) -> str:
+    """The server's own words: ``message`` of its JSON body, or what other servers have in its place."""
+    words = _message(getattr(error, "body", None))
+    return _clean(words, key_env) if words else _line(error, key_env)
+
+
+def _message(body: Any, depth: int = 4) -> str:
+    if isinstance(body, str):
+        return body.strip()
+    if isinstance(body, list) and depth:
+        return "; ".join(filter(None, (_message(one, depth - 1) for one in body[:4])))
+    if isinstance(body, dict) and depth:
+        found = (_message(body.get(name), depth - 1) for name in ("message", "error", "detail", "msg"))
+        return next(filter(None, found), "")
+    return ""
 
 
 def _kind(error: Exception) -> str:
     """What the server calls its error, where its JSON body says so."""
     body = getattr(error, "body", None)
     inner = body.get("error", body) if isinstance(body, dict) else None
-    return str(inner.get("type", "")) if isinstance(inner, dict) else ""
+    return " ".join(str(inner.get(name) or "") for name in ("type", "code")) if isinstance(inner, dict) else ""
 
 
 def _line(error: BaseException, key_env: str) -> str:
@@ -95,4 +110,5 @@ def _clean(words: str, key_env: str) -> str:
     if key:
         words = words.replace(key, "***")
     words = re.sub(r"\b(sk|key)-[\w*-]{6,}", "***", words)
+    words = re.sub(r"\bBearer\s+\S+", "Bearer ***", words)
     return " ".join(words.split())[:300]

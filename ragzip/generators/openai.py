@@ -16,9 +16,12 @@ from urllib.parse import urlsplit
 
 from ragzip.errors import ConfigError, GenerationError
 from ragzip.generators import _options
+from ragzip.generators._request import check_key, create, foreign_headers
 from ragzip.generators._server_errors import explain
+from ragzip.generators._thoughts import Thoughts, said
 from ragzip.models import GENERATOR, CountTokens
 from ragzip.models.stream import AnswerText
+from ragzip.models.tokenizer import well_formed
 from ragzip.protocols import OnText
 from ragzip.text import opens_quotation
 from ragzip.types import Generation, Message, TextSegment
@@ -44,7 +47,7 @@ class OpenAI:
         base_url: Where the server is; mostly ends in ``/v1``.
         api_key_env: The environment variable with the key. Its name must end in ``API_KEY``, so that a pipeline file
             from elsewhere cannot have another secret sent to a server of its choice. A server other than OpenAI's is
-            asked without a key where the variable is not set.
+            asked without a key where the variable is not set, and gets no other header of OpenAI's variables.
         max_new_tokens: Most tokens of an answer.
         temperature: 0 takes the likeliest token each time; None leaves it to the server (some models want that).
         stop: Texts that end an answer and are not part of it.
@@ -169,12 +172,12 @@ class OpenAI:
         self, client: openai.OpenAI, turns: list[dict[str, str]], tell: Callable[[str], None] | None, start: float
     ) -> Generation:
         answer = AnswerText(lambda _: "", stop=self.stop, on_text=tell)
-        first, usage, reason = 0.0, None, None
+        first, usage, reason, thoughts = 0.0, None, None, Thoughts()
         for chunk in self._chunks(client, turns):
             usage = getattr(chunk, "usage", None) or usage
             for choice in (getattr(chunk, "choices", None) or ())[:1]:
                 reason = choice.finish_reason or reason
-                piece = getattr(choice.delta, "content", None)
+                piece = thoughts.rest(said(getattr(choice.delta, "content", None)))
                 if piece:
                     first = first or time.perf_counter()
                     answer.add(piece)
@@ -182,6 +185,7 @@ class OpenAI:
             raise GenerationError(
                 f"the server at {self.base_url} broke off in the middle of an answer", hint="Look at its log."
             )
+        answer.add(thoughts.rest("", final=True))
         text, end = answer.finish(), time.perf_counter()
         prompt_tokens = getattr(usage, "prompt_tokens", None)
         new_tokens = getattr(usage, "completion_tokens", None)
@@ -207,22 +211,13 @@ class OpenAI:
             )
 
     def _open(self, client: openai.OpenAI, turns: list[dict[str, str]]) -> Any:
-        import openai
-
         limit = "max_completion_tokens" if self._is_official else "max_tokens"
-        options: dict[str, Any] = {limit: self.max_new_tokens}
+        options: dict[str, Any] = {"model": self.model, "messages": turns, "stream": True, limit: self.max_new_tokens}
         if self.temperature is not None:
             options["temperature"] = self.temperature
         if self.stop:
             options["stop"] = list(self.stop)
-        create: Any = client.chat.completions.create
-        usage = {"stream_options": {"include_usage": True}}
-        try:
-            return create(model=self.model, messages=turns, stream=True, **options, **usage)
-        except openai.BadRequestError as error:
-            if "stream_options" not in str(error):
-                raise
-        return create(model=self.model, messages=turns, stream=True, **options)  # an older server
+        return create(client.chat.completions.create, {**options, "stream_options": {"include_usage": True}})
 
     def _client(self, *, use: bool = False) -> openai.OpenAI:
         """The client for this server, kept for all that ask it; ``use`` until it is released."""
@@ -232,14 +227,21 @@ class OpenAI:
                 f"no API key for {self.base_url}: the environment variable {self.api_key_env} is not set",
                 hint=f"Set {self.api_key_env}, or point base_url at a server of your own.",
             )
-        known = (hashlib.sha256(key.encode()).hexdigest(), self.base_url, self.timeout, self.retries)
+        check_key(key, self.api_key_env)
+        headers = None if self._is_official else foreign_headers(key or "none")
+        lines = sorted(headers or ())  # other headers, another client
+        known = (hashlib.sha256(key.encode()).hexdigest(), self.base_url, self.timeout, self.retries, *lines)
         with _lock:
             client = _clients.get(known)
             if client is None:
                 import openai
 
                 _clients[known] = client = openai.OpenAI(
-                    api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=self.retries
+                    api_key=key or "none",
+                    base_url=self.base_url,
+                    timeout=self.timeout,
+                    max_retries=self.retries,
+                    default_headers=headers,
                 )
             while len(_clients) > _MOST_CLIENTS:
                 _clients.popitem(last=False)  # whoever uses it goes on
@@ -276,7 +278,7 @@ def _turns(messages: Sequence[Message[TextSegment]], number: int) -> list[dict[s
                     f"prompt {number} has a soft segment, but an API reads text only",
                     hint="Use the huggingface generator, or leave the soft compressor out.",
                 )
-    return _complete([{"role": message.role, "content": str(message)} for message in messages])
+    return _complete([{"role": message.role, "content": well_formed(str(message))} for message in messages])
 
 
 def _complete(turns: list[dict[str, str]]) -> list[dict[str, str]]:

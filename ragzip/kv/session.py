@@ -14,6 +14,7 @@ from ragzip.kv._seen import Seen
 from ragzip.kv.quantized import QuantizedKV, packed_layer
 from ragzip.kv.rotary import angles, check_rotary, taken_back
 from ragzip.models.causal_lm import check_keys, reach
+from ragzip.models.decode import takes_places
 from ragzip.models.picking import spelt
 from ragzip.protocols import KVCompression
 from ragzip.registry import name_of
@@ -155,6 +156,12 @@ def check_kv(lm: CausalLM, length: int, eviction: Eviction | None, answer: int =
         ModelError: It says what the model does otherwise.
     """
     check_keys(lm)
+    if eviction is not None and not takes_places(lm):
+        raise ModelError(
+            f"{lm.name!r} counts the places of tokens by what its cache holds, so that {name_of(eviction)} would shift "
+            "those of the answer",
+            hint="Use it without kv, or with a quantized cache alone.",
+        )
     limit = reach(lm.model)
     if limit is not None and length > limit:
         raise ModelError(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 JOINER = "\n\n"  # between turns of a model without a chat template
+_THINK, _THOUGHT = "<think>", "</think>"
 _A_DAY = "26 Jul 2024"
 _OF_THAT_DAY = {"%Y": "2024", "%m": "07", "%d": "26", "%b": "Jul", "%B": "July", "%H": "12", "%M": "00"}
 _THAT_DAY = (  # in the place of the function; the line end goes with the block before it
@@ -157,9 +158,13 @@ def _render(lm: CausalLM, turns: list[dict[str, str]], number: int, dated: bool)
     reason: Exception | None = None
     for attempt in [turns, merged] if merged else [turns]:
         try:
-            return apply_template(lm, attempt, goes_on=attempt[-1]["role"] == "assistant", dated=dated)
+            rendered = apply_template(lm, attempt, goes_on=attempt[-1]["role"] == "assistant", dated=dated)
         except Exception as error:  # noqa: BLE001 - templates are programs, and may refuse with anything
             reason = error
+            continue
+        if attempt is turns and merged and turns[0]["content"].strip() not in rendered:
+            continue  # some templates leave out the system's turn without a word
+        return rendered
     raise GenerationError(
         f"the chat template of {lm.name!r} refuses prompt {number}: {str(reason).strip()[:200]}",
         hint="Most templates want turns of user and assistant in alternation, the user's first.",
@@ -189,7 +194,10 @@ def apply_template(
         enable_thinking=False,
         **day,
     )
-    return str(rendered)
+    text = str(rendered)
+    if not (goes_on or answered) and text.rstrip().endswith(_THINK):
+        return f"{text.rstrip()}\n\n{_THOUGHT}\n\n"  # a template that has its model think whatever is asked
+    return text
 
 
 def _without_system(turns: list[dict[str, str]]) -> list[dict[str, str]] | None:

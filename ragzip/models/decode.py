@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _NO_MASKS = ("rwkv", "recurrent_gemma")
+_RELATIVE = ("bloom", "mpt", "mamba", "mamba2", "falcon_mamba", "xlstm")
 _COLD = 1e-6  # temperatures from here down take the likeliest token; divided by much less, logits would overflow
 
 
@@ -112,8 +113,17 @@ def reads_embeds(lm: CausalLM) -> bool:
 
 
 def heeds_masks(lm: CausalLM) -> bool:
-    """Whether padding is masked in what the model reads; one that takes masks and drops them runs one by one."""
-    return getattr(lm.model.config, "model_type", "") not in _NO_MASKS
+    """Whether padding changes nothing of what the model reads; else prompts run one by one.
+
+    Some models take masks and drop them. Others count positions themselves, padding included.
+    """
+    return getattr(lm.model.config, "model_type", "") not in _NO_MASKS and takes_places(lm)
+
+
+def takes_places(lm: CausalLM) -> bool:
+    """Whether the model is told where each token stands, or needs no places at all, only distances or an order."""
+    known = "position_ids" in inspect.signature(lm.model.forward).parameters
+    return known or getattr(lm.model.config, "model_type", "") in _RELATIVE
 
 
 def _inputs(lm: CausalLM, prompts: Sequence[EncodedPrompt]) -> dict[str, Tensor]:
@@ -147,8 +157,10 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 
 def _pad(lm: CausalLM) -> int:
-    pad = lm.tokenizer.pad_token_id
-    return int(pad) if pad is not None else next(iter(end_tokens(lm.model, lm.tokenizer)), 0)
+    rows = int(lm.model.get_input_embeddings().weight.shape[0])
+    own = [] if lm.tokenizer.pad_token_id is None else [int(lm.tokenizer.pad_token_id)]
+    # one that was added to a tokenizer, and to no model, has no embedding
+    return next((token for token in (*own, *end_tokens(lm.model, lm.tokenizer)) if 0 <= token < rows), 0)
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -265,7 +277,10 @@ def _sampling(lm: CausalLM, size: int, temperature: float, top_p: float, seed: i
         uniform = torch.stack(
             [torch.rand(scores.shape[1], generator=g, dtype=torch.float64) for g in generators]
         ).clamp_(1e-300, 1 - 1e-16)
-        return scores.double() - torch.log(-torch.log(uniform)).to(scores.device)
+        noise = -torch.log(-torch.log(uniform))
+        if scores.device.type == "mps":  # which has no float64
+            return (scores.cpu().double() + noise).float().to(scores.device)
+        return scores.double() + noise.to(scores.device)
 
     warpers: list[Any] = [TemperatureLogitsWarper(float(temperature))]
     if top_p < 1:

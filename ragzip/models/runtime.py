@@ -42,7 +42,25 @@ def kept(key: tuple[Any, ...], load: Callable[[], Any]) -> Any:
             found = _loaded.get(key)
             if found is None:
                 found = _loaded[key] = load()
+                _drop_replaced(key)
     return found
+
+
+def _drop_replaced(key: tuple[Any, ...]) -> None:
+    """Forgets what was loaded from the same files before they changed, and what was made of it."""
+    same = [other for other in _loaded if other != key and _places(other) == _places(key)]
+    gone = {id(_loaded.pop(other)) for other in same}
+    for other in [other for other in _loaded if other[:1] == ("prefix",) and other[1] in gone]:
+        del _loaded[other]
+
+
+def _places(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A key without the sizes and times of its files."""
+    return tuple(part[0] if isinstance(part, tuple) and _is_state(part) else part for part in key)
+
+
+def _is_state(part: tuple[Any, ...]) -> bool:
+    return len(part) == 3 and isinstance(part[0], str) and all(type(number) is int for number in part[1:])
 
 
 def loaded(kind: type[T]) -> list[T]:

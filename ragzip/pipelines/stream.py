@@ -2,60 +2,125 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 
 from ragzip.protocols import OnText
 from ragzip.types import Answer
+
+_LONGEST = 10.0  # seconds that the end of the program waits for answers to stop
+
+
+class _StreamClosed(Exception):
+    """Raised where the next piece of text would be told, so that nothing more is computed."""
 
 
 class AnswerStream:
     """Iterate for the pieces of the text; ``answer`` waits for the end and gives the whole.
 
     Work starts with the first piece asked for and runs in a thread of its own, so a slow reader does not slow the
-    generator down. Errors are raised where the reader is.
+    generator down. Errors are raised where the reader is. Whoever has read enough calls ``close``, or leaves a ``with``
+    block, or drops the stream: the generator stops with its next piece of text.
 
     Args:
         run: Makes the answer, calling its argument with each piece.
     """
 
     def __init__(self, run: Callable[[OnText], Answer]) -> None:
-        self._run = run
-        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._answer: Answer | None = None
-        self._error: BaseException | None = None
+        self._work = _Work(run)
+        weakref.finalize(self, self._work.close).atexit = False
 
     def __iter__(self) -> Iterator[str]:
-        self._start()
-        while (piece := self._queue.get()) is not None:
+        work = self._work
+        work.start()
+        while (piece := work.pieces.get()) is not None:
             yield piece
-        self._queue.put(None)  # a second reader ends, too
-        if self._error is not None:
-            raise self._error
+        work.pieces.put(None)  # a second reader ends, too
+        if work.error is not None:
+            raise work.error
+
+    def __enter__(self) -> AnswerStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def answer(self) -> Answer:
-        """The finished answer; waits for it."""
-        self._start()
-        if self._thread is not None:
-            self._thread.join()
-        if self._error is not None:
-            raise self._error
-        if self._answer is None:
-            raise RuntimeError("the answer's thread ended without a result")
-        return self._answer
+        """The finished answer; waits for it.
 
-    def _start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, daemon=True, name="ragzip-answer")
+        Raises:
+            RuntimeError: The stream was closed before.
+        """
+        self._work.start()
+        return self._work.wait()
+
+    def close(self) -> None:
+        """No more is written; an answer that is finished stays."""
+        self._work.close()
+
+
+class _Work:
+    """What goes on behind a stream; it does not know the stream, so that this can be dropped."""
+
+    def __init__(self, run: Callable[[OnText], Answer]) -> None:
+        self._run = run
+        self.pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.error: BaseException | None = None
+        self._answer: Answer | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
+
+    def start(self) -> None:
+        if self._thread is None and not self._closed.is_set():
+            self._thread = threading.Thread(target=self._write, daemon=True, name="ragzip-answer")
+            _going.add(self)
             self._thread.start()
 
-    def _work(self) -> None:
+    def wait(self) -> Answer:
+        self.join(None)
+        if self.error is not None:
+            raise self.error
+        if self._answer is None:
+            raise RuntimeError("the stream was closed before its answer was finished")
+        return self._answer
+
+    def join(self, seconds: float | None) -> None:
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def close(self) -> None:
+        self._closed.set()
+        self.pieces.put(None)
+
+    def _write(self) -> None:
         try:
-            self._answer = self._run(lambda _, piece: self._queue.put(piece))
+            self._answer = self._run(self._told)
+        except _StreamClosed:
+            pass
         except BaseException as error:  # noqa: BLE001 - raised again in the reader's thread
-            self._error = error
+            self.error = error
         finally:
-            self._queue.put(None)
+            self.pieces.put(None)
+
+    def _told(self, _: int, piece: str) -> None:
+        if self._closed.is_set():
+            raise _StreamClosed
+        self.pieces.put(piece)
+
+
+_going: weakref.WeakSet[_Work] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """A thread inside torch that outlives the interpreter would abort the process."""
+    left, end = list(_going), time.monotonic() + _LONGEST
+    for work in left:
+        work.close()
+    for work in left:
+        work.join(max(end - time.monotonic(), 0.0))

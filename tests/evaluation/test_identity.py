@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 
 from ragzip import BM25Sentences, Pipeline
@@ -13,6 +16,7 @@ from ragzip.compressors.structured import Structured
 from ragzip.evaluation.identity import identities, window_of
 from ragzip.evaluation.rows import plan
 from ragzip.generators.echo import Echo
+from ragzip.generators.huggingface import HuggingFace
 from ragzip.generators.openai import OpenAI
 from ragzip.models import EMBEDDER, GENERATOR
 from ragzip.models.shipped import PROVENCE
@@ -65,3 +69,25 @@ def test_models_that_no_option_names_have_an_identity_too():
     refrag = {policy: REFRAG(model=soft_model("refrag"), policy=policy) for policy in ("provence", "similarity")}
     assert found(refrag["provence"]) - found(refrag["similarity"]) == {f"model {PROVENCE}"}
     assert found(Structured(inner=refrag["provence"] >> Gate())) >= {f"model {PROVENCE}", f"model {EMBEDDER}"}
+
+
+def test_how_a_model_is_asked_is_part_of_what_it_is(tiny_lm_path, tmp_path):
+    folder = tmp_path / "lm"
+    shutil.copytree(tiny_lm_path, folder)
+
+    def found():
+        return identities(rows(generator=HuggingFace(str(folder))))[f"model {folder}"]
+
+    first = found()
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "noise": 1}))
+    assert found() == first
+    other = {**settings, "chat_template": "Otherwise: {{ messages }}"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(other))
+    second = found()
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
+    assert len({first, second, found()}) == 3
+    (folder / "generation_config.json").write_text("{")
+    broken = found()
+    (folder / "generation_config.json").unlink()
+    assert found() == broken

@@ -19,7 +19,8 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server: Any = self.server
         with server.lock:
-            server.requests.append({"path": self.path, "key": self.headers["Authorization"], "body": body})
+            said = {"path": self.path, "key": self.headers["Authorization"], "headers": dict(self.headers)}
+            server.requests.append({**said, "body": body})
             step = server.plan.pop(0) if server.plan else {}
             server.running += 1
             server.most_running = max(server.most_running, server.running)

@@ -148,3 +148,19 @@ def test_tiny_models_are_made_the_same_for_a_seed_and_leave_randomness_alone(mak
     assert files == sorted(p.relative_to(two) for p in two.rglob("*") if p.is_file())
     assert all((one / f).read_bytes() == (two / f).read_bytes() for f in files)
     assert (one / "model.safetensors").read_bytes() != (other / "model.safetensors").read_bytes()
+
+
+def test_weights_that_changed_take_the_place_of_those_before(tmp_path):
+    folder = tiny_causal_lm(tmp_path / "lm")
+    first = models.load_causal_lm(str(folder), dtype="fp32", device="cpu")
+    other = models.load_causal_lm(str(tiny_causal_lm(tmp_path / "other")), dtype="fp32", device="cpu")
+    reader = runtime.kept(("prefix", id(first), (1,)), lambda: first)
+    assert reader is first
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(settings.read_text() + "\n")
+    second = models.load_causal_lm(str(folder), dtype="fp32", device="cpu")
+    assert second is not first
+    held = runtime.loaded(type(first))
+    assert not any(one is first for one in held)
+    assert any(one is second for one in held) and any(one is other for one in held)
+    assert models.load_causal_lm(str(folder), dtype="fp32", device="cpu") is second

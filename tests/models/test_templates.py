@@ -78,3 +78,25 @@ def test_what_compressors_ask_does_not_hang_on_the_day(with_template, template):
     for asked in (read(lm, Writer(lm).encode(Request("Who?"))), _chat(lm).head):
         assert "26 Jul 2024" in asked
         assert today not in asked
+
+
+OPENS = BEGIN.replace("SWITCH", "<think>\n")
+
+
+def test_a_template_that_always_begins_to_think_is_told_to_have_thought(with_template):
+    lm = with_template(TURN.replace("THOUGHTS", "") + OPENS)
+    asked = read(lm, encode_prompt(lm, [Message("user", ("Who?",))]))
+    assert asked == f"<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n{NONE}"
+
+
+SILENT = "{% for m in messages %}{% if m.role == 'user' %}U:{{ m.content }}\n{% endif %}{% endfor %}A:"
+
+
+@pytest.mark.parametrize("said", ["Answer in German only.", "  With spaces \n"])
+def test_a_template_without_a_system_turn_does_not_lose_it(with_template, said):
+    lm = with_template(SILENT)
+    asked = read(lm, encode_prompt(lm, [Message("system", (said,)), Message("user", ("Where?",))]))
+    assert asked == f"U:{said}\n\nWhere?\nA:"
+    whole = with_template(ALWAYS)
+    turns = [Message("system", (said,)), Message("user", ("Where?",))]
+    assert read(whole, encode_prompt(whole, turns)).startswith(f"<|im_start|>system\n{said}<|im_end|>")
