@@ -159,9 +159,10 @@ def get(kind: Kind, name: str, *, path: str = "") -> type[Any]:
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
-    except (ImportError, AttributeError) as error:
+    except Exception as error:
+        said = str(error) if isinstance(error, ImportError | AttributeError) else repr(error)
         raise ConfigError(
-            path, f"{kind} {name!r} cannot be loaded from {target!r}: {error}", hint="Reinstall its package."
+            path, f"{kind} {name!r} cannot be loaded from {target!r}: {said}", hint="Reinstall its package."
         ) from error
 
 

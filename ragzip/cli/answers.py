@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ragzip.cli.console import human_bytes, out
+from ragzip.cli.console import human_bytes, out, shown
 from ragzip.types import Answer, Status
 
 
@@ -66,12 +66,12 @@ def show(answer: Answer, *, show_context: bool = False) -> None:
     console, compression, timings = out(), answer.compression, answer.timings
     if show_context:
         show_passages(answer)
-    console.print(Text(answer.query.text, style="bold"))
-    console.print(Text(answer.text or "(no answer)", style="green"))
+    console.print(Text(shown(answer.query.text), style="bold"))
+    console.print(Text(shown(answer.text) or "(no answer)", style="green"))
     for number, citation in enumerate(answer.citations, 1):
         where = f"  [{number}] {citation.source} ({citation.passage_id}, {citation.start}-{citation.end})"
-        console.print(Text(where, style="cyan"))
-        console.print(Text(f"      {' '.join(citation.text.split())}", style="dim"))
+        console.print(Text(shown(where), style="cyan"))
+        console.print(Text(shown(f"      {' '.join(citation.text.split())}"), style="dim"))
     if not answer.citations:
         console.print(Text("  no sentence of the context supports this answer", style="dim"))
     console.print(
@@ -102,11 +102,11 @@ def show_passages(answer: Answer) -> None:
     console = out()
     for passage, stretches in highlight(answer.compression.context):
         score = f"  {passage.score:.3f}" if passage.score is not None else ""
-        console.print(Text(f"{passage.id}{score}  {passage.title}", style="cyan"))
+        console.print(Text(shown(f"{passage.id}{score}  {passage.title}"), style="cyan"))
         line = Text()
         for stretch in stretches:
             if stretch.kept or console.is_terminal:
-                line.append(stretch.text, style="bold" if stretch.kept else "dim")
+                line.append(shown(stretch.text), style="bold" if stretch.kept else "dim")
             else:
                 line.append(f"[-{stretch.text}-]" if stretch.text.strip() else stretch.text)
         console.print(line)

@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -101,7 +102,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _write_what_can_be_written() -> None:
-    """Where the terminal's encoding lacks a letter, its number is written: no answer is lost for a dash."""
+    """Where the terminal's encoding lacks a letter, its number is written: no answer is lost for a dash.
+
+    Streams that the caller closed are empty ones.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - until the end
     for stream in (sys.stdout, sys.stderr):
         if not writes_unicode(stream) and isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")

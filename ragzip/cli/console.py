@@ -30,6 +30,13 @@ def note(message: str) -> None:
     typer.echo(message, err=True)
 
 
+def shown(text: str) -> str:
+    """Text as a terminal may have it: a document's control characters would be commands to it."""
+    from ragzip.evaluation.report.words import plain
+
+    return plain(text) if sys.stdout.isatty() else text
+
+
 def print_json(value: Any) -> None:
     """One JSON object on one line of standard output, in letters that its encoding has."""
     typer.echo(json.dumps(value, ensure_ascii=not writes_unicode(), allow_nan=False))

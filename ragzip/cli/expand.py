@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ragzip.cli.console import note, print_json
+from ragzip.cli.console import note, print_json, shown
 from ragzip.errors import UsageError
 
 if TYPE_CHECKING:
@@ -201,5 +201,6 @@ def _print(excerpts: tuple[Excerpt, ...], as_json: bool) -> None:
             continue
         if len(excerpts) > 1:
             named = f"{excerpt.passage_id}:{excerpt.start}-{excerpt.end}"
-            typer.echo(("\n" if number else "") + f"[{named}]" + (f" {excerpt.title}" if excerpt.title else ""))
-        typer.echo(excerpt.text, nl=not excerpt.text.endswith("\n"))
+            head = shown(f"[{named}]" + (f" {excerpt.title}" if excerpt.title else ""))
+            typer.echo(("\n" if number else "") + head)
+        typer.echo(shown(excerpt.text), nl=not excerpt.text.endswith("\n"))

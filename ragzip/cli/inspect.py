@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ragzip.cli.console import print_json, table
-from ragzip.errors import UsageError
+from ragzip.cli.console import print_json, shown, table
+from ragzip.errors import ConfigError, UsageError
 
 
 def check(
@@ -78,7 +78,7 @@ def list_(
     if wanted and wanted not in registry.KINDS:
         raise UsageError(f"no role {kind!r}", hint=registry.suggest(wanted, list(registry.KINDS)))
     kinds: list[registry.Kind] = [k for k in registry.KINDS if not wanted or k == wanted]
-    found = {k: {name: _idea(registry.get(k, name)) for name in registry.names(k)} for k in kinds}
+    found = {k: {name: _idea(k, name) for name in registry.names(k)} for k in kinds}
     if json_:
         print_json(found)
         return
@@ -87,8 +87,13 @@ def list_(
         typer.echo()
 
 
-def _idea(cls: type[Any]) -> str:
-    return (inspect.getdoc(cls) or "").split("\n")[0]
+def _idea(kind: Any, name: str) -> str:
+    from ragzip import registry
+
+    try:
+        return (inspect.getdoc(registry.get(kind, name)) or "").split("\n")[0]
+    except ConfigError as error:  # a plugin that is broken hides no other component
+        return f"({error.message})"
 
 
 def show(
@@ -145,5 +150,5 @@ def _show_passage(passage_id: str, index: str) -> None:
         hint = f"Ids are SOURCE#NUMBER; sources: ragzip index info --sources --index {index}"
         raise UsageError(f"{index} has no passage {passage_id!r}", hint=hint) from error
     if passage.title:
-        typer.secho(passage.title, bold=True)
-    typer.echo(passage.text)
+        typer.secho(shown(passage.title), bold=True)
+    typer.echo(shown(passage.text))

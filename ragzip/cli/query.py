@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ragzip.cli import answers
-from ragzip.cli.console import note, print_json, waiting
+from ragzip.cli.console import complain, note, print_json, waiting
 from ragzip.errors import UsageError
 
 DEFAULT_BUDGET = 400
@@ -100,10 +100,9 @@ def query(
     made.check()
     with waiting("loading models"):
         made.warm_up()
-    for question in asked:
-        _one(made, question, json_, show_context)
     if not asked:
         _loop(made, json_, show_context)
+    _each(made, asked, json_, show_context)
 
 
 def _overridden(pipeline: Any, overrides: list[str] | None) -> Any:
@@ -156,6 +155,23 @@ def _one(pipeline: Any, question: str, as_json: bool, show_context: bool) -> Non
         answers.show(answer, show_context=show_context)
 
 
+def _each(pipeline: Any, questions: list[str], as_json: bool, show_context: bool) -> None:
+    """Answers all that can be; a question whose prompt is too long is named, and the exit code is 1 then."""
+    from ragzip.errors import PromptTooLong
+
+    failed = 0
+    for question in questions:
+        try:
+            _one(pipeline, question, as_json, show_context)
+        except PromptTooLong as error:
+            if len(questions) == 1:
+                raise
+            failed += 1
+            complain(f"{question[:80]!r}: {error.message}", error.hint)
+    if failed:
+        raise typer.Exit(1)
+
+
 def _explain_filters(pipeline: Any) -> None:
     """Says which keys there are where a filter asks for one that no passage has: a misspelt one finds nothing."""
     from ragzip.indexes import Index, filters
@@ -189,8 +205,6 @@ def _loop(pipeline: Any, as_json: bool, show_context: bool) -> None:
         try:
             _one(pipeline, question, as_json, show_context)
         except RagzipError as error:
-            from ragzip.cli.console import complain
-
             complain(error.message, error.hint)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +14,7 @@ import typer
 from ragzip.cli import runs
 from ragzip.cli.console import note, table
 from ragzip.cli.evaluate import _kind
-from ragzip.errors import UsageError
+from ragzip.errors import ConfigError, UsageError
 
 
 def sweep(
@@ -61,7 +63,7 @@ def sweep(
         return
     main = _main_metric(run)
     if not main:
-        note("this set has no quality metric, so there is no front")
+        note("this set has no quality that these pipelines can differ in, so there is no front")
         return
     for pair, names in fronts.items():
         quality, _, cost = pair.partition("/")
@@ -114,7 +116,7 @@ def recommend(
         ragzip recommend mine.jsonl --max-loss 1% --out runs/choice
     """  # noqa: D301 - a backspace, by which the help keeps lines apart
     from ragzip.evaluation import sweep as sweeps
-    from ragzip.evaluation.recommend import Loss, choose
+    from ragzip.evaluation.recommend import Loss, check_limit, choose, one_generator
     from ragzip.evaluation.rows import load_pipelines, plan
 
     wanted = Loss.parse(max_loss)
@@ -128,19 +130,17 @@ def recommend(
         named = load_pipelines(pipelines) if pipelines else sweeps.candidates(found.task)
     rows = plan(named, baselines="reference", seed=seed)
     quality = _check_metrics(metric, cost, found.sample(limit, seed), rows, batch)
+    check_limit(quality, wanted)
+    one_generator({name: _generator(pipeline) for name, pipeline in named})
     run = runs.run_rows(rows, found, kind="recommend", out=out, limit=limit, seed=seed, batch=batch)
-    chosen = choose(
-        run,
-        metric=quality,
-        max_loss=wanted,
-        cost=cost,
-        confidence=confidence,
-        candidates=[name for name, _ in named],
-        seed=seed,
-    )
+    test = functools.partial(choose, run, metric=quality, max_loss=wanted, cost=cost, confidence=confidence, seed=seed)
+    chosen = test(candidates=[name for name, _ in named])
     pipeline = next(row.pipeline for row in rows if row.name == chosen.name)
     replaced = write.exists()
-    dataclasses.replace(pipeline, name=chosen.name).to_yaml(write)
+    dataclasses.replace(pipeline, name=_own_name(chosen.name, pipeline, seed)).to_yaml(write)
+    bare = [row.name for row in rows if row.closed_book]
+    if bare and test(candidates=bare).qualified:
+        note(f"{bare[0]} surely loses as little: these questions need no context")
     runs.print_run(run, json_, recommendation={**chosen.as_dict(), "written": str(write)})
     if not json_:
         typer.echo()
@@ -148,6 +148,23 @@ def recommend(
         note(f"written: {write}{' (in place of the file that was there)' if replaced else ''}")
         if pipeline.retriever is None:
             note("it has no retriever: it answers over passages that are given, or with --index")
+
+
+def _generator(pipeline: Any) -> str:
+    from ragzip import config
+
+    return json.dumps(config.to_config(pipeline.generator), sort_keys=True, default=str)
+
+
+def _own_name(name: str, pipeline: Any, seed: int) -> str:
+    """The row's name, unless it is a baseline's: a file of that name could not be evaluated beside these."""
+    from ragzip.evaluation.rows import plan
+
+    try:
+        plan([(name, pipeline)], baselines="all", seed=seed)
+    except ConfigError:
+        return "recommended"
+    return name
 
 
 def _check_target(write: Path) -> None:
@@ -185,13 +202,15 @@ def _check_metrics(metric: str, cost: str, data: Any, rows: Any, batch: int) -> 
 
 
 def _main_metric(run: Any) -> str:
-    return _main(run.config["data"]["task"], run.config["metrics"])
+    found = _main(run.config["data"]["task"], run.config["metrics"])
+    judged = [pair.partition("/")[0] for pair in run.summary["fronts"] if pair.startswith("ndcg@10/")]
+    return found or next(iter(judged), "")
 
 
 def _main(task: str, names: Any) -> str:
-    """F1 where answers are short, ROUGE-L where they are long, else what the set can tell, else ""."""
+    """F1 where answers are short, ROUGE-L where they are long, else what the set can tell, else "".
+
+    Judgements of documents say nothing here: they are of what was retrieved, before compression.
+    """
     order = ("rouge_l", "f1") if task == "long" else ("f1", "em")
-    for name in (*order, "sentence_recall", "answer_in_context", "ndcg@10"):
-        if name in names:
-            return name
-    return ""
+    return next((name for name in (*order, "sentence_recall", "answer_in_context") if name in names), "")

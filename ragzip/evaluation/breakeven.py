@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ragzip.errors import UsageError
 from ragzip.evaluation.costmodel import Measured, RowFit, RunFit, budget_of, fit_all, fit_run, left
 from ragzip.evaluation.lines import Floats, Line, refit
-from ragzip.evaluation.view import RunView, baseline_of
+from ragzip.evaluation.view import RunView, uncompressed_of
 
 __all__ = ["RowFit", "RunFit", "break_even", "fit_run", "predict"]
 
@@ -118,7 +118,7 @@ def _redraw(x: Floats, y: Floats, line: Line, counts: Floats, who: NDArray[np.in
 
 def _resampled(measured: Measured, row: RowFit, counts: Floats, prefill: Floats) -> _Draws:
     data = measured.data[row.name]
-    base = measured.data.get(baseline_of(measured.run, row.name))
+    base = measured.data.get(uncompressed_of(measured.run, row.name))
     plain = np.tile(row.plain.coefficients, (len(counts), 1))
     if base is not None and len(base.who):
         plain = _redraw(base.tokens_in, base.compress, row.plain, counts, base.who)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ragzip.errors import UsageError
 from ragzip.evaluation.metrics import Metric, parse
+from ragzip.evaluation.report.words import mapping
 from ragzip.evaluation.statistics import holm, paired
 from ragzip.evaluation.view import RunView, failed, finite, require_row, settings
 
@@ -265,7 +266,7 @@ def _notes(run_a: RunView, run_b: RunView, rows: Sequence[tuple[str, str]], metr
             f"The machines differ ({'; '.join(changed)}): {', '.join(measured)} say more about the machines than "
             "about the rows."
         )
-    versions = [(run.environment.get("versions") or {}).get("ragzip") for run in (run_a, run_b)]
+    versions = [mapping(run.environment.get("versions")).get("ragzip") for run in (run_a, run_b)]
     if versions[0] != versions[1]:
         notes.append(f"The runs are of ragzip {versions[0]} and {versions[1]}.")
     for key in ("seed", "generate"):

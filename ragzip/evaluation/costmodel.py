@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ragzip.evaluation.lines import Floats, Line, fit, spread
-from ragzip.evaluation.view import RunView, baseline_of, drops_all, finite, generator_of, reads_labels, settings
+from ragzip.evaluation.view import RunView, drops_all, finite, generator_of, reads_labels, settings, uncompressed_of
 
 _FEW = 5
 _FULL = 0.75  # a budget is used up where that much of it is: whole sentences leave some of it
@@ -170,7 +170,7 @@ def fit_all(measured: Measured) -> RunFit:
         if prefill is None or problem:
             problems[name] = problem
             continue
-        base = measured.data.get(baseline_of(measured.run, name))
+        base = measured.data.get(uncompressed_of(measured.run, name))
         # Rows that do nothing still count tokens, and their measured times hold that.
         plain = fit(base.tokens_in, base.compress) if base is not None and len(base.who) else Line(0.0, 0.0)
         share, most = left(data, budget_of(measured.run, name), np.ones((1, len(data.who))))

@@ -96,7 +96,7 @@ class Run:
         if not self._rows:
             self._rows.update({row: [] for row in self.names})
             for number, line in enumerate(_lines(self.path / RECORDS), 1):
-                sound = isinstance(line.get("metrics"), dict) and isinstance(line.get("steps"), list) and "id" in line
+                sound = isinstance(line.get("steps"), list) and "id" in line and _numbers(line.get("metrics"))
                 if line.get("pipeline") not in self._rows or not sound:
                     raise StoreDamaged(
                         f"{self.path / RECORDS}:{number}: no record of a row of this run",
@@ -117,6 +117,12 @@ class Run:
         """Record id -> value, where there is one."""
         found = ((line["id"], line["metrics"].get(metric)) for line in self.rows(name))
         return {key: float(value) for key, value in found if value is not None}
+
+
+def _numbers(metrics: Any) -> bool:
+    return isinstance(metrics, dict) and all(
+        value is None or isinstance(value, int | float) for value in metrics.values()
+    )
 
 
 class Writer:
@@ -204,9 +210,22 @@ def read_config(folder: Path) -> dict[str, Any] | None:
             f"{folder}: a run of format {version!r}; this ragzip reads {FORMAT}",
             hint="Use the ragzip that made it, or run it again into a new folder.",
         )
-    if not isinstance(values.get("rows"), dict) or not isinstance(values.get("data"), dict):
+    if not _sound(values):
         raise StoreDamaged(f"{path}: is no config of a run", hint="Run it again into a new folder.")
     return values
+
+
+def _sound(config: Mapping[str, Any]) -> bool:
+    """Whether a config has what is read of it."""
+    rows, data, metrics = (config.get(key) for key in ("rows", "data", "metrics"))
+    return (
+        isinstance(rows, dict)
+        and all(isinstance(row, dict) for row in rows.values())
+        and isinstance(data, dict)
+        and isinstance(data.get("records"), int)
+        and isinstance(metrics, list)
+        and all(isinstance(name, str) for name in metrics)
+    )
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -219,7 +238,7 @@ def _same(folder: Path, present: Mapping[str, Any], config: Mapping[str, Any], e
     wanted = yaml_io.parse(yaml_io.dump(dict(config)), most=_MOST_CONFIG)[0]
     known = [_common(wanted, present), _common(present, wanted)]  # an earlier ragzip may have looked at less
     for key in dict.fromkeys((*wanted, *present)):
-        if (known[0] != known[1]) if key == "identities" else (wanted.get(key) != present.get(key)):
+        if (known[0] != known[1]) if key == "identities" else (_told(wanted, key) != _told(present, key)):
             detail = _difference(present.get(key), wanted.get(key), key)
             raise StoreMismatch(
                 f"{folder}: holds another run: {detail}",
@@ -240,6 +259,14 @@ def _same(folder: Path, present: Mapping[str, Any], config: Mapping[str, Any], e
     commits = before.get("commits", [before.get("commit", "")])
     if environment.get("commit", "") not in commits:  # another state of the code is written down, not hidden
         write_json(folder / ENVIRONMENT, {**before, "commits": [*commits, environment.get("commit", "")]})
+
+
+def _told(config: Mapping[str, Any], key: str) -> Any:
+    """What a config says; of a set not where it was read, as its checksum says what it is."""
+    value = config.get(key)
+    if key == "data" and isinstance(value, Mapping) and value.get("sha256"):
+        return {name: part for name, part in value.items() if name != "source"}
+    return value
 
 
 def _common(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ragzip.evaluation.metrics import parse
-from ragzip.evaluation.view import RunView, failed, finite, mean_of, reads_labels
+from ragzip.evaluation.view import RunView, failed, finite, mean_of, reads_labels, retrievers
 
 COSTS = ("tokens_out", "ttft")
 """What quality is held against: tokens of context, and seconds to the first token."""
@@ -39,14 +39,17 @@ def fronts(
 
     Args:
         run: What was measured.
-        metrics: Names; None takes all quality metrics of the run.
+        metrics: Names; None takes all quality metrics of the run, but judgements of what was retrieved where all rows
+            have one retriever: compression comes later, and the cheapest row would always win.
         costs: Names of costs, lower is better.
 
     Returns:
         Metric -> cost -> names; combinations that no row was measured for are left out.
     """
     if metrics is None:
-        metrics = [name for name in run.config.get("metrics", ()) if parse(name).quality]
+        found_by = retrievers(run)
+        known = [parse(name) for name in run.config.get("metrics", ())]
+        metrics = [m.name for m in known if m.quality and (found_by > 1 or "qrels" not in m.needs)]
     rows = [name for name in run.names if not reads_labels(run, name)]
     missing = {name: failed(run, name) for name in rows}
     spent = {cost: _on_common({name: finite(run, name, cost) for name in rows}) for cost in costs}

@@ -67,7 +67,7 @@ def choose(
     """
     if not 0 < confidence < 1:
         raise UsageError(f"confidence must be between 0 and 1, not {confidence!r}.", hint="Write 0.95 for 95 %.")
-    bounds = _bounds(metric, max_loss)
+    bounds = check_limit(metric, max_loss)
     if parse(cost).quality or parse(cost).higher_is_better:
         raise UsageError(f"{cost} is no cost.", hint="Take tokens_out, ttft or another cost of the run.")
     base = require_row(run, baseline or baseline_of(run), "baseline")
@@ -155,17 +155,43 @@ def _one_generator(run: RunView, rows: Sequence[str], against: Mapping[str, str]
     kinds: dict[str, str] = {}
     for name in (*rows, *(against[row] for row in rows)):
         kinds.setdefault(generator_of(run, name), name)
+    what = f"their {cost} are not of one tokenizer" if named else "a loss against one says nothing of another"
+    one_generator({name: kind for kind, name in kinds.items()}, what)
+
+
+def one_generator(rows: Mapping[str, str], why: str = "a loss against one says nothing of another") -> None:
+    """Refuses rows of several generators.
+
+    Args:
+        rows: Name -> generator.
+        why: They cannot be compared.
+
+    Raises:
+        UsageError: Names two of them.
+    """
+    kinds: dict[str, str] = {}
+    for name, kind in rows.items():
+        kinds.setdefault(kind, name)
     if len(kinds) > 1:
         first, second = list(kinds.values())[:2]
-        what = f"their {cost} are not of one tokenizer" if named else "a loss against one says nothing of another"
         raise UsageError(
-            f"the rows are of {len(kinds)} generators (as {first!r} and {second!r}), and {what}.",
+            f"the rows are of {len(kinds)} generators (as {first!r} and {second!r}), and {why}.",
             hint="Recommend among the pipelines of one generator at a time.",
         )
 
 
-def _bounds(metric: str, limit: Loss) -> tuple[float, float]:
+def check_limit(metric: str, limit: Loss) -> tuple[float, float]:
+    """A metric's bounds, where a loss of it can be limited so.
+
+    Raises:
+        UsageError: It is no quality, none that compression can change, or the limit means nothing for it.
+    """
     found = parse(metric)
+    if "qrels" in found.needs:
+        raise UsageError(
+            f"{metric} judges what was retrieved, before compression, which loses nothing of it.",
+            hint="Take one such as em, f1 or answer_in_context.",
+        )
     if not found.quality or not found.higher_is_better or found.bounds is None:
         raise UsageError(f"{metric} is no quality to lose.", hint="Take one such as em, f1 or answer_in_context.")
     if limit.relative and found.bounds[0] != 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from ragzip.evaluation.choose import measured, select
 from ragzip.evaluation.environment import environment
 from ragzip.evaluation.identity import identities, window_of
 from ragzip.evaluation.metrics import Metric
+from ragzip.evaluation.outcome import Outcome
 from ragzip.evaluation.record import DataSet, Record
 from ragzip.evaluation.rows import Row
 from ragzip.evaluation.stages import Answered, Stages, generator_key, require_passages, shapes
@@ -59,6 +61,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}")
+        if self.seed < 0:
+            raise UsageError(f"seed must be at least 0, not {self.seed}")
         for option, price in zip(("--price-in", "--price-out"), self.prices or (), strict=False):
             if not 0 <= price <= _HIGHEST_PRICE:
                 raise UsageError(
@@ -108,7 +112,9 @@ def evaluate(
     metrics = select(settings.metrics, drawn, generate=generate, retrieves=retrieves, timed=timed)
     for row in rows:
         row.pipeline.check()
-    require_passages(drawn.records, [row.pipeline for row in rows if not row.closed_book])
+    lacking = require_passages(drawn.records, [row.pipeline for row in rows if not row.closed_book])
+    if lacking and on_note:
+        on_note(lacking)
     config = run_config(rows, data, drawn, settings, generate, metrics)
     with folders.opened(Path(out), config, environment()) as writer:
         done = set(writer.done)
@@ -308,13 +314,26 @@ def _line(row: Row, answered: Answered, metrics: Sequence[Metric], names: Mappin
         "soft": soft,
         "steps": [dataclasses.asdict(step) for step in compression.steps],
         "prompt_tokens": outcome.costs.prompt_tokens,
-        "metrics": {m.name: None if _untold(m, row, answered) else m.score(outcome) for m in metrics},
+        "metrics": {m.name: None if _untold(m, row, answered) else _score(m, outcome) for m in metrics},
     }
     if any(not _extractive(segment, compression.context) for segment in texts):
         line["context"] = text_of(compression.context)
     if answered.error:
         line["error"] = answered.error
     return line
+
+
+def _score(metric: Metric, outcome: Outcome) -> float | None:
+    """The metric's value, which is what it says it is: one that is not would be found out after all questions."""
+    value = metric.score(outcome)
+    low, high = metric.bounds or (-math.inf, math.inf)
+    if value is not None and not (math.isfinite(value) and low <= value <= high):
+        raise UsageError(
+            f"the metric {metric.name!r} is {value!r} for {outcome.record.id!r}"
+            + (f", not from {low:g} to {high:g}" if metric.bounds else ""),
+            hint="A metric gives a finite number within its bounds, or None where it says nothing.",
+        )
+    return value
 
 
 def _untold(metric: Metric, row: Row, answered: Answered) -> bool:

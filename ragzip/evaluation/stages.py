@@ -220,19 +220,25 @@ def generator_key(pipeline: Pipeline[Any]) -> str:
     return _digest("shape", config.to_config(pipeline.generator))
 
 
-def require_passages(records: Sequence[Record], pipelines: Sequence[Pipeline[Any]]) -> None:
-    """Refuses records without passages where no retriever finds any.
+def require_passages(records: Sequence[Record], pipelines: Sequence[Pipeline[Any]]) -> str:
+    """Refuses records of which none has passages where no retriever finds any.
+
+    Returns:
+        A remark where some have none, as where a search found nothing; their contexts are empty.
 
     Raises:
         UsageError: Says what to do.
     """
     without = [record.id for record in records if not record.passages]
-    if without and any(pipeline.retriever is None for pipeline in pipelines):
+    if not without or all(pipeline.retriever is not None for pipeline in pipelines):
+        return ""
+    said = f"{len(without)} of {len(records)} records have no passages ({without[0]!r} is the first)"
+    if len(without) == len(records):
         raise UsageError(
-            f"{len(without)} of {len(records)} records have no passages ({without[0]!r} is the first), and a pipeline "
-            "has no retriever",
+            f"{said}, and a pipeline has no retriever",
             hint="Add passages to the records, or a retriever over an index of the set's corpus to the pipeline.",
         )
+    return f"{said}: their contexts are empty where a pipeline has no retriever"
 
 
 def _answers(pipeline: Pipeline[Any], prompts: Sequence[Sequence[Message[Any]]]) -> list[Generation | PromptTooLong]:

@@ -17,6 +17,8 @@ from ragzip.evaluation.view import baseline_of, failed_steps
 ALPHA = 0.05
 """A difference is called significant where its corrected p-value is below this."""
 
+_COSTS = ("tokens_out", "ratio", "ttft")
+
 Prices = tuple[float, float]
 """USD per million input tokens, and per million output tokens."""
 
@@ -33,7 +35,8 @@ def summarise(
         window: The generator's, in prompt tokens: how far the break-even is looked for.
     """
     metrics = [parse(name) for name in run.config["metrics"]]
-    means = {name: _means(run, name, metrics, seed) for name in run.names}
+    costs = [parse(name) for name in _COSTS if name not in run.config["metrics"]]  # fronts and tables need them
+    means = {name: _means(run, name, [*metrics, *costs], seed) for name in run.names}
     timed = bool(run.config["generate"]) and run.config["batch"] == 1
     summary: dict[str, Any] = {
         "data": run.config["data"],

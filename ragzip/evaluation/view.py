@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from ragzip.errors import UsageError
 
+_READER = ("retriever", "generator", "prompt", "seed")
+
 
 class RunView(Protocol):
     """A run's rows and their records. ``ragzip.evaluation.folder.Run`` is one."""
@@ -50,6 +52,19 @@ def baseline_of(run: RunView, name: str = "") -> str:
     return found if found in run.names else ""
 
 
+def uncompressed_of(run: RunView, name: str) -> str:
+    """The row of the same generator, retriever and prompt without compressors, whatever losses are held against.
+
+    That is its baseline where there is no such row.
+    """
+    mine = settings(run, name).get("pipeline") or {}
+    for other in run.names if mine else ():
+        pipeline = settings(run, other).get("pipeline") or {}
+        if pipeline and not pipeline.get("compressors") and all(pipeline.get(k) == mine.get(k) for k in _READER):
+            return other
+    return baseline_of(run, name)
+
+
 def reads_labels(run: RunView, name: str) -> bool:
     """True for baselines that look at the labels: no real system could be them."""
     return settings(run, name).get("kind") == "baseline" and name.startswith("oracle_sentences")
@@ -85,6 +100,13 @@ def generator_of(run: RunView, name: str) -> str:
     """The generator's config as one word to compare by."""
     pipeline = settings(run, name).get("pipeline") or {}
     return json.dumps(pipeline.get("generator"), sort_keys=True, default=str)
+
+
+def retrievers(run: RunView) -> int:
+    """How many retrievers the rows have: with one, all have retrieved the same."""
+    pipelines = [settings(run, name).get("pipeline") or {} for name in run.names]
+    found = [pipeline.get("retriever") for pipeline in pipelines]
+    return len({json.dumps(one, sort_keys=True, default=str) for one in found if one is not None})
 
 
 def mean_of(values: Mapping[str, float]) -> float:

@@ -252,7 +252,7 @@ def test_a_killed_process_goes_on_where_it_stopped(tmp_path: Path, data: Path) -
 def test_costs_are_known_whatever_metrics_are_asked_for(call: Call, tmp_path: Path, data: Path, pipeline: Path) -> None:
     out = tmp_path / "run"
     call("eval", pipeline, "--data", data, "--out", out, "--metrics", "em", "--price-in", "1")
-    assert set(json.loads((out / "metrics.json").read_text())["look"]) == {"em"}
+    assert set(json.loads((out / "metrics.json").read_text())["look"]) == {"em", "tokens_out", "ratio", "ttft"}
     summary = json.loads((out / "summary.json").read_text())
     assert summary["savings"]["rows"]["look"]["per_1000"] > 0
     assert "look" in summary["break_even"]["rows"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from ragzip import BM25Sentences, Pipeline
 from ragzip.errors import StoreDamaged, StoreError, StoreMismatch, UsageError
 from ragzip.evaluation import folder as folders
+from ragzip.evaluation.compare import compare
 from ragzip.evaluation.folder import Run, read_config
 from ragzip.evaluation.rows import plan
 from ragzip.evaluation.runner import Settings, evaluate
@@ -226,3 +228,36 @@ def test_what_an_earlier_version_did_not_look_at_does_not_stop_a_run(tmp_path, m
     monkeypatch.setattr("ragzip.evaluation.runner.identities", lambda rows: {"model m": "3"})
     with pytest.raises(StoreMismatch, match="identities"):
         evaluate(rows_of(), small_set(2), tmp_path / "run")
+
+
+def test_the_same_set_from_another_place_is_the_same_run(tmp_path) -> None:
+    data = small_set(2)
+    evaluate(rows_of(), dataclasses.replace(data, source="mine.jsonl"), tmp_path / "run")
+    again = evaluate(rows_of(), dataclasses.replace(data, source="/elsewhere/mine.jsonl"), tmp_path / "run")
+    assert again.config["data"]["source"] == "mine.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("config.yaml", "records: 2", "records: two"),
+        ("config.yaml", "  records: 2\n", ""),
+        ("config.yaml", "metrics:", "metrics: {}\nother:"),
+        ("records.jsonl", '"f1": ', '"f1": "x", "em": '),
+    ],
+)
+def test_what_is_read_of_a_folder_is_checked(tmp_path, name: str, old: str, new: str) -> None:
+    run = evaluate(rows_of(), small_set(2), tmp_path / "run")
+    path = run.path / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(StoreDamaged):
+        Run.load(tmp_path / "run").rows("mine")
+
+
+def test_versions_that_are_no_mapping_stop_no_comparison(tmp_path) -> None:
+    run = evaluate(rows_of(), small_set(2), tmp_path / "run")
+    path = run.path / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "versions": "a"}))
+    assert compare(Run.load(tmp_path / "run"), run)

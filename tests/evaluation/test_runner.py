@@ -120,6 +120,34 @@ def test_records_without_passages_need_a_retriever(tmp_path) -> None:
     assert len(run.questions["q0"]["passages"]) == 2
 
 
+def test_some_records_without_passages_have_empty_contexts(tmp_path) -> None:
+    """As where a search found nothing for a question of a set that has no corpus."""
+    whole = small_set(4)
+    bare = dataclasses.replace(whole.records[1], passages=(), relevant=())
+    data = dataclasses.replace(whole, records=(whole.records[0], bare, *whole.records[2:]))
+    notes: list[str] = []
+    run = evaluate(rows_of(BM25Sentences(budget=9)), data, tmp_path / "run", on_note=notes.append)
+    assert any(note.startswith(f"1 of 4 records have no passages ({bare.id!r}") for note in notes)
+    for name in run.names:
+        (line,) = [line for line in run.rows(name) if line["id"] == bare.id]
+        assert line["metrics"]["tokens_out"] == 0
+        assert line["metrics"]["em"] is not None
+
+
+@pytest.mark.parametrize("value", [70.5, -0.1, float("nan"), float("inf")])
+def test_a_metric_that_is_not_what_it_says_is_named_at_the_first_question(tmp_path, monkeypatch, value) -> None:
+    from ragzip.evaluation.metrics import parse
+
+    monkeypatch.setattr(type(parse("em")), "score", lambda self, outcome: value)
+    with pytest.raises(UsageError, match=r"the metric 'em' is .* for .*not from 0 to 1"):
+        evaluate(rows_of(BM25Sentences(budget=9)), small_set(4), tmp_path / "run")
+
+
+def test_a_negative_seed_is_refused_first() -> None:
+    with pytest.raises(UsageError, match="seed must be at least 0, not -1"):
+        Settings(limit=3, seed=-1)
+
+
 def test_given_passages_are_the_retrieval_result_unless_there_is_a_retriever(tmp_path) -> None:
     pipeline = Pipeline(Reader(), Finding(1), (BM25Sentences(budget=14),), PROMPT)
     run = evaluate(plan([("found", pipeline), ("given", reading(BM25Sentences(budget=14)))]), small_set(2), tmp_path)
