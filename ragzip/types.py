@@ -101,6 +101,7 @@ class SoftSegment:
             self.space == other.space
             and self.sources == other.sources
             and self.embeddings.shape == other.embeddings.shape
+            and self.embeddings.device == other.embeddings.device
             and bool((self.embeddings == other.embeddings).all())
         )
 

@@ -16,6 +16,7 @@ from ragzip.models import Dtype, check_options
 from ragzip.protocols import Compressor, Counter, runtime_field
 from ragzip.types import Context, Passage, Segment, Span, TextSegment
 
+_WITHIN, _SIGNS = frozenset(".,:/'’-\u00a0\u202f"), frozenset("-−–+")
 WINDOW = 2048
 """Most tokens of a prompt where neither the user nor the model says how many."""
 
@@ -199,10 +200,19 @@ def says(text: str, piece: str) -> bool:
     while at >= 0:
         end = at + len(piece)
         inside = (at and _joins(text[at - 1], piece[0])) or (end < len(text) and _joins(piece[-1], text[end]))
-        if not inside:
+        if not (inside or _in_number(text, at, end)):
             return True
         at = text.find(piece, at + 1)
     return False
+
+
+def _in_number(text: str, start: int, end: int) -> bool:
+    """Whether a stretch that begins or ends with a digit is part of a longer number: of 1,500, 3.5 or -5."""
+    if text[start].isdigit() and start:
+        mark, further = text[start - 1], text[start - 2 : start - 1]
+        if (mark in _WITHIN and further.isdigit()) or (mark in _SIGNS and not further.isalnum()):
+            return True
+    return text[end - 1].isdigit() and text[end : end + 1] in _WITHIN and text[end + 1 : end + 2].isdigit()
 
 
 def _joins(before: str, after: str) -> bool:

@@ -54,7 +54,8 @@ def fit(
         counter: The generator's.
         skip: What to pass over when a unit does not fit.
         cut: Where no unit fits, cut the best ones at a word, else within one, rather than keep nothing. The best is
-            cut, too, where it does not fit and those that do fill less than a quarter of the limit.
+            cut, too, where it does not fit and those that do fill less than a quarter of the limit; and so is the first
+            one that is passed over with all that follows it, behind those that fill less than a quarter.
         must: Units that are all kept where they fit by themselves; where they do not, the first one that fits is, and
             ``ranked`` decides on the others.
     """
@@ -63,16 +64,19 @@ def fit(
     costs = Costs(layout, counter)
     base = _base(layout, ranked, must, limit, counter) if must else _best(layout, ranked, limit, counter, costs)
     found = _search(layout, ranked, limit, counter, costs, skip, base)
-    if costs.guessed and (found is None or counter.context(found) <= limit // 2):
+    if costs.guessed and (found is None or found[1] <= limit // 2):
         costs.exact = True  # text unlike any other, such as long runs of white space: leave nothing to guesses
         found = _search(layout, ranked, limit, counter, costs, skip, base)
-    if found is None and base.units:
-        found = layout.build(base.units)
-    if found is None and cut:
-        found = _cut(layout, ranked, limit, counter)
-    elif found is not None and cut and not must and _scraps(layout, ranked[0], found, limit, counter):
-        found = _cut(layout, ranked[:1], limit, counter) or found
-    return layout.build(()) if found is None else found
+    units, cost = found or (base.units, base.cost)
+    kept = layout.build(units)
+    if not units and cut:
+        return _cut(layout, ranked, limit, counter) or kept
+    if cut and not must and _scraps(layout, ranked[0], kept, limit, counter):
+        return _cut(layout, ranked[:1], limit, counter) or kept
+    if cut and not must and skip != "unit" and cost <= limit // _FEW:
+        blocked = [unit for unit in ranked if unit not in units]
+        return _cut(layout, blocked[:1] if skip == "all" else blocked, limit, counter, units) or kept
+    return kept
 
 
 def _scraps(layout: Layout, best: int, found: Context[Segment], limit: int, counter: Counter) -> bool:
@@ -211,20 +215,19 @@ class Costs:
 
 def _search(
     layout: Layout, ranked: Sequence[int], limit: int, counter: Counter, costs: Costs, skip: Skip, base: _Base
-) -> Context[Segment] | None:
-    """The fullest context seen to fit, moving the target of the estimate; None where none was found."""
-    best: Context[Segment] | None = None
+) -> tuple[frozenset[int], int] | None:
+    """The fullest choice seen to fit and its true cost, the estimate's target moving; None where none was found."""
+    best: frozenset[int] | None = None
     most, target, tried = -1, _aim(limit), set[frozenset[int]]()
     while target > 0:
         chosen, total = _greedy(layout, ranked, target, costs, skip, base)
         if not chosen or chosen in tried or (best is not None and len(tried) >= _ROUNDS):
             break
         tried.add(chosen)
-        context = layout.build(chosen)
-        count = counter.context(context)
+        count = counter.context(layout.build(chosen))
         if count <= limit:
             if count > most:
-                best, most = context, count
+                best, most = chosen, count
             if limit - count <= limit // 50:
                 break
             target += limit - count
@@ -232,7 +235,7 @@ def _search(
             target = min(max(target - (count - limit), target // 2), total - 1)
             if len(tried) > _ROUNDS:
                 target //= 2
-    return best
+    return None if best is None else (best, most)
 
 
 def _greedy(
@@ -257,8 +260,10 @@ def _greedy(
     return frozenset(chosen), target - room
 
 
-def _cut(layout: Layout, ranked: Sequence[int], limit: int, counter: Counter) -> Context[Segment] | None:
-    """The head of the best unit of which a head fits, beside its title; None where not a character does."""
+def _cut(
+    layout: Layout, ranked: Sequence[int], limit: int, counter: Counter, kept: Collection[int] = ()
+) -> Context[Segment] | None:
+    """The head of the best unit of which a head fits beside those kept and its title; None where no character does."""
     seen, tries = set[int](), 0
     for unit in ranked:
         place = layout.units[unit]
@@ -270,7 +275,7 @@ def _cut(layout: Layout, ranked: Sequence[int], limit: int, counter: Counter) ->
             break
 
         def head(end: int, unit: int = unit, start: int = place.start) -> Context[Segment]:
-            return layout.build((unit,), {unit: start + end})
+            return layout.build((*kept, unit), {unit: start + end})
 
         def small(end: int, head: Callable[[int], Context[Segment]] = head) -> bool:
             return counter.context(head(end)) <= limit

@@ -52,14 +52,16 @@ _NUMBER = re.compile(
     rf"(?:(?<=°)[CF]\b|[^\S\n]?(?:{_SCALES})(?![^\W\d_])|[^\S\n]?[百千万萬亿億兆만억조]+)?"
     rf"(?:[^\S\n]?(?:{_UNITS})(?![^\W\d_])|[年月日元円圓岁歲])?"
 )
-_WORD = re.compile(r"[^\W\d_](?:[\w\u0300-\u036f]|['’ʼ](?=[^\W\d_]))*")
+_WORD = re.compile(r"[^\W\d_](?:[\w\u0300-\u036f]|['’ʼ´](?=[^\W\d_]))*")
 _NEGATIONS = (
     # English, German, Dutch
-    "no not never none nobody nothing nowhere neither nor cannot cant without "
-    "nicht kein keine keinen keinem keiner keines nie niemals niemand niemanden niemandem nichts nirgends weder ohne "
+    "no not never none nobody nothing nowhere neither nor cannot cant without doesnt didnt "
+    "isnt wasnt arent werent couldnt wouldnt shouldnt hasnt havent wont "
+    "nicht kein keine keinen keinem keiner keines keins keinerlei keineswegs "
+    "nie niemals niemand niemanden niemandem nichts nirgends weder ohne "
     "niet geen nooit niemand niets nergens zonder "
     # French, Spanish, Italian, Portuguese, Catalan, Romanian
-    "ne pas jamais rien aucun aucune sans ni non nul nulle "
+    "ne pas jamais rien aucun aucune sans ni non nul nulle nullement guère "
     "nunca jamás nada nadie ningún ninguno ninguna sin tampoco "
     "niente nulla nessuno nessuna nessun né senza mai "
     "não ninguém nenhum nenhuma nem sem mai nu niciodată nimic nimeni fără "
@@ -83,11 +85,12 @@ _KATAKANA = r"\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"
 _OTHERS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u309f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _JOINED = _KATAKANA + _OTHERS
 _HANGUL = r"\u1100-\u11ff\uac00-\ud7a3"
-_CONTRACTED = re.compile(r"\w*n['’ʼ]t\Z|n['’ʼ]\w", re.IGNORECASE)  # doesn't; il n'a pas
+_CONTRACTED = re.compile(r"\w*n['’ʼ´]t\Z|n['’ʼ´]\w", re.IGNORECASE)  # doesn't; il n'a pas
 # Scripts without spaces between words, or whose vowel signs are no letters to Python.
 _UNSPACED = re.compile(
     r"不(?!錯|错)|[没沒]|(?<![一])[无無]|未(?!来|來|必)|[勿莫]|非(?!常|洲)"
-    r"|(?:ない|なかっ|なく|なけれ|ません|ませんでした)|(?:않|없)|नहीं|मत(?!लब|दा)|बिना|ไม่|มิได้|নেই|না(?!ম)|இல்லை|లేదు"
+    r"|(?:ない|なかっ|なく|なけれ|ません|ませんでした)|(?:않|없|아니|아닙|아닌|아닐|아녜)|못(?=[하했한합할해되됐된됩될돼])|(?<!\w)안(?=[되됐된됩될돼])"
+    r"|(?<![特区區分级級性类類差识識个個告派辨另各鉴鑒甄])[别別](?![的人墅名致样樣具处處称稱离離扭针針传傳])|नहीं|मत(?!लब|दा)|बिना|ไม่|มิได้|নেই|না(?!ম)|இல்லை|లేదు"
 )
 
 

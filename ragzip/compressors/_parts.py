@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from typing import Literal, cast
 
+from ragzip.compressors._json_text import is_json, json_literal
 from ragzip.compressors._layout import _pieces, take_from
 from ragzip.compressors._relevance import titles_of
-from ragzip.compressors._structures import is_json, json_literal, json_prose, structures
+from ragzip.compressors._structures import json_prose, structures
 from ragzip.errors import ConfigError
 from ragzip.protocols import Counter
 from ragzip.text import Stretch, complement, merge

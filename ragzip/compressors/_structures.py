@@ -10,15 +10,14 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from ragzip.compressors._json_text import json_in
 from ragzip.text import Stretch, complement, fence_pairs, merge, sentences
 
 _FENCE = re.compile(r"[^\S\n]*(`{3,}(?![^\n]*`)|~{3,})[^\S\n]*([^\n]*)")
 _ITEM = re.compile(r"[^\S\n]*(?:[-*+•‣◦▪]|\d{1,3}[.)]|[A-Za-z]\)|\((?:\d{1,3}|[a-z]|[ivx]{1,4})\))[^\S\n]+\S")
 _RULE_CELL = re.compile(r":?-+:?")
 _HEADING = re.compile(r"#{1,6}\s")
-_JSON = re.compile(r"\{\s*\"|\[\s*[\[{\"]")
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _COLON = re.compile(r"\s*:")
 _TAG = re.compile(r"<(/?)(table|pre|tr|td|th)(?:\s[^<>]*)?>", re.IGNORECASE)
@@ -74,6 +73,7 @@ _PARAGRAPH = 300  # characters of list items from which on they are prose with a
 _LONGEST_ROW = 20_000
 _LONGEST_CODE = 500
 _GAP = 2  # blank lines between two pieces of code that belong together
+_SENTENCE = 6  # words of a field from which on it may be a sentence
 _PROSE = 80  # characters of a JSON string from which on it may be prose
 
 
@@ -116,7 +116,7 @@ def structures(text: str) -> list[Stretch]:
         taken[first : last + 1] = [True] * (last + 1 - first)
     found += _lists(lines, taken)
     stretches = [(lines[first].start, lines[last].end) for first, last in found]
-    return merge([*blocks, *rows, *stretches, *_html(text, blocks), *_json(text)])
+    return merge([*blocks, *rows, *stretches, *_html(text, blocks), *json_in(text)])
 
 
 def code_in(text: str) -> bool:
@@ -124,19 +124,6 @@ def code_in(text: str) -> bool:
     lines = _lines(text)
     taken = [False] * len(lines)
     return any(True for _ in (*_unfenced(lines, taken), *_code(lines, taken)))
-
-
-def is_json(text: str) -> bool:
-    """Whether the whole text is a JSON object, array or string."""
-    if text.lstrip()[:1] not in ("{", "[", '"'):
-        return False
-    try:
-        json.loads(text, parse_int=str, parse_float=str)
-    except ValueError:
-        return False
-    except RecursionError:  # too deep for Python's parser; nothing that reads it as JSON gets this far
-        return False
-    return True
 
 
 def json_prose(text: str) -> list[tuple[Stretch, str]]:
@@ -152,18 +139,6 @@ def json_prose(text: str) -> list[tuple[Stretch, str]]:
         if len(sentences(value)) > 1 and not structures(value):
             found.append((match.span(), value))
     return found
-
-
-def json_literal(value: str, like: str) -> str:
-    """A string as a JSON literal, escaped as the one whose place it takes."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:  # half of a pair can only stand in JSON escaped
-        return json.dumps(value)
-    if not like.isascii():
-        return json.dumps(value, ensure_ascii=False)
-    parts = value.split("\x7f") if "\x7f" in like else [value]  # the only letter of ASCII that json escapes
-    return '"' + "\x7f".join(json.dumps(part)[1:-1] for part in parts) + '"'
 
 
 def _lines(text: str) -> list[_Line]:
@@ -216,7 +191,7 @@ def _delimited(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[Stretc
             here = 0
             if number < len(lines) and not taken[number] and lines[number].text:
                 row = lines[number].text + (lines[number].tail if tails else "")
-                here = len(_fields(row, mark)) if mark in row else 0
+                here = len(_fields(row, mark)) if mark in row.lstrip() else 0  # tabs before a line indent it
             if here == count:
                 continue
             run = lines[first:number]
@@ -238,13 +213,22 @@ def _fields(line: str, mark: str) -> list[str]:
 
 def _is_data(run: Sequence[_Line], mark: str) -> bool:
     """Whether lines with separators are data: prose has a space after its commas, and ends its sentences."""
-    if mark == "\t":  # prose has none within, though some may be left at the ends of its lines
-        return 2 * sum(mark in line.text for line in run) >= len(run)
+    if mark == "\t":  # prose has none within, though some may be left at the ends of its lines, or behind who speaks
+        inner = [line.text for line in run if mark in line.text]
+        return 2 * len(inner) >= len(run) and 2 * sum(map(_speaks, inner)) < len(inner)
     rows = [_fields(line.text, mark) for line in run]
     if not any(field[:1].isspace() for row in rows for field in row[1:]):
         return True
     words = sum(len(field.split()) for row in rows for field in row)
     return words <= 3 * sum(map(len, rows)) and not any(_END.search(line.text) for line in run)
+
+
+def _speaks(row: str) -> bool:
+    """Whether a row is prose behind a time or a name: two fields, of which one is a whole sentence, or several."""
+    fields = [field for field in row.split("\t") if field.strip()]
+    longest = max(fields, key=len, default="")
+    words = len(longest.split())
+    return words >= _SENTENCE and (len(fields) <= 2 or words >= 4 * _SENTENCE) and _END.search(longest) is not None
 
 
 def _lists(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[tuple[int, int]]:
@@ -255,7 +239,7 @@ def _lists(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[tuple[int,
             number += 1
             continue
         first = last = number
-        items, size = 1, len(lines[number].text)
+        items, size, edge = 1, len(lines[number].text), _edge(lines[number])
         number += 1
         while number < len(lines):
             line = lines[number]
@@ -264,13 +248,17 @@ def _lists(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[tuple[int,
                 continue
             item = not taken[number] and _ITEM.match(line.text) is not None
             follows = number == last + 1 and not _HEADING.match(line.text) and "|" not in line.text[:1]
-            if not (item or line.indented or follows) or number > last + 3:
+            if not (item or _edge(line) > edge or follows) or number > last + 3:
                 break
             items, size, last = items + item, size + len(line.text), number
             number += 1
         if items > 1 and size <= _PARAGRAPH * items:
             yield first, last
         number = last + 1
+
+
+def _edge(line: _Line) -> int:
+    return len(line.text) - len(line.text.lstrip())
 
 
 def _code(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[tuple[int, int]]:
@@ -377,21 +365,3 @@ def _html(text: str, fenced: Sequence[Stretch]) -> Iterator[Stretch]:
                 begin = opened[name].pop()
                 if name == "pre" or cell > begin:
                     yield begin, tag.end()
-
-
-def _json(text: str) -> Iterator[Stretch]:
-    decoder: Any = json.JSONDecoder(parse_int=str, parse_float=str)
-    patience = 8 * len(text) + 10_000  # brackets that never close must not be read to the end again and again
-    done = 0
-    for match in _JSON.finditer(text):
-        start = match.start()
-        if start < done or patience <= 0:
-            continue
-        try:
-            _, done = decoder.raw_decode(text, start)
-        except json.JSONDecodeError as error:
-            patience -= max(error.pos - start, 1)
-        except RecursionError:
-            patience -= len(text) - start
-        else:
-            yield start, done

@@ -33,10 +33,10 @@ class Dedupe(Selector):
     """Drops segments that another one, better scored or earlier, already says.
 
     A segment goes when at least ``threshold`` of its three-word shingles (case and punctuation aside) stand in one
-    segment that stays, which has all of its numbers and negations, too, and no others if it is hardly longer; a long
-    segment that holds a short one stays. Exact duplicates always go, but for segments of a dozen words or fewer under
-    different titles: what they say is about two things. Takes time near linear in the length of the context: only
-    segments that share one of a segment's rarest shingles are compared.
+    segment that stays, which has all of its numbers, with signs and units, and its negations, too, and no others if it
+    is hardly longer; a long segment that holds a short one stays. Exact duplicates always go, but for segments of a
+    dozen words or fewer under different titles: what they say is about two things. Takes time near linear in the length
+    of the context: only segments that share one of a segment's rarest shingles, or its rarest number, are compared.
 
     Attributes:
         threshold: Least share of shingles that counts as duplicate, above 0 and at most 1.
@@ -59,6 +59,7 @@ class Dedupe(Selector):
         bags = [_shingles(segment.text) if isinstance(segment, TextSegment) else None for segment in segments]
         common = Tally(shingle for bag in bags if bag for shingle in bag)
         holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        tellers: dict[str, list[int]] = defaultdict(list)
         soft: set[SoftSegment] = set()
         texts: dict[str, list[int]] = defaultdict(list)
         told: dict[int, frozenset[str]] = {}
@@ -74,12 +75,14 @@ class Dedupe(Selector):
                 about = titles[index] if bag is None or len(bag) < _SPEAKS else ""
                 alike = _Alike(titles, about, index, segments, told)
                 same = texts[" ".join(segment.text.split())]
-                if any(map(alike, same)) or (bag and self._contained(bag, bags, common, holders, alike)):
+                if any(map(alike, same)) or (bag and self._contained(bag, bags, common, holders, tellers, alike)):
                     continue
                 same.append(index)
                 for shingle in bag or ():
                     if common[shingle] > 1:  # what no other segment holds cannot make one a duplicate
                         holders[shingle].append(index)
+                for word in alike.telling() if bag else ():
+                    tellers[word].append(index)
             kept.append(index)
         return select(context, sorted(kept))
 
@@ -89,17 +92,23 @@ class Dedupe(Selector):
         bags: Sequence[frozenset[tuple[str, ...]] | None],
         common: Tally[tuple[str, ...]],
         holders: dict[tuple[str, ...], list[int]],
+        tellers: dict[str, list[int]],
         alike: _Alike,
     ) -> bool:
         """Whether one kept segment holds enough of these shingles.
 
-        A segment that holds ``needed`` of them holds one of any ``len - needed + 1``: the rarest are looked up.
+        A segment that holds ``needed`` of them holds one of any ``len - needed + 1``: the rarest are looked up. One
+        that has all numbers and negations has the rarest of these: where fewer have it, they are.
         """
         needed = max(math.ceil(self.threshold * len(bag) - 1e-9), 1)
         rarest = sorted(bag, key=lambda shingle: (common[shingle], shingle))[: len(bag) - needed + 1]
+        lists = [holders.get(shingle, []) for shingle in rarest]
+        telling = min((tellers.get(word, []) for word in alike.telling()), key=len, default=None)
+        if telling is not None and len(telling) < sum(map(len, lists)):
+            lists = [telling]
         seen: set[int] = set()
-        for shingle in rarest:
-            for other in holders.get(shingle, ()):
+        for found in lists:
+            for other in found:
                 held = bags[other]
                 if other in seen or held is None:
                     continue
@@ -124,6 +133,10 @@ class _Alike:
 
     def __call__(self, other: int) -> bool:
         return not self.about or not self.titles[other] or self.titles[other].casefold() == self.about.casefold()
+
+    def telling(self) -> frozenset[str]:
+        """The numbers and negations of this one."""
+        return self._telling(self.index)
 
     def told_by(self, other: int) -> bool:
         """Whether the other has all numbers and negations of this one."""
@@ -173,6 +186,6 @@ def _bare(folded: str) -> list[str]:
 
 def _telling(text: str) -> frozenset[str]:
     """The numbers and negations of a text, by which two that are alike otherwise say different things."""
-    folded = text.casefold()
-    told = {word for word in _bare(folded) if any(character.isdigit() for character in word)}
-    return frozenset(told | {folded[start:end] for start, end in forced(folded, "", ("negations",), None)})
+    names = {word for word in _bare(text.casefold()) if any(map(str.isdigit, word)) and any(map(str.isalpha, word))}
+    found = forced(text, "", ("numbers", "negations"), None)  # a number with its sign and its unit
+    return frozenset(names | {"".join(text[start:end].casefold().split()) for start, end in found})

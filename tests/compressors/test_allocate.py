@@ -153,3 +153,30 @@ def test_a_sentence_is_cut_where_others_have_titles_that_are_too_long(lacking):
     counter = TokenCounter(count_words)
     (after,) = BM25Sentences(budget=20, counter=counter).compress([context_of(Query("fox"), (*passages, last))])
     assert 10 < counter.context(after) <= 20
+
+
+WORDS = TokenCounter(count_words)
+LONG = ", ".join(f"thing {number} is sold for {number} crowns" for number in range(40)) + "."
+
+
+@pytest.mark.parametrize("made", [Truncate(tokens=100), Truncate(keep=0.4), Budget(tokens=100)])
+@pytest.mark.parametrize("heading", ["Abstract\n\n", "Article 5. Payment.\n\n", "1. "])
+def test_a_short_beginning_does_not_stand_alone(made, heading):
+    """What comes behind it is too long for the budget: its head fills what is left."""
+    context = context_of(Query("Who pays?"), (Passage("p", heading + LONG, "Law"),))
+    (found,) = made.bind(WORDS).compress([context])
+    used = WORDS.context(found)
+    limit = 100 if made != Truncate(keep=0.4) else WORDS.context(context) * 0.4
+    assert 0.9 * limit <= used <= limit
+    (segment,) = found.segments
+    assert (heading + LONG).startswith(segment.text)
+
+
+def test_no_more_than_the_first_that_is_passed_over_is_cut():
+    whole = context_of(Query("Who?"), (Passage("a", "One.\n\n" + LONG), Passage("b", "Two. Three four.")))
+    (found,) = Truncate(tokens=60).bind(WORDS).compress([whole])
+    assert [segment.sources[0].passage_id for segment in found.segments] == ["a"]
+    (dealt,) = Budget(tokens=60).bind(WORDS).compress([whole])
+    assert WORDS.context(dealt) <= 60
+    assert {segment.sources[0].passage_id for segment in dealt.segments} == {"a", "b"}
+    assert "Three four." in dealt.segments[-1].text

@@ -170,3 +170,34 @@ def test_many_that_differ_by_a_number_take_no_long_time():
     after = Dedupe().compress([context_of(Query("?"), passages)])[0]
     assert len(after.segments) == 600
     assert time.perf_counter() - start < 5
+
+
+SLOT = (
+    "Take {} of the powder twice a day after meals with plenty of water, and see a doctor if the pain stays or grows "
+)
+SLOT += "worse within a week, or if there is fever, a rash, or any swelling of the face or of the hands."
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("10 mg", "10 g"), ("–5", "5"), ("5 %", "5 €"), ("$5", "5"), ("3 million", "3 billion")]
+)
+def test_units_signs_and_currencies_are_no_duplicates(one, other):
+    context = context_of(Query("?"), (Passage("a", SLOT.format(one)), Passage("b", SLOT.format(other))))
+    (found,) = Dedupe().compress([context])
+    assert len(found.segments) == 2
+    same = context_of(Query("?"), (Passage("a", SLOT.format(one)), Passage("b", SLOT.upper().format(one))))
+    assert len(Dedupe().compress([same])[0].segments) == 1
+
+
+def test_versions_of_one_text_take_time_in_proportion():
+    import time
+
+    times = []
+    for count in (300, 1200):
+        passages = tuple(Passage(str(n), SLOT.format(f"{n} mg")) for n in range(count))
+        context = context_of(Query("?"), passages)
+        start = time.process_time()
+        (found,) = Dedupe().compress([context])
+        times.append(time.process_time() - start)
+        assert len(found.segments) == count
+    assert times[1] < 10 * times[0]

@@ -308,3 +308,25 @@ def test_one_that_must_be_kept_stays_where_it_fits_to_the_last_token():
     assert counter.context(layout.build((0,))) > budget > counter.context(layout.build((2,)))
     made = RandomSentences(budget=budget, force_keep=("titles", "numbers", "negations"))
     assert [s.text for s in made.bind(counter).compress([context])[0].segments] == ["Rome is old."]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("그는 의사가 아닙니다.", "아닙"),
+        ("사실이 아니라 소문", "아니"),
+        ("오지 못했다", "못"),
+        ("그러면 안됩니다", "안"),
+        ("别去博物馆。", "别"),
+        ("Es gab keinerlei Problem.", "keinerlei"),
+        ("It isnt open.", "isnt"),
+        ("He didn´t come.", "didn´t"),
+    ],
+)
+def test_more_ways_to_say_no(text, word):
+    assert [text[a:b] for a, b in forced(text, "", ("negations",), None)] == [word]
+
+
+@pytest.mark.parametrize("text", ["特别好。", "区别和分别。", "别的人。", "안녕하세요", "그는 의사입니다."])
+def test_words_that_only_look_like_no(text):
+    assert not forced(text, "", ("negations",), None)

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragzip.compressors._structures import is_json, json_literal, json_prose, structures
+from ragzip.compressors._json_text import is_json, json_literal
+from ragzip.compressors._structures import json_prose, structures
 from ragzip.compressors.bm25_sentences import BM25Sentences
 from ragzip.compressors.budget import Budget
 from ragzip.compressors.dedupe import Dedupe

@@ -248,3 +248,52 @@ def test_fences_within_fences_and_lines_that_are_none(text, blocks):
     for block in blocks:  # code is one sentence there, prose beside it is not
         assert any(block in sentence or sentence in block for sentence in cut)
     assert any(sentence == "Prose." or sentence == "Dogs run." for sentence in cut)
+
+
+INDENTED = (
+    "\tThe first paragraph tells of a man. He went to sea.\n\tThe second tells of his wife. She stayed.\n\tThe end."
+)
+TRANSCRIPT = "00:01\tAlice: I think that we should leave now.\n00:04\tBob: We have been here for an hour already.\n"
+
+
+@pytest.mark.parametrize("text", [INDENTED, TRANSCRIPT, TRANSCRIPT * 4])
+def test_tabs_before_prose_make_no_table(text):
+    assert structures(text) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["name\tage\nAnn\t3\nBob\t4", "\tage\tcity\nAnn\t3\tRome\nBob\t4\tParis", "a\tb c d\te\nf\tg h i\tj"]
+)
+def test_tabs_between_cells_make_one(text):
+    ((start, end),) = structures(text)
+    assert text[:start].strip() == "" and end == len(text)
+
+
+def test_what_is_indented_no_deeper_than_an_item_is_no_part_of_it():
+    text = "  - one\n  - two\n\n  A paragraph that stands as far in as they do."
+    assert [text[a:b] for a, b in structures(text)] == ["  - one\n  - two"]
+    deeper = "- one\n\n  more of it\n- two"
+    assert structures(deeper) == [(0, len(deeper))]
+
+
+@pytest.mark.parametrize("piece", ["[[link]] of a page\n", '{"', "[[", '["a", ', "a [[b]]\n\n"])
+def test_broken_json_takes_time_in_proportion(piece):
+    """An error of the parser counts the lines before it."""
+    import time
+
+    from ragzip.compressors._json_text import json_in
+
+    times = []
+    for size in (200_000, 800_000):
+        text = piece * (size // len(piece))
+        start = time.process_time()
+        assert not list(json_in(text))
+        times.append(time.process_time() - start)
+    assert times[1] < 16 * max(times[0], 0.05)
+
+
+def test_json_far_into_a_text_is_found_where_it_stands():
+    text = "[[link]] and so on\n" * 5000 + '{"a": [1, 2]} and [[more]] ' + '["x"]'
+    found = [text[a:b] for a, b in structures(text)]
+    assert '{"a": [1, 2]}' in found
+    assert '["x"]' in found

@@ -273,3 +273,25 @@ def test_no_chunk_is_asked_for_more_than_can_be_written(monkeypatch, keep, most)
     assert max(words) <= 0.75 * 0.8 * most + 1
     chunk = max(len(prompt.split("Text:\n")[1]) for prompt in writer.asked)
     assert chunk * keep <= 4 * most
+
+
+@pytest.mark.parametrize(
+    ("text", "piece", "found"),
+    [
+        ("1,500 visitors came", "500", False),
+        ("It costs 3.5 dollars", "5 dollars", False),
+        ("It costs 3.5 dollars", "3", False),
+        ("fell by -5 %", "5 %", False),
+        ("v1.3.5", "3", False),
+        ("500 visitors came", "500", True),
+        ("In 1995, 500 came.", "500", True),
+        ("It was 500.", "500", True),
+        ("not 1,500 but 500", "500", True),
+        ("fell by -5 %", "-5 %", True),
+        ("a well-known man", "well", True),
+    ],
+)
+def test_a_number_within_another_is_not_said(text, piece, found):
+    from ragzip.compressors._abstractive import says
+
+    assert says(text, piece) is found
