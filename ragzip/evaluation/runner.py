@@ -32,6 +32,7 @@ from ragzip.types import Passage, SoftSegment, TextSegment
 OnProgress = Callable[[int, int], None]
 
 _HIGHEST_PRICE = 1_000_000
+_SLACK = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,13 +328,15 @@ def _score(metric: Metric, outcome: Outcome) -> float | None:
     """The metric's value, which is what it says it is: one that is not would be found out after all questions."""
     value = metric.score(outcome)
     low, high = metric.bounds or (-math.inf, math.inf)
-    if value is not None and not (math.isfinite(value) and low <= value <= high):
+    if value is None:
+        return None
+    if not (math.isfinite(value) and low - _SLACK <= value <= high + _SLACK):
         raise UsageError(
             f"the metric {metric.name!r} is {value!r} for {outcome.record.id!r}"
             + (f", not from {low:g} to {high:g}" if metric.bounds else ""),
             hint="A metric gives a finite number within its bounds, or None where it says nothing.",
         )
-    return value
+    return min(max(value, low), high)  # sums may be off by rounding
 
 
 def _untold(metric: Metric, row: Row, answered: Answered) -> bool:
