@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -16,7 +17,7 @@ from ragzip.models import Dtype, check_options
 from ragzip.protocols import Compressor, Counter, runtime_field
 from ragzip.types import Context, Passage, Segment, Span, TextSegment
 
-_WITHIN, _SIGNS = frozenset(".,:/'’-\u00a0\u202f"), frozenset("-−–+")
+_THOUSANDS, _SIGNS, _THREE = frozenset(",'’\u00a0\u202f"), frozenset("-−–+"), re.compile(r"\d{3}(?!\d)")
 WINDOW = 2048
 """Most tokens of a prompt where neither the user nor the model says how many."""
 
@@ -207,12 +208,22 @@ def says(text: str, piece: str) -> bool:
 
 
 def _in_number(text: str, start: int, end: int) -> bool:
-    """Whether a stretch that begins or ends with a digit is part of a longer number: of 1,500, 3.5 or -5."""
+    """Whether a stretch that begins or ends with a digit is part of a longer number: of 1,500, 3.5 or -5.
+
+    Of 1914-1918, 10:30 and 1995,1996 both numbers are said.
+    """
     if text[start].isdigit() and start:
         mark, further = text[start - 1], text[start - 2 : start - 1]
-        if (mark in _WITHIN and further.isdigit()) or (mark in _SIGNS and not further.isalnum()):
+        if mark in _SIGNS and not further.isalnum():
             return True
-    return text[end - 1].isdigit() and text[end : end + 1] in _WITHIN and text[end + 1 : end + 2].isdigit()
+        if further.isdigit() and _divides(mark, text[start:]):
+            return True
+    return text[end - 1].isdigit() and _divides(text[end : end + 1], text[end + 1 :])
+
+
+def _divides(mark: str, behind: str) -> bool:
+    """Whether a mark between digits is one within a number: a point, or what stands before thousands."""
+    return behind[:1].isdigit() if mark == "." else mark in _THOUSANDS and _THREE.match(behind) is not None
 
 
 def _joins(before: str, after: str) -> bool:

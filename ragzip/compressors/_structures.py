@@ -73,6 +73,7 @@ _PARAGRAPH = 300  # characters of list items from which on they are prose with a
 _LONGEST_ROW = 20_000
 _LONGEST_CODE = 500
 _GAP = 2  # blank lines between two pieces of code that belong together
+_TIME = re.compile(r"\W{0,2}\d{1,2}:\d{2}")
 _SENTENCE = 6  # words of a field from which on it may be a sentence
 _PROSE = 80  # characters of a JSON string from which on it may be prose
 
@@ -191,7 +192,7 @@ def _delimited(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[Stretc
             here = 0
             if number < len(lines) and not taken[number] and lines[number].text:
                 row = lines[number].text + (lines[number].tail if tails else "")
-                here = len(_fields(row, mark)) if mark in row.lstrip() else 0  # tabs before a line indent it
+                here = len(_fields(row, mark)) if mark in row else 0
             if here == count:
                 continue
             run = lines[first:number]
@@ -214,7 +215,7 @@ def _fields(line: str, mark: str) -> list[str]:
 def _is_data(run: Sequence[_Line], mark: str) -> bool:
     """Whether lines with separators are data: prose has a space after its commas, and ends its sentences."""
     if mark == "\t":  # prose has none within, though some may be left at the ends of its lines, or behind who speaks
-        inner = [line.text for line in run if mark in line.text]
+        inner = [line.text for line in run if mark in line.text.lstrip()]  # before a line they indent it
         return 2 * len(inner) >= len(run) and 2 * sum(map(_speaks, inner)) < len(inner)
     rows = [_fields(line.text, mark) for line in run]
     if not any(field[:1].isspace() for row in rows for field in row[1:]):
@@ -224,11 +225,11 @@ def _is_data(run: Sequence[_Line], mark: str) -> bool:
 
 
 def _speaks(row: str) -> bool:
-    """Whether a row is prose behind a time or a name: two fields, of which one is a whole sentence, or several."""
-    fields = [field for field in row.split("\t") if field.strip()]
-    longest = max(fields, key=len, default="")
-    words = len(longest.split())
-    return words >= _SENTENCE and (len(fields) <= 2 or words >= 4 * _SENTENCE) and _END.search(longest) is not None
+    """Whether a row is what somebody says: a sentence behind a time or a name."""
+    fields = [field.strip() for field in row.split("\t") if field.strip()]
+    if len(fields) != 2 or len(fields[1].split()) < _SENTENCE or not _END.search(fields[1]):
+        return False
+    return fields[0].endswith(":") or _TIME.match(fields[0]) is not None
 
 
 def _lists(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[tuple[int, int]]:
@@ -248,8 +249,10 @@ def _lists(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[tuple[int,
                 continue
             item = not taken[number] and _ITEM.match(line.text) is not None
             follows = number == last + 1 and not _HEADING.match(line.text) and "|" not in line.text[:1]
-            if not (item or _edge(line) > edge or follows) or number > last + 3:
+            below = _edge(line) > edge or (line.indented and _before_item(lines, taken, number))
+            if not (item or below or follows) or number > last + 3:
                 break
+            edge = min(edge, _edge(line)) if item else edge
             items, size, last = items + item, size + len(line.text), number
             number += 1
         if items > 1 and size <= _PARAGRAPH * items:
@@ -258,7 +261,15 @@ def _lists(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[tuple[int,
 
 
 def _edge(line: _Line) -> int:
-    return len(line.text) - len(line.text.lstrip())
+    """The column in which it begins."""
+    wide = line.text.expandtabs(8)
+    return len(wide) - len(wide.lstrip())
+
+
+def _before_item(lines: Sequence[_Line], taken: Sequence[bool], number: int) -> bool:
+    """Whether the next line that is not blank is an item."""
+    behind = next((n for n in range(number + 1, min(number + 4, len(lines))) if lines[n].text), number)
+    return not taken[behind] and _ITEM.match(lines[behind].text) is not None
 
 
 def _code(lines: Sequence[_Line], taken: Sequence[bool]) -> Iterator[tuple[int, int]]:

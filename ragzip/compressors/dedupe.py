@@ -18,7 +18,7 @@ from ragzip.compressors._groups import best_first, segment_scores, select, shown
 from ragzip.compressors._options import check_number
 from ragzip.compressors._relevance import titles_of
 from ragzip.protocols import Selector
-from ragzip.text import words
+from ragzip.text import merge, words
 from ragzip.types import Context, Segment, SoftSegment, TextSegment
 
 _SIZE = 3
@@ -81,7 +81,8 @@ class Dedupe(Selector):
                 for shingle in bag or ():
                     if common[shingle] > 1:  # what no other segment holds cannot make one a duplicate
                         holders[shingle].append(index)
-                for word in alike.telling() if bag else ():
+                shared = any(common[shingle] > 1 for shingle in bag or ())
+                for word in alike.telling() if shared else ():
                     tellers[word].append(index)
             kept.append(index)
         return select(context, sorted(kept))
@@ -186,6 +187,9 @@ def _bare(folded: str) -> list[str]:
 
 def _telling(text: str) -> frozenset[str]:
     """The numbers and negations of a text, by which two that are alike otherwise say different things."""
-    names = {word for word in _bare(text.casefold()) if any(map(str.isdigit, word)) and any(map(str.isalpha, word))}
-    found = forced(text, "", ("numbers", "negations"), None)  # a number with its sign and its unit
-    return frozenset(names | {"".join(text[start:end].casefold().split()) for start, end in found})
+    folded = text.casefold()
+    names = {word for word in _bare(folded) if any(map(str.isdigit, word)) and any(map(str.isalpha, word))}
+    found = forced(folded, "", ("numbers", "negations"), None)  # a number with its sign and its unit
+    if len(folded) == len(text):  # some units are known in capitals alone, MB say
+        found = merge([*found, *forced(text, "", ("numbers",), None)])
+    return frozenset(names | {"".join(folded[start:end].split()) for start, end in found})

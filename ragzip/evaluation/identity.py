@@ -18,7 +18,7 @@ from ragzip.models.lora import base_folder
 from ragzip.protocols import walk
 
 _ASKED = {
-    "tokenizer_config.json": ("chat_template", "bos_token", "eos_token", "pad_token", "add_bos_token"),
+    "tokenizer_config.json": ("chat_template", "add_bos_token"),
     "generation_config.json": ("bos_token_id", "eos_token_id"),
 }
 _KINDS = {"model": "model", "encoder": "model", "tokenizer": "model", "index": "index", "path": "file"}
@@ -26,6 +26,8 @@ _KINDS = {"model": "model", "encoder": "model", "tokenizer": "model", "index": "
 
 def identities(rows: Sequence[Row]) -> dict[str, str]:
     """``model NAME``, ``index FOLDER``, ``file PATH`` and ``store of METHOD FOLDER`` -> hash, for every one here.
+
+    ``asked NAME`` is that of a language model's chat template and end tokens, which its fingerprint leaves out.
 
     A server's model has none, and is not looked for: it may have the name of one that a hub has.
     """
@@ -37,6 +39,8 @@ def identities(rows: Sequence[Row]) -> dict[str, str]:
                 served = option == "model" and "base_url" in part
                 if kind and value and isinstance(value, str) and not served and f"{kind} {value}" not in found:
                     found[f"{kind} {value}"] = _identity(kind, value)
+                    if option == "model":
+                        found[f"asked {value}"] = _asked(value)
                 if option == "store" and value and isinstance(value, str):
                     method = str(part.get("type", ""))
                     found[f"store of {method} {value}"] = stores_identity(value, method)
@@ -68,17 +72,19 @@ def _identity(kind: str, value: str) -> str:
     try:
         if kind == "file":
             return checksum(Path(value))
-        return _model(value) if kind == "model" else f"{read(Path(value)).commit} {_index_hash(value)}"
+        return fingerprint(value) if kind == "model" else f"{read(Path(value)).commit} {_index_hash(value)}"
     except (RagzipError, OSError):
         return ""  # something that fails with its own words when it is used
 
 
-def _model(name: str) -> str:
-    """Its fingerprint, and a hash of how it is asked and where it ends, which other files may say."""
-    folder = base_folder(resolve(layers.split(name)[0]))
-    said = {file: _settings(folder / file, keys) for file, keys in _ASKED.items()}
-    asked = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16] if any(said.values()) else ""
-    return f"{fingerprint(name)} {asked}".strip()
+def _asked(name: str) -> str:
+    """A hash of how a language model is asked and where it ends; "" for other models."""
+    try:
+        folder = base_folder(resolve(layers.split(name)[0]))
+        said = [_settings(folder / file, keys) for file, keys in _ASKED.items()]
+    except (RagzipError, OSError):
+        return ""
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16] if any(said) else ""
 
 
 def _settings(path: Path, keys: Sequence[str]) -> dict[str, Any]:

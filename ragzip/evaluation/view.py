@@ -103,10 +103,9 @@ def generator_of(run: RunView, name: str) -> str:
 
 
 def retrievers(run: RunView) -> int:
-    """How many retrievers the rows have: with one, all have retrieved the same."""
-    pipelines = [settings(run, name).get("pipeline") or {} for name in run.names]
-    found = [pipeline.get("retriever") for pipeline in pipelines]
-    return len({json.dumps(one, sort_keys=True, default=str) for one in found if one is not None})
+    """How many retrievers the rows have, none being one, too: with one, all have retrieved the same."""
+    pipelines = [settings(run, name).get("pipeline") or {} for name in run.names if not drops_all(run, name)]
+    return len({json.dumps(pipeline.get("retriever"), sort_keys=True, default=str) for pipeline in pipelines})
 
 
 def mean_of(values: Mapping[str, float]) -> float:

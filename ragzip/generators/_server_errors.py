@@ -11,7 +11,8 @@ from ragzip.errors import GenerationError, PromptTooLong
 
 _TOO_LONG = re.compile(
     r"context.{0,10}(?:length|size)|maximum context|(?<!took )too long|too many tokens|context window|exceed_context"
-    r"|maximum model length|max_model_len|reduce the length|maximum number of tokens|max_new_tokens\W+must be",
+    r"|maximum model length|max_model_len|reduce the length|input[^.]{0,60}exceeds the maximum number of tokens"
+    r"|inputs\W{1,3}tokens\W{1,3}\+\W{1,3}max_new_tokens",
     re.IGNORECASE,
 )
 _OUT_OF_CONTEXT = re.compile(r"context size has been exceeded|exceed_context", re.IGNORECASE)  # HTTP 500 of llama.cpp

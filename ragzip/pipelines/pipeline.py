@@ -185,7 +185,10 @@ class Pipeline(Generic[S]):
     def stream(self, question: str | Query, *, passages: Sequence[Passage] | None = None) -> AnswerStream:
         """Answers one question piece by piece: iterate for the text, then read ``.answer``."""
         given = None if passages is None else [passages]
-        return AnswerStream(lambda on_text: self.answer_many([question], passages=given, on_text=on_text)[0])
+        served = hasattr(self.generator, "base_url")
+        return AnswerStream(
+            lambda on_text: self.answer_many([question], passages=given, on_text=on_text)[0], served=served
+        )
 
     def _seeded(self) -> Pipeline[S]:
         if not self.seed or getattr(self.generator, "seed", None) != 0:

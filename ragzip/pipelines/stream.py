@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from ragzip.protocols import OnText
 from ragzip.types import Answer
 
-_LONGEST = 10.0  # seconds that the end of the program waits for answers to stop
+_LONGEST, _SHORT = 10.0, 0.5  # seconds that the end of the program waits for answers to stop
 
 
 class _StreamClosed(Exception):
@@ -28,10 +28,11 @@ class AnswerStream:
 
     Args:
         run: Makes the answer, calling its argument with each piece.
+        served: Whether a server writes it, which the end of the program need not wait for.
     """
 
-    def __init__(self, run: Callable[[OnText], Answer]) -> None:
-        self._work = _Work(run)
+    def __init__(self, run: Callable[[OnText], Answer], *, served: bool = False) -> None:
+        self._work = _Work(run, _SHORT if served else _LONGEST)
         weakref.finalize(self, self._work.close).atexit = False
 
     def __iter__(self) -> Iterator[str]:
@@ -67,8 +68,9 @@ class AnswerStream:
 class _Work:
     """What goes on behind a stream; it does not know the stream, so that this can be dropped."""
 
-    def __init__(self, run: Callable[[OnText], Answer]) -> None:
+    def __init__(self, run: Callable[[OnText], Answer], patience: float) -> None:
         self._run = run
+        self.patience = patience
         self.pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.error: BaseException | None = None
         self._answer: Answer | None = None
@@ -119,8 +121,8 @@ _going: weakref.WeakSet[_Work] = weakref.WeakSet()
 @atexit.register
 def _stop_all() -> None:
     """A thread inside torch that outlives the interpreter would abort the process."""
-    left, end = list(_going), time.monotonic() + _LONGEST
+    left, start = list(_going), time.monotonic()
     for work in left:
         work.close()
     for work in left:
-        work.join(max(end - time.monotonic(), 0.0))
+        work.join(max(start + work.patience - time.monotonic(), 0.0))

@@ -185,7 +185,7 @@ def test_units_signs_and_currencies_are_no_duplicates(one, other):
     context = context_of(Query("?"), (Passage("a", SLOT.format(one)), Passage("b", SLOT.format(other))))
     (found,) = Dedupe().compress([context])
     assert len(found.segments) == 2
-    same = context_of(Query("?"), (Passage("a", SLOT.format(one)), Passage("b", SLOT.upper().format(one))))
+    same = context_of(Query("?"), (Passage("a", SLOT.format(one)), Passage("b", SLOT.format(one).upper())))
     assert len(Dedupe().compress([same])[0].segments) == 1
 
 
@@ -200,4 +200,4 @@ def test_versions_of_one_text_take_time_in_proportion():
         (found,) = Dedupe().compress([context])
         times.append(time.process_time() - start)
         assert len(found.segments) == count
-    assert times[1] < 10 * times[0]
+    assert times[1] < 8 * max(times[0], 0.05)

@@ -327,6 +327,23 @@ def test_more_ways_to_say_no(text, word):
     assert [text[a:b] for a, b in forced(text, "", ("negations",), None)] == [word]
 
 
-@pytest.mark.parametrize("text", ["特别好。", "区别和分别。", "别的人。", "안녕하세요", "그는 의사입니다."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "特别好。",
+            "区别和分别。",
+            "别的人。",
+            "안녕하세요",
+            "그는 의사입니다.",
+            "別の町",
+            "別荘",
+            "別々に",
+            "登別温泉",
+        ),
+        *("别克", "别林斯基", "送别", "久别重逢", "国别", "组别", "天壤之别", "피아니스트", "안토시아닌", "구아닌"),
+        *("이탈리아니까", "잘못된"),
+    ],
+)
 def test_words_that_only_look_like_no(text):
     assert not forced(text, "", ("negations",), None)

@@ -289,6 +289,11 @@ def test_no_chunk_is_asked_for_more_than_can_be_written(monkeypatch, keep, most)
         ("not 1,500 but 500", "500", True),
         ("fell by -5 %", "-5 %", True),
         ("a well-known man", "well", True),
+        *(("The war of 1914-1918 was long.", year, True) for year in ("1914", "1918", "1914-1918")),
+        *(("On 1999-05-17 at 10:30", piece, True) for piece in ("1999", "17", "10", "30")),
+        *(("1995,1996 and 2010/11", piece, True) for piece in ("1995", "1996", "2010")),
+        ("a 747-400 flew", "747", True),
+        ("12,345,678 people", "345", False),
     ],
 )
 def test_a_number_within_another_is_not_said(text, piece, found):

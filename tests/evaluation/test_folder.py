@@ -181,10 +181,23 @@ def test_weights_and_indexes_are_part_of_the_config(tmp_path, tiny_lm_path) -> N
     pipeline = Pipeline(HuggingFace(str(copy), max_new_tokens=2), compressors=(BM25Sentences(budget=30),))
     rows = plan([("mine", pipeline)], baselines="reference")
     run = evaluate(rows, small_set(2), tmp_path / "run")
-    assert list(run.config["identities"]) == [f"model {copy}"]
+    assert list(run.config["identities"]) == [f"asked {copy}", f"model {copy}"]
     tiny_causal_lm(copy, seed=1)
     with pytest.raises(StoreMismatch, match="identities"):
         evaluate(rows, small_set(2), tmp_path / "run")
+
+
+def test_a_run_from_before_chat_templates_counted_goes_on(tmp_path, tiny_lm_path) -> None:
+    from ragzip.generators.huggingface import HuggingFace
+
+    pipeline = Pipeline(HuggingFace(str(tiny_lm_path), max_new_tokens=2), compressors=(BM25Sentences(budget=30),))
+    rows = plan([("mine", pipeline)], baselines="reference")
+    run = evaluate(rows, small_set(2), tmp_path / "run")
+    path = run.path / "config.yaml"
+    lines = [line for line in path.read_text().splitlines() if not line.strip().startswith("asked ")]
+    assert len(lines) < len(path.read_text().splitlines())
+    path.write_text("\n".join(lines) + "\n")
+    evaluate(rows, small_set(2), tmp_path / "run")
 
 
 def test_a_full_disk_loses_nothing_that_was_written(tmp_path, monkeypatch) -> None:

@@ -76,7 +76,7 @@ def test_how_a_model_is_asked_is_part_of_what_it_is(tiny_lm_path, tmp_path):
     shutil.copytree(tiny_lm_path, folder)
 
     def found():
-        return identities(rows(generator=HuggingFace(str(folder))))[f"model {folder}"]
+        return identities(rows(generator=HuggingFace(str(folder))))[f"asked {folder}"]
 
     first = found()
     settings = json.loads((folder / "tokenizer_config.json").read_text())

@@ -86,6 +86,21 @@ def test_a_prompt_that_is_too_long_is_told_as_such(make, server, body):
         ask(make())
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "`max_new_tokens` must be strictly positive",
+        "`max_new_tokens` must be <= 512. Given: 1000",
+        "max_tokens (9000) is over the maximum number of tokens this model can write",
+    ],
+)
+def test_a_wrong_setting_is_no_long_prompt(make, server, words):
+    server.plan = [refusal(422, {"error": words})]
+    with pytest.raises(GenerationError) as caught:
+        ask(make())
+    assert not isinstance(caught.value, PromptTooLong)
+
+
 @pytest.mark.parametrize("custom", ["X-Foo: custom-secret", "authorization: Bearer other\nX-Foo: custom-secret"])
 def test_no_server_but_openais_gets_what_else_the_environment_holds(make, server, monkeypatch, custom):
     for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):

@@ -92,6 +92,19 @@ def test_one_that_was_never_read_can_be_closed():
         _ = stream.answer
 
 
+def test_the_end_of_the_program_waits_for_no_silent_server():
+    silent = threading.Event()
+    stream = AnswerStream(lambda tell: silent.wait(20) and None, served=True)
+    reader = threading.Thread(target=lambda: list(stream), daemon=True)
+    reader.start()
+    time.sleep(0.1)
+    start = time.monotonic()
+    _stop_all()
+    assert time.monotonic() - start < 3
+    silent.set()
+    reader.join(10)
+
+
 def test_a_program_that_ends_in_the_middle_of_an_answer_ends_well(tiny_lm_path):
     program = f"""
 from ragzip import HuggingFace, Passage, Pipeline
