@@ -106,6 +106,16 @@ PARTS: dict[str, dict[str, Any]] = {
                 "model": "smollm2-135m-instruct",
                 "budget": 100,
             },
+            "sentence_filter@200, then recomp_abstractive": [
+                {"type": "sentence_filter", "budget": 200},
+                {"type": "recomp_abstractive"},
+            ],
+            "provence@200, then recomp_abstractive": [
+                {"type": "provence", "budget": 200},
+                {"type": "recomp_abstractive"},
+            ],
+            "sentence_filter@40": {"type": "sentence_filter", "budget": 40},
+            "provence@40": {"type": "provence", "budget": 40},
             "recomp_extractive@100": {"type": "recomp_extractive", "budget": 100},
             "sentence_filter@100": {"type": "sentence_filter", "budget": 100},
             "bm25_sentences@100": {"type": "bm25_sentences", "budget": 100},
@@ -116,6 +126,9 @@ PARTS: dict[str, dict[str, Any]] = {
         "pairs": (
             ("recomp_abstractive@100", "recomp_abstractive@100, before training"),
             ("recomp_abstractive@100", "sentence_filter@100"),
+            ("sentence_filter@200, then recomp_abstractive", "recomp_abstractive@100"),
+            ("sentence_filter@200, then recomp_abstractive", "sentence_filter@40"),
+            ("provence@200, then recomp_abstractive", "provence@40"),
         ),
         "pair_metrics": ("answer_in_context",),
     },
@@ -156,7 +169,6 @@ PARTS: dict[str, dict[str, Any]] = {
 
 def rows(part: str) -> list[Any]:
     """The rows of one part: every method at every budget, and what they are compared with."""
-    from ragzip import config
     from ragzip.evaluation.rows import plan
     from ragzip.evaluation.sweep import prompt_for
     from ragzip.generators.huggingface import HuggingFace
@@ -171,10 +183,17 @@ def rows(part: str) -> list[Any]:
         for budget in given["budgets"]
     }
     named = [
-        (name, dataclasses.replace(reader, compressors=(config.from_config("compressor", of),)))
+        (name, dataclasses.replace(reader, compressors=tuple(_stack(of))))
         for name, of in {**values, **given.get("rows", {})}.items()
     ]
     return plan(named, baselines=given["baselines"], seed=SEED)
+
+
+def _stack(of: Any) -> list[Any]:
+    """The compressors of a row: one, or several one behind the other."""
+    from ragzip import config
+
+    return [config.from_config("compressor", one) for one in (of if isinstance(of, list) else [of])]
 
 
 def _named(method: str, options: dict[str, dict[str, Any]]) -> str:

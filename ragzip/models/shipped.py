@@ -100,7 +100,7 @@ SHIPPED: Mapping[str, ShippedSpec] = MappingProxyType(
                 method="recomp_abstractive",
                 base=GENERATOR,
                 licence="CC-BY-SA-4.0",
-                sha256="b2f7837d1a9ebfbf515f39cf0a714312685a7f89337217088606bed044355064",
+                sha256="91067ef53b0ab037b521a60b177f0bf2a183b8dcfd67ea57bed9f07ae40153ac",
                 weights="adapter_model.safetensors",
             ),
             ShippedSpec(

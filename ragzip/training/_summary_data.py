@@ -2,7 +2,8 @@
 
 The target of an example is its supporting sentences, word for word, in the order in which the prompt shows them. In a
 share of the examples no passage helps, and the target is empty: selective augmentation. In another share some of the
-passages that help are not shown, as it is where a long context is read in parts. Only training splits are read.
+passages that help are not shown, as it is where a long context is read in parts. In a third share, passages are shown
+as what a filter of sentences left of them, and the target is what helps of that. Only training splits are read.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ragzip.compressors._writer import Block, Request
 from ragzip.compressors.recomp_abstractive import NOTHING, ask
 from ragzip.errors import ConfigError
 from ragzip.models import default_counter
+from ragzip.training._summary_filter import Filter, bm25_filter, left_of
 from ragzip.training.examples import Example, Marked, read_examples
 from ragzip.training.negatives import helping_texts, holds
 
@@ -93,6 +95,9 @@ def make_pairs(
     partial: float = 0.0,
     tokens: int = 80,
     count: CountTexts | None = None,
+    filtered: float = 0.0,
+    wide: int = 10,
+    filters: Filter = bm25_filter,
 ) -> list[Pair]:
     """Pairs from examples, at most one each, in their order; what is drawn for one does not hang on other draws.
 
@@ -109,20 +114,33 @@ def make_pairs(
         partial: Share of those with several passages that help in which only some of these are shown, 0 to 1.
         tokens: Most tokens of a target.
         count: Counts tokens; the built-in generator's where it is None.
+        filtered: Share of the examples whose passages are shown as what ``filters`` leaves of them, 0 to 1.
+        wide: Most passages of these.
+        filters: Leaves so many tokens of a context.
 
     Raises:
         ConfigError: A number out of its range.
     """
-    if passages < 1:
-        raise ConfigError("passages", f"must be at least 1, not {passages}")
-    for name, share in (("empty", empty), ("partial", partial)):
+    for option, least in (("passages", passages), ("wide", wide)):
+        if least < 1:
+            raise ConfigError(option, f"must be at least 1, not {least}")
+    for name, share in (("empty", empty), ("partial", partial), ("filtered", filtered)):
         if not 0 <= share <= 1:
             raise ConfigError(name, f"must be from 0 to 1, not {share!r}")
     if tokens < 1:
         raise ConfigError("tokens", f"must be at least 1, not {tokens}")
     pools = _pools(examples)
-    made = [_pair(example, pools[example.set_name], seed, passages, empty, partial) for example in examples]
-    pairs = [pair for pair in made if pair is not None]
+    cut = [random.Random(f"{seed} filtered {e.id}").random() < filtered for e in examples]  # noqa: S311 - no secret
+    made = [
+        _shown(example, pools[example.set_name], seed, wide if short else passages, empty, partial)
+        for example, short in zip(examples, cut, strict=True)
+    ]
+    pairs = [
+        _filtered(*one, filters, seed) if short else _whole(*one)
+        for one, short in zip(made, cut, strict=True)
+        if one is not None
+    ]
+    pairs = [pair for pair in pairs if pair.passages]
     lengths = (count or default_counter().texts)([pair.target for pair in pairs])
     return [pair for pair, length in zip(pairs, lengths, strict=True) if length <= tokens]
 
@@ -149,7 +167,10 @@ def _pools(examples: Sequence[Example]) -> dict[str, _Pool]:
     return pools
 
 
-def _pair(example: Example, pool: _Pool, seed: int, passages: int, empty: float, partial: float) -> Pair | None:
+def _shown(
+    example: Example, pool: _Pool, seed: int, passages: int, empty: float, partial: float
+) -> tuple[Example, list[Marked], set[str]] | None:
+    """An example with the passages of its prompt, and the texts of those that help; None where it teaches nothing."""
     draw = random.Random(f"{seed} summary {example.id}")  # noqa: S311 - no secret
     without = draw.random() < empty
     helping = () if without else example.positives
@@ -164,9 +185,18 @@ def _pair(example: Example, pool: _Pool, seed: int, passages: int, empty: float,
     if not shown:
         return None
     draw.shuffle(shown)
-    wanted = {marked.text for marked in positives}
+    return example, shown, {marked.text for marked in positives}
+
+
+def _whole(example: Example, shown: Sequence[Marked], wanted: set[str]) -> Pair:
     target = " ".join(_told(marked) for marked in shown if marked.text in wanted)
     return Pair(example.id, example.question, tuple(Block(m.text, m.title) for m in shown), target)
+
+
+def _filtered(example: Example, shown: Sequence[Marked], wanted: set[str], filters: Filter, seed: int) -> Pair:
+    given = [marked if marked.text in wanted else replace(marked, support=()) for marked in shown]
+    blocks, left = left_of(example, given, filters, seed)
+    return Pair(example.id, example.question, blocks, " ".join(_told(marked) for marked in left if marked.support))
 
 
 def _distractors(example: Example, pool: _Pool, wanted: int, draw: random.Random) -> list[Marked]:

@@ -23,7 +23,7 @@ _TELLING = 20  # characters of a sentence, from which on it is the same one wher
 _ALIKE = 80  # characters by which the beginning of a passage is known
 _LEAST = {"negatives": 1, "max_tokens": 32, "window": 32, "batch": 1, "steps": 1, "eval_every": 1, "patience": 0}
 _LEAST |= {"held_out": 1, "layers": 1, "passages": 1, "paragraphs": 1, "rank": 1, "written": 1, "sentences": 1}
-_LEAST |= {"composed": 0}
+_LEAST |= {"composed": 0, "wide": 1}
 _FROZEN = ("embeddings.word_embeddings", "embeddings.position_embeddings", "pooler")
 
 
@@ -106,7 +106,7 @@ def check_trainer(trainer: Any) -> None:
         if not 0 < value < math.inf:
             raise ConfigError(option, f"must be a number above 0, not {value!r}")
     check_share("keep", getattr(trainer, "keep", None))
-    for option in ("empty", "partial"):
+    for option in ("empty", "partial", "filtered"):
         check_number(option, getattr(trainer, option, None), low=0.0, high=1.0)
     check_format(trainer.dtype, trainer.device)
 

@@ -59,6 +59,9 @@ class RecompAbstractiveTraining:
         empty: Share of the examples in which none helps.
         partial: Share of those with several that help in which only some of these are shown: long contexts are read in
             parts.
+        filtered: Share of the examples whose passages are shown as what ``bm25_sentences`` leaves of them: long
+            contexts are cheaper to read, and better understood, behind a filter.
+        wide: Most passages of these, before the filter.
         rank: Of the adapter.
         alpha: The adapter counts alpha / rank.
         max_tokens: Examples that are longer are left out; the compressor reads longer contexts in parts of so many.
@@ -84,6 +87,8 @@ class RecompAbstractiveTraining:
     passages: int = 4
     empty: float = 0.2
     partial: float = 0.0
+    filtered: float = 0.0
+    wide: int = 10
     rank: int = 16
     alpha: int = 32
     max_tokens: int = 900
@@ -119,7 +124,13 @@ class RecompAbstractiveTraining:
         found = read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
         held_examples, kept_examples = divide(found, self.held_out, self.seed)
         make = functools.partial(
-            make_pairs, seed=self.seed, passages=self.passages, empty=self.empty, partial=self.partial
+            make_pairs,
+            seed=self.seed,
+            passages=self.passages,
+            empty=self.empty,
+            partial=self.partial,
+            filtered=self.filtered,
+            wide=self.wide,
         )
         random.Random(f"{self.seed} order").shuffle(kept_examples)  # noqa: S311 - no secret
         wanted = 2 * self.steps * self.batch

@@ -6,7 +6,9 @@ from ragzip.compressors.recomp_abstractive import NOTHING, said
 from ragzip.errors import ConfigError
 from ragzip.evaluation.data import data_dir
 from ragzip.training._summary_data import make_pairs, read_pairs
+from ragzip.training._summary_filter import bm25_filter
 from ragzip.training.examples import Example, Marked
+from ragzip.types import Passage, Query, Span, TextSegment, context_of
 
 
 def count(texts):
@@ -115,7 +117,61 @@ def test_no_distractor_holds_an_answer():
     assert all("ANSWER1" not in block.text for block in pair.passages)
 
 
-@pytest.mark.parametrize("options", [{"passages": 0}, {"empty": 1.5}, {"partial": -0.1}, {"tokens": 0}])
+def test_in_a_share_a_filter_has_been_at_the_passages_and_the_target_is_what_it_left():
+    whole, short = make(empty=0.0), make(empty=0.0, filtered=1.0, filters=halved)
+    assert make(empty=0.0, filtered=0.0, filters=halved) == whole
+    assert [pair.id for pair in short] == [pair.id for pair in whole]
+    lost = 0
+    for pair in short:
+        shown = " ".join(block.text for block in pair.passages)
+        told = f"Rome: Answer{pair.id[4:]} is in it."
+        assert "Intro" not in shown
+        assert pair.target == (told if f"Answer{pair.id[4:]} " in shown else "")
+        lost += not pair.target
+    assert 0 < lost < len(short)  # what the filter lost is not asked for
+    some = make(empty=0.0, filtered=0.5, filters=halved)
+    assert {pair.id: pair for pair in some}.items() <= {(p.id, p) for p in (*whole, *short)}
+    assert 10 < sum(pair in short for pair in some) < 50
+
+
+def test_behind_the_filter_contexts_are_wide_and_cut_to_a_drawn_length():
+    sizes, lengths = set(), set()
+
+    def watched(context, tokens):
+        sizes.add(len(context.passages))
+        lengths.add(tokens)
+        return context
+
+    pairs = make(empty=0.0, passages=2, wide=7, filtered=1.0, filters=watched)
+    assert sizes == set(range(2, 8))
+    assert len(lengths) > 20
+    assert min(lengths) >= 60
+    assert max(lengths) <= 320
+    assert all(block.owner is not None for pair in pairs for block in pair.passages)  # as the compressor shows them
+
+
+def test_the_filter_is_a_real_one():
+    question = "Where is answer 100?"
+    passages = tuple(Passage(str(n), passage(n).text, "Rome") for n in range(100, 130))
+    left = bm25_filter(context_of(Query(question), passages), 40)
+    text = " ".join(segment.text for segment in left.segments)
+    assert 0 < len(text) < sum(len(p.text) for p in passages) / 5
+    assert all(segment.sources for segment in left.segments)
+
+
+def halved(context, tokens):
+    """Every passage without its first sentence, and every third passage without its second one."""
+    found = []
+    for number, p in enumerate(context.passages):
+        start = p.text.index("Outro" if number % 3 == 2 else "Answer")
+        found.append(TextSegment(p.text[start:], (Span(p.id, start, len(p.text)),)))
+    return replace(context, segments=tuple(found))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"passages": 0}, {"wide": 0}, {"empty": 1.5}, {"partial": -0.1}, {"filtered": 1.1}, {"tokens": 0}],
+)
 def test_numbers_out_of_range_are_refused(options):
     with pytest.raises(ConfigError) as caught:
         make(**options)
