@@ -108,9 +108,11 @@ def _names(metrics: str | None) -> tuple[str, ...]:
 
 
 def _folder(kind: str, rows: Sequence[Row], data: DataSet, settings: Settings) -> Path:
-    """A folder below ``runs/`` that is another one for another command, and the same for the same."""
+    """A folder below ``runs/``: the same for the same command over the same models and indexes, else another."""
+    from ragzip.evaluation.identity import identities
+
     asked = dataclasses.asdict(dataclasses.replace(settings, prices=None))
-    parts = [{row.name: row.to_config() for row in rows}, data.sha256, asked]
+    parts = [{row.name: row.to_config() for row in rows}, data.sha256, asked, identities(rows)]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
     name = re.sub(r"[^\w.-]+", "-", data.name)[:60]
     return Path("runs") / f"{kind}-{name}-{digest}"

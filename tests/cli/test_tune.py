@@ -91,6 +91,18 @@ def test_several_generators_are_refused_before_anything_runs(call: Call, tmp_pat
     assert not out.exists()
 
 
+def test_without_out_another_index_is_another_run(call: Call, tmp_path, judged, kb, docs, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = searching(tmp_path, kb, "tiny")
+    for _ in range(2):
+        assert call("eval", one, "--data", judged).code == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+    (docs / "more.txt").write_text("Cats bark at night, too.")
+    assert call("index", docs, "--index", kb).code == 0
+    assert call("eval", one, "--data", judged).code == 0
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
 def test_fronts_have_costs_whatever_metrics_are_asked_for(call: Call, tmp_path, data, pipeline) -> None:
     values = ("--set", "compressors.0.budget=20,60", "--metrics", "f1", "--out", tmp_path / "run")
     result = call("sweep", pipeline, data, *values)
