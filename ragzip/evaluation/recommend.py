@@ -152,11 +152,8 @@ def _one_generator(run: RunView, rows: Sequence[str], against: Mapping[str, str]
     """
     if named and parse(cost).unit != "tokens":
         return
-    kinds: dict[str, str] = {}
-    for name in (*rows, *(against[row] for row in rows)):
-        kinds.setdefault(generator_of(run, name), name)
     what = f"their {cost} are not of one tokenizer" if named else "a loss against one says nothing of another"
-    one_generator({name: kind for kind, name in kinds.items()}, what)
+    one_generator({name: generator_of(run, name) for name in (*rows, *(against[row] for row in rows))}, what)
 
 
 def one_generator(rows: Mapping[str, str], why: str = "a loss against one says nothing of another") -> None:
