@@ -182,7 +182,7 @@ def soft_model(architecture: str) -> str:
 class HashedWords:
     """A sentence encoder without weights: each word has a fixed direction. Stands in for a real one."""
 
-    name, dimensions, max_tokens, fingerprint = "hashed-words", 32, 256, "0"
+    name, dimensions, max_tokens, fingerprint, query_prompt = "hashed-words", 32, 256, "0", ""
 
     @property
     def room(self) -> int:
@@ -195,6 +195,10 @@ class HashedWords:
             [np.sum([_direction(w) for w in t.lower().split()[: self.room]] or [_direction("")], 0) for t in texts]
         )
         return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)).astype(np.float32)
+
+    def asking(self, texts: Sequence[str]) -> list[str]:
+        """They are read as they are."""
+        return [self.query_prompt + text for text in texts]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Words."""

@@ -84,7 +84,7 @@ def read(encoder: Encoder, texts: Sequence[str], titles: Sequence[str]) -> Readi
     for number, text in enumerate(whole):
         found, counts = [text], [known.get(text, 1)]
         if counts[0] > encoder.room:
-            found = cut(encoder, texts[number], titles[number]) or found
+            found = cut(encoder, texts[number], led("", titles[number])) or found
             counts = encoder.count_tokens(found)
         owners += [number] * len(found)
         windows += found
@@ -94,8 +94,9 @@ def read(encoder: Encoder, texts: Sequence[str], titles: Sequence[str]) -> Readi
 
 def asked(encoder: Encoder, question: str) -> npt.NDArray[np.float32]:
     """The question's vector, run by itself, or those of its parts if it is longer than the window: ``[n_parts, d]``."""
-    parts = [] if _surely_fits(encoder, question) else cut(encoder, question, "")
-    return encoder.encode(parts or [question])
+    (whole,) = encoder.asking([question])
+    parts = [] if _surely_fits(encoder, whole) else cut(encoder, question, encoder.query_prompt)
+    return encoder.encode(parts or [whole])
 
 
 def led(text: str, title: str) -> str:
@@ -133,10 +134,12 @@ def relevance(encoder: Encoder, question: str, texts: Sequence[str], titles: Seq
     return found
 
 
-def cut(encoder: Encoder, text: str, title: str) -> list[str]:
-    """A text as pieces that the encoder reads whole, each with the title before it, between sentences if possible."""
+def cut(encoder: Encoder, text: str, lead: str) -> list[str]:
+    """A text as pieces that the encoder reads whole, between sentences if possible.
+
+    Each has ``lead`` before it, a title or a prompt, unless that takes half of the room.
+    """
     most = encoder.room
-    lead = led("", title)
     whole, taken = encoder.count_tokens([lead + text, lead])
     if whole <= most:
         return [lead + text] if text.strip() else []

@@ -45,6 +45,7 @@ class Encoder:
         device: Where it runs.
         dtype: The number format it computes in.
         folder: Its files.
+        query_prompt: What it wants to read before a question; "" for most models.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Encoder:
     device: str
     dtype: str
     folder: Path
+    query_prompt: str
     _mode: str = field(repr=False)
     _model: Any = field(repr=False)
     _cutting: Tokenizer = field(repr=False)
@@ -108,6 +110,14 @@ class Encoder:
     def encode_each(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Vectors of texts with one forward pass each, so that none depends on its neighbours: ``[n, dimensions]``."""
         return self.encode(texts, batch_size=1)
+
+    def encode_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Vectors of questions, behind the prompt that the model has for them, each by itself: ``[n, dimensions]``."""
+        return self.encode_each(self.asking(texts))
+
+    def asking(self, texts: Sequence[str]) -> list[str]:
+        """Questions behind the prompt that the model has for them, as they are to be encoded."""
+        return [self.query_prompt + text for text in texts]
 
     def tokens(self, texts: Sequence[str]) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
         """Ids ``[n]`` and offsets in characters ``[n, 2]`` of each whole text, without special tokens."""
@@ -253,6 +263,7 @@ def load_encoder(name: str, *, dtype: str = "auto", device: str = "auto") -> Enc
             device=device,
             dtype=str(number).removeprefix("torch."),
             folder=folder,
+            query_prompt="" if is_adapter(folder) else recipe.query_prompt,  # adapters learned without
             _mode=recipe.mode,
             _model=model,
             _cutting=cutting,

@@ -16,6 +16,7 @@ _FLAGS: dict[str, Mode] = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _KNOWN = ("Transformer", "Pooling", "Normalize")
+_PASSAGES = ("document", "passage", "corpus")  # what a prompt of passages is called
 _MANY = 1 << 20  # tokens
 _PAD_OFFSET = ("roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl")
 
@@ -28,11 +29,13 @@ class Recipe:
         folder: The one with the transformer's config and weights.
         mode: How token vectors are pooled.
         max_tokens: Longest input, special tokens included.
+        query_prompt: What stands before a question, and before no passage.
     """
 
     folder: Path
     mode: Mode
     max_tokens: int
+    query_prompt: str = ""
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -41,27 +44,34 @@ def read_recipe(folder: Path) -> Recipe:
     Raises:
         ModelError: A file cannot be read, or asks for what is not supported.
     """
-    check_prompt(folder)
+    prompt = query_prompt(folder)
     inner, mode = folder, "mean"
     for kind, part in read_modules(folder, _KNOWN):
         if kind == "Transformer":
             inner = part
         elif kind == "Pooling":
             mode = _mode(part / "config.json")
-    return Recipe(inner, mode, window(folder, inner))  # type: ignore[arg-type]
+    return Recipe(inner, mode, window(folder, inner), prompt)  # type: ignore[arg-type]
 
 
-def check_prompt(folder: Path) -> None:
-    """Refuses a folder whose texts are all to be read behind a prompt, which would be left out in silence.
+def query_prompt(folder: Path) -> str:
+    """What a folder of sentence-transformers puts before questions alone: "" where passages have a prompt, too.
 
     Raises:
-        ModelError: It is one.
+        ModelError: All its texts are to be read behind a prompt, which would be left out in silence; or its prompts
+            are no texts by name.
     """
     path = folder / "config_sentence_transformers.json"
     settings = read_json(path) if path.is_file() else {}
-    prompt = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"))
+    prompts = settings.get("prompts") or {} if isinstance(settings, dict) else None
+    if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
+        raise ModelError(f"{path} names no prompts by their texts", hint="Get the model's files again.")
+    prompt = prompts.get(settings.get("default_prompt_name"))
     if prompt:
         raise ModelError(f"{folder} reads texts behind the prompt {prompt!r:.60}", hint="Use a model without prompts.")
+    if any(prompts.get(name) for name in _PASSAGES):
+        return ""
+    return prompts.get("query") or ""
 
 
 def read_modules(folder: Path, known: tuple[str, ...]) -> list[tuple[str, Path]]:

@@ -63,6 +63,6 @@ class Dense:
 
         encoder = load_encoder(name)
         index.check_model(encoder)
-        vectors = encoder.encode_each([query.text for query in queries])
+        vectors = encoder.encode_queries([query.text for query in queries])
         found = index.search_vectors(vectors, k, self.filters)
         return [index.passages(hits.rows, hits.scores) for hits in found]

@@ -158,7 +158,7 @@ class Graph:
         index.check_model(encoder)
         found = []
         for query in queries:
-            vector = encoder.encode_each([query.text])[0]
+            vector = encoder.encode_queries([query.text])[0]
             hits = self._find(index, network, query.text, vector, k)
             found.append(index.passages(hits.rows, hits.scores))
         return found

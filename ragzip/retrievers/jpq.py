@@ -104,7 +104,7 @@ def _scored_again(index: Index, encoder: Encoder, texts: Sequence[str], found: S
 
     index.check_model(encoder)
     ranked = []
-    for vector, hits in zip(encoder.encode_each(texts), found, strict=True):
+    for vector, hits in zip(encoder.encode_queries(texts), found, strict=True):
         rows: NDArray[np.int64] = np.sort(hits.rows)
         ranked.append(top(rows, index.vectors.scores(vector, rows), k))
     return ranked

@@ -84,6 +84,6 @@ class LexSem:
         if strength is None:
             strength = UNTRAINED if self.model is None else 1.0
         tokens = [ids[: encoder.room] for ids, _ in encoder.tokens(texts)]
-        vectors = bridge.modulate(encoder.encode_each(texts), tokens, strength)
+        vectors = bridge.modulate(encoder.encode_queries(texts), tokens, strength)
         found = index.search_vectors(vectors, k, self.filters)
         return [index.passages(hits.rows, hits.scores) for hits in found]

@@ -113,4 +113,4 @@ class MultiVector:
 
         encoder = load_encoder(index.model_name())
         index.check_model(encoder)
-        return [Whole(vector, float(self.dense)) for vector in encoder.encode_each(texts)]
+        return [Whole(vector, float(self.dense)) for vector in encoder.encode_queries(texts)]

@@ -146,7 +146,9 @@ class JPQTraining:
             coded = Coded(index, start, rate=rate, balanced=self.balanced, device=adapted.device)
             used = sorted({i for step in order for i in step}) if self.teacher else []
             model = Joint(self, adapted, coded, places, apart, asked)
-            model.taught = dict(zip(used, encoder.encode([items[i].question for i in used]), strict=True))
+            model.taught = dict(
+                zip(used, encoder.encode(encoder.asking([items[i].question for i in used])), strict=True)
+            )
             plain = self._plain(index, encoder, asked, places)
             untrained = model.evaluate()
             if on_event:
@@ -193,7 +195,7 @@ class JPQTraining:
 
     def _plain(self, index: Index, encoder: Encoder, asked: Sequence[Item], places: Places) -> dict[str, float]:
         """The metrics of the index's own vectors with the encoder as it is."""
-        hits = index.search_vectors(encoder.encode([item.question for item in asked]), places.depth)
+        hits = index.search_vectors(encoder.encode(encoder.asking([item.question for item in asked])), places.depth)
         found = np.stack([np.searchsorted(index.rows, hit.rows) for hit in hits])
         return places.ranked(found, np.asarray([places.of[item.passage] for item in asked]))
 

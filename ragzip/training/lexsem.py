@@ -136,7 +136,9 @@ class Asked:
 
 def _asked(encoder: Encoder, examples: Sequence[sets.Example]) -> Asked:
     questions = [example.question for example in examples]
-    return Asked(encoder.encode(questions), [ids[: encoder.room] for ids, _ in encoder.tokens(questions)])
+    return Asked(
+        encoder.encode(encoder.asking(questions)), [ids[: encoder.room] for ids, _ in encoder.tokens(questions)]
+    )
 
 
 class Pool:

@@ -160,8 +160,8 @@ def test_questions_longer_than_the_window_are_read_to_their_ends():
 
 def test_titles_stand_before_every_window_unless_they_take_half_of_it():
     text = "One two three. Four five six. Seven eight nine."
-    assert cut(Words(), text, "Rome") == [f"Rome: {part}" for part in text.replace(". ", ".|").split("|")]
-    assert not any("long title" in window for window in cut(Words(), text, "A very long title"))
+    assert cut(Words(), text, "Rome: ") == [f"Rome: {part}" for part in text.replace(". ", ".|").split("|")]
+    assert not any("long title" in window for window in cut(Words(), text, "A very long title: "))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ class TestWithTinyModels:
     def test_no_window_is_longer_than_the_encoder_reads(self, tiny_encoder_path):
         encoder = load_encoder(tiny_encoder_path, dtype="fp32")
         for text in ("The river runs to the sea. " * 60, "x" * 3_000, "字" * 500):
-            windows = cut(encoder, text, "Title")
+            windows = cut(encoder, text, "Title: ")
             assert all(count + 2 <= encoder.max_tokens for count in encoder.count_tokens(windows))
             assert sum(map(len, windows)) >= len("".join(text.split()))
 

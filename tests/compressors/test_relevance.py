@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ragzip.compressors._relevance import asked, cut, read, relevance
+from ragzip.compressors._relevance import asked, cut, led, read, relevance
 from ragzip.models import load_encoder
 from tests.matrix import HashedWords
 
@@ -49,6 +49,17 @@ def test_texts_without_a_word_are_close_to_nothing_and_nothing_is_read_for_them(
     assert encoder.calls == []
 
 
+def test_a_prompt_stands_before_every_part_of_a_question_and_before_no_text():
+    encoder = Recording()
+    encoder.query_prompt, encoder.max_tokens = "query: ", 6
+    assert len(asked(encoder, "Who came here? Who went there? Who stayed?")) == 3
+    asked(encoder, "Who?")
+    read(encoder, ["The river."], [""])
+    parts, short, texts = encoder.calls
+    assert parts == ["query: Who came here?", "query: Who went there?", "query: Who stayed?"]
+    assert (short, texts) == (["query: Who?"], ["The river."])
+
+
 def test_work_grows_with_the_length():
     counted = []
     for length in (5_000, 20_000):
@@ -86,7 +97,7 @@ class TestWithATinyEncoder:
         parts = asked(self.encoder, LONG[3])
         assert len(parts) > 1
         for text, title, vector, close in zip(texts, titles, reading.vectors(), reading.closeness(parts), strict=True):
-            windows = cut(self.encoder, text, title)
+            windows = cut(self.encoder, text, led("", title))
             counts = self.encoder.count_tokens(windows)
             assert max(counts) <= self.encoder.room
             rows = self.encoder.encode(windows)

@@ -48,6 +48,11 @@ class WordEncoder:
     def encode_each(self, texts: Sequence[str]) -> np.ndarray:
         return np.concatenate([self.encode([text]) for text in texts])
 
+    encode_queries = encode_each
+
+    def asking(self, texts: Sequence[str]) -> list[str]:
+        return list(texts)
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(re.findall(r"\w+|[^\w\s]", text)) for text in texts]
 

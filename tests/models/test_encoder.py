@@ -187,6 +187,32 @@ def test_a_prompt_that_would_be_left_out_is_refused(folder):
         read_recipe(folder)
 
 
+@pytest.mark.parametrize(
+    ("prompts", "before"),
+    [
+        ({"query": "Ask: ", "document": ""}, "Ask: "),
+        ({"query": "Ask: "}, "Ask: "),
+        ({"query": "Ask: ", "passage": "Say: "}, ""),  # passages are encoded as they are, and so are questions then
+        ({"sts": "Same: "}, ""),
+        ({}, ""),
+        (None, ""),
+    ],
+)
+def test_questions_are_read_behind_their_prompt(folder, encoder, prompts, before):
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+    found = models.load_encoder(str(folder), dtype="fp32")
+    assert found.query_prompt == before
+    assert np.array_equal(found.encode_queries(["where?", ""]), encoder.encode_each([f"{before}where?", before]))
+    assert np.array_equal(found.encode(["where?"]), encoder.encode(["where?"]))
+
+
+@pytest.mark.parametrize("settings", [[], {"prompts": ["query: "]}, {"prompts": {"query": 3}}])
+def test_prompts_that_are_none_are_refused(folder, settings):
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match="names no prompts"):
+        models.load_encoder(str(folder))
+
+
 def test_other_modules_are_refused(folder):
     write(folder / "modules.json", lambda m: [*m, {"path": "3_Dense", "type": "sentence_transformers.models.Dense"}])
     with pytest.raises(ModelError, match="Dense"):
