@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ragzip.compressors._options import check_number, check_share
@@ -17,13 +18,14 @@ from ragzip.models.runtime import check_options, choose_device, choose_dtype, se
 from ragzip.models.tuned import open_base
 from ragzip.registry import suggest
 from ragzip.text import intersect, sentences
-from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, Marked, plain
+from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, Marked, plain, read_examples
 
 _TELLING = 20  # characters of a sentence, from which on it is the same one wherever it stands
 _ALIKE = 80  # characters by which the beginning of a passage is known
 _LEAST = {"negatives": 1, "max_tokens": 32, "window": 32, "batch": 1, "steps": 1, "eval_every": 1, "patience": 0}
 _LEAST |= {"held_out": 1, "layers": 1, "passages": 1, "paragraphs": 1, "rank": 1, "written": 1, "sentences": 1}
 _LEAST |= {"composed": 0, "wide": 1}
+_BY_SET = ("most", "repeat", "further")
 _FROZEN = ("embeddings.word_embeddings", "embeddings.position_embeddings", "pooler")
 
 
@@ -127,7 +129,7 @@ def _check_sets(trainer: Any) -> None:
     known = [*LABELLED, *RANKED, *EXTRA]
     if not trainer.sets:
         raise ConfigError("sets", "must name at least one training set", hint=f"Known: {', '.join(known)}.")
-    given = {"sets": trainer.sets, **{n: tuple(numbers(n, getattr(trainer, n, ()))) for n in ("most", "repeat")}}
+    given = {"sets": trainer.sets, **{n: tuple(numbers(n, getattr(trainer, n, ()))) for n in _BY_SET}}
     for option, names in given.items():
         strange = [name for name in names if name not in known]
         if strange:
@@ -167,6 +169,29 @@ def divide(found: Sequence[Example], count: int, seed: int) -> tuple[list[Exampl
             hint="Give more sets, or a smaller held_out.",
         )
     return held, kept
+
+
+def read_further(
+    limits: Mapping[str, int], found: Sequence[Example], held: Sequence[Example], *, data: Path | None, seed: int
+) -> list[Example]:
+    """Examples of sets beyond those that were read first, ``apart`` from what is held out.
+
+    Args:
+        limits: At most so many of each set, drawn with the seed.
+        found: Those that were read first, with what is held out.
+        held: What is held out.
+        data: The data folder; else see ``data_dir``.
+        seed: For every draw.
+
+    Raises:
+        UsageError, IngestError: As ``read_examples``.
+    """
+    known, more = {example.id for example in found}, []
+    for name, limit in limits.items():
+        some = [one for one in read_examples([name], data=data, seed=seed, most={}) if one.id not in known]
+        draw = random.Random(f"{seed} further {name}")  # noqa: S311 - no secret
+        more += [some[i] for i in sorted(draw.sample(range(len(some)), min(limit, len(some))))]
+    return apart(more, held)
 
 
 def apart(found: Sequence[Example], held: Sequence[Example]) -> list[Example]:

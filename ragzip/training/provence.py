@@ -14,7 +14,7 @@ from ragzip.models import EMBEDDER, load_encoder
 from ragzip.models.tuned import save_tuned
 from ragzip.training.baselines import of_groups
 from ragzip.training.composed import SOURCES, read_composed
-from ragzip.training.encoders import check_trainer, divide, longest, named, numbers
+from ragzip.training.encoders import check_trainer, divide, longest, named, numbers, read_further
 from ragzip.training.examples import EXTRA, LABELLED, RANKED, Example, fingerprint, read_examples
 from ragzip.training.identity import identity
 from ragzip.training.joint import Joint, evaluate
@@ -72,6 +72,8 @@ class ProvenceTraining:
             sentence of each. 0 asks none again.
         composed: Questions of two and three steps that are put together from questions of one, at most; see
             ``ragzip.training.composed``. Held-out examples are no part of them; questions beyond ``most`` may be.
+        further: ``set=number``: at most so many more questions of a set than ``most`` takes, to train on only: the same
+            is held out with them as without.
         start: Weights of an earlier training from the same base, to go on from: a folder, or the name of shipped ones,
             such as ``provence-minilm-l6``. None starts with fresh heads. Held-out examples are new to them only
             where they were trained with the same sets, ``most``, ``held_out`` and ``seed``.
@@ -97,6 +99,7 @@ class ProvenceTraining:
     device: str = "auto"
     again: float = 0.1
     composed: int = 0
+    further: tuple[str, ...] = ()
     start: str | None = None
     start_sha256: str | None = None
 
@@ -155,6 +158,7 @@ class ProvenceTraining:
 
         found = read_examples(self.sets, data=data, seed=self.seed, most=numbers("most", self.most))
         held, kept = divide(found, self.held_out, self.seed)
+        kept += read_further(numbers("further", self.further), found, held, data=data, seed=self.seed)
         several = read_composed(self.sets, held, most=self.composed, data=data, seed=self.seed)
         wanted = 2 * self.negatives
         dig = partial(

@@ -74,14 +74,15 @@ def write(
         ModelError: There are no weights, or the values are none that a card can hold.
     """
     if examples is None:
-        from ragzip.training.encoders import hold_out, numbers
+        from ragzip.training.encoders import hold_out, numbers, read_further
         from ragzip.training.examples import read_examples
 
         most = numbers("most", settings.most)
         found = read_examples(settings.sets, data=data, seed=settings.seed, most=most)
         held_out, kept = hold_out(found, settings.held_out, settings.seed)
+        further = read_further(numbers("further", settings.further), found, held_out, data=data, seed=settings.seed)
         more_steps = read_composed(settings.sets, held_out, most=settings.composed, data=data, seed=settings.seed)
-        examples = [*kept, *more_steps]
+        examples = [*kept, *further, *more_steps]
     held, later = groups
     first, *second = baselines or ({},)
     metrics = {name: value for name, value in result.metrics.items() if name != AGAIN}

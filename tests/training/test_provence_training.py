@@ -221,6 +221,25 @@ def test_questions_of_several_steps_are_put_together(trained, small_data, tmp_pa
         dataclasses.replace(trainer, composed=-1)
 
 
+def test_further_questions_are_trained_on_and_never_held_out(trained, small_data):
+    trainer, *_ = trained
+    few = dataclasses.replace(trainer, most=("squad=9",))
+    kept, held = few.examples(small_data)
+    more = dataclasses.replace(few, further=("squad=4", "squad_sentences=99"))  # of the second all are there already
+    wide, same = more.examples(small_data)
+    assert [example.id for example in same] == [example.id for example in held]
+    ids = [example.id for example in wide]
+    assert len(ids) == len(set(ids))
+    assert set(ids) > {example.id for example in kept}
+    new = [example for example in wide if example.id not in {one.id for one in kept}]
+    assert {example.set_name for example in new} == {"squad"}
+    assert 1 <= len(new) <= 4
+    texts = {marked.text for example in held for marked in example.positives}
+    assert not texts & {m.text for example in new for m in (*example.positives, *example.negatives)}
+    with pytest.raises(ConfigError, match="further"):
+        dataclasses.replace(trainer, further=("squid=4",))
+
+
 def test_groups_without_a_passage_that_helps_have_a_loss(trained, small_data):
     trainer, *_ = trained
     kept, held = trainer.examples(small_data)
