@@ -98,7 +98,9 @@ def build(
 @app.command()
 def add(paths: Paths, index: IndexOption, encoding: Encoding = None, json_: Json = False) -> None:
     """Add or update PATHS with the index's own settings; nothing is removed."""
-    if not index.exists():
+    from ragzip.indexes import manifest
+
+    if not manifest.exists(index):
         raise StoreError(f"no index at {index}", hint=f"Make one: ragzip index PATH... --index {index}")
     _run(paths, index, None, None, encoding, json_, sync=False)
 

@@ -26,7 +26,8 @@ def open_cached(path: str | Path) -> Index:
         StoreError: As ``Index.open``.
     """
     root = Path(path)
-    key = str(root.absolute())
+    # an index opens its files when it needs them, by the path it was given: of relative ones the folder counts, too
+    key = str(root.absolute()) if root.is_absolute() else f"{Path.cwd()}\0{root}"
     stamp = _stamp(root)
     with _lock:
         found = _opened.get(key)

@@ -10,6 +10,7 @@ members does. ``id`` and ``title`` are a passage's own unless its metadata has t
 from __future__ import annotations
 
 import fnmatch
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ from ragzip.errors import ConfigError
 
 _SHAPE = re.compile(r"\s*([^=<>!]*[^=<>!\s])\s*(==|!=|>=|<=|=|>|<)(.*)", re.DOTALL)
 _GLOB = re.compile(r"[*?[]")
+_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,1000}\s*")
+_DECIMAL = re.compile(r"\s*[+-]?(?:[0-9]{1,1000}\.[0-9]{0,1000}|\.[0-9]{1,1000})(?:[eE][+-]?[0-9]{1,4})?\s*")
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -108,15 +111,15 @@ def _ordered(compare: Callable[[Any, Any], bool], wanted: str) -> Callable[[Any]
     return test
 
 
-def _number(value: Any) -> float | None:
-    """A finite number, as itself or as text."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+def _number(value: Any) -> int | float | None:
+    """A finite number, as itself or as text; whole ones are exact, however long, as identifiers are."""
+    if isinstance(value, str):
+        if _WHOLE.fullmatch(value):
+            return int(value)
+        value = float(value) if _DECIMAL.fullmatch(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if abs(number) < float("inf") else None
+    return value if isinstance(value, int) or math.isfinite(value) else None
 
 
 def _text(value: Any) -> str:

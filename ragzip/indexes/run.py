@@ -172,10 +172,10 @@ class Run:
         """Fills in what the caller left open."""
         options = self._options
         self._retriever: Retrieval = options.retriever or (before.retriever if before else DEFAULT_RETRIEVER)
-        named = options.model or (before.model.name if before and before.model else EMBEDDER)
-        name = "" if self._retriever == "bm25" else named
-        if options.storage is not None and not name:
-            raise ConfigError("storage", "bm25 has no vectors to store", hint="Leave it out.")
+        named = before.model.name if before and before.model else EMBEDDER
+        name = "" if self._retriever == "bm25" else options.model or named
+        if (given := [o for o in ("storage", "model") if getattr(options, o) is not None]) and not name:
+            raise ConfigError(given[0], "bm25 has no vectors", hint="Leave it out.")
         self._storage = parse((options.storage or (before.storage if before else AUTO)) if name else AUTO)
         self._encoder = LazyEncoder(name, self._given, self._on_progress)
         tokens = options.tokens or (before.chunking.tokens if before else DEFAULT_TOKENS)

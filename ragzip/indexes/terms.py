@@ -14,8 +14,9 @@ from typing import Any
 
 from ragzip.errors import StoreError
 
-VERSION = 1
+VERSION = 2
 _LONGEST = 64
+_INVISIBLE: dict[int, None] = dict.fromkeys((0x00AD, 0x200B, 0x2060, 0xFEFF))  # soft hyphen, and spaces without width
 # Thai, Lao, Myanmar, Khmer, kana, Han, Hangul syllables (Korean has spaces, but glues particles to its words).
 _SPACELESS = (
     "\u0e01-\u0e2e\u0e30-\u0e3a\u0e40-\u0e4e\u0e81-\u0ecd\u1000-\u1049\u1050-\u109f\u1780-\u17d3"
@@ -49,6 +50,11 @@ def word_pattern() -> re.Pattern[str]:
 @functools.cache
 def _counted() -> re.Pattern[str]:
     return re.compile(f"[{_SPACELESS}]|{_LETTER}(?:{_LETTER}|[{_marks()}])*|[^\\w\\s{_marks()}]|_+")
+
+
+def _folded(text: str) -> str:
+    """As words are compared: without the marks that only say where a line may break, and with one small i."""
+    return unicodedata.normalize("NFKC", text).translate(_INVISIBLE).casefold().replace("i\u0307", "i")
 
 
 def count_words(text: str) -> int:
@@ -92,7 +98,7 @@ class Analyzer:
         if text.isascii():
             return _ASCII_WORD.findall(text.lower())
         found: list[str] = []
-        for match in word_pattern().finditer(unicodedata.normalize("NFKC", text).casefold()):
+        for match in word_pattern().finditer(_folded(text)):
             run = match[1]
             if run is None:
                 found.append(match[0])

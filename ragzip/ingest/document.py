@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-LOADER_VERSION = 2
+LOADER_VERSION = 3
 """Part of every content hash: raised when a loader reads the same bytes differently, so that indexes read again."""
 
 

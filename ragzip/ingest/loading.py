@@ -19,7 +19,7 @@ from ragzip.ingest.formats.html import read_html
 from ragzip.ingest.formats.lines import Line, read_lines
 from ragzip.ingest.formats.markup import read_markdown, read_rst, read_text
 from ragzip.ingest.formats.pdf import read_pdf
-from ragzip.ingest.formats.records import is_jsonl, read_csv, read_jsonl
+from ragzip.ingest.formats.records import mostly_jsonl, read_csv, read_jsonl
 from ragzip.ingest.topics import read_topics
 from ragzip.ingest.walk import STDIN, TOPICS, Found, find, say, show
 
@@ -75,8 +75,8 @@ def load(
     ``Skipped``, in its place; no error of a file or of the library that reads it gets out.
 
     Args:
-        paths: Files, folders, globs (``"docs/**/*.md"``), ``-`` for standard input (text, or JSON lines when every
-            line is an object), ``python:topics`` for the Python language reference.
+        paths: Files, folders, globs (``"docs/**/*.md"``), ``-`` for standard input (text, or JSON lines where the first
+            line and half of all are objects), ``python:topics`` for the Python language reference.
         base: Sources inside this folder are written relative to it, others absolute.
         encoding: What to read text as where it is not UTF-8; None: such files are skipped.
         max_bytes: Larger files are skipped; record files are streamed and may be larger.
@@ -192,7 +192,7 @@ class _Loader:
             return
         if not text.strip():
             yield Skipped(source, "empty", STDIN)
-        elif is_jsonl(text):
+        elif mostly_jsonl(text):
             lines = (Line(number, line) for number, line in enumerate(text.split("\n"), 1))
             yield from read_jsonl(lines, source, STDIN)
         else:

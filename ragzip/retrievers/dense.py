@@ -43,7 +43,9 @@ class Dense:
         using(self.index, lambda index: self._search(index, [Query("?")], 1))
 
     def retrieve(self, queries: Sequence[Query], *, top_k: int | None = None) -> list[list[Passage]]:
-        """The nearest passages of each question, best first; equal scores in the order of the index.
+        """The nearest passages of each question, best first.
+
+        Equal scores come in the order of the index where it is searched exactly, as all but the largest are.
 
         Raises:
             StoreError: The index cannot be opened, or has no vectors.

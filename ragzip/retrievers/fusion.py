@@ -32,7 +32,8 @@ class Fusion:
     Attributes:
         retrievers: Whose rankings count.
         k: The greater, the less the first ranks stand out; for ``rank`` alone.
-        depth: How many passages each retriever is asked for, or ``top_k`` where that is more.
+        depth: How many passages each retriever is asked for, or ``top_k`` where that is more; a ``top_k`` of
+            their own does not count.
         top_k: How many passages at most.
         weights: What is added is multiplied by these, one for each retriever, 0 or more; one with weight 0 is not
             asked. Empty counts all the same.

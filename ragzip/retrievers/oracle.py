@@ -95,7 +95,12 @@ def _read(path: str, shown: str, changed: int, size: int) -> _Labels:
             lines[question] = number
             by_text[question] = passages
             if isinstance(values.get("id"), str | int) and values["id"] != "":
-                by_id[str(values["id"])] = passages
+                given = str(values["id"])
+                if by_id.get(given, passages) != passages:
+                    raise IngestError(
+                        f"{where}: the id {given!r} has other passages in an earlier line.", hint="Give each its own."
+                    )
+                by_id[given] = passages
     return by_id, by_text
 
 

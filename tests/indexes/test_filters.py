@@ -75,6 +75,17 @@ def test_id_and_title_are_a_passages_own_unless_the_metadata_has_them():
     assert holds("id=x#1", {}, id="x#1")
 
 
+def test_long_identifiers_are_told_apart():
+    for one in (1234567890123456781, "1234567890123456781"):
+        assert holds("tweet=1234567890123456781", {"tweet": one})
+        assert not holds("tweet=1234567890123456780", {"tweet": one})
+        assert holds("tweet>1234567890123456780", {"tweet": one})
+    assert holds("n=2", {"n": 2.0})
+    assert holds("n=0.5", {"n": 0.5})
+    for wanted, value in (("1_2", "12"), ("1e5", "100000"), ("nan", "NaN"), ("١", "1")):
+        assert not holds(f"sha={wanted}", {"sha": value})
+
+
 @pytest.mark.parametrize("text", ["", "a", "=b", "a!b", "!=3", ">3", "a>", "a<= ", "  =x", 5, None])
 def test_what_is_no_filter(text):
     with pytest.raises(ConfigError, match=r"pipeline\.filters\.1") as error:

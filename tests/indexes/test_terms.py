@@ -147,3 +147,17 @@ def test_without_a_stemmer(tmp_path, monkeypatch):
 )
 def test_sizes_in_words(text, size):
     assert count_words(text) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("Donau\u00addampf", "Donaudampf"),
+        ("co\u200boperate", "cooperate"),
+        ("\ufeffword", "word"),
+        ("İstanbul", "istanbul"),
+    ],
+)
+def test_marks_that_nobody_sees_split_no_word(text, asked):
+    analyzer = Analyzer(stemmer_name())
+    assert analyzer.words(text) == analyzer.words(asked) == [asked.lower()]

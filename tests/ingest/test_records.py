@@ -249,3 +249,44 @@ def test_ids_are_found_in_any_case(tmp_path, column):
 def test_of_two_ids_the_one_that_is_spelled_so_counts(tmp_path):
     put(tmp_path, "a.jsonl", json.dumps({"ID": "upper", "id": "lower", "text": "One."}))
     assert [document.source for document in documents(tmp_path)] == ["a.jsonl#lower"]
+
+
+def test_a_quote_that_is_not_closed_costs_its_row_and_no_other(tmp_path):
+    put(tmp_path, "a.csv", 'id,text\n1,"one apple\n2,two\n3,three\n')
+    found = items(tmp_path)
+    assert {item.source: item.text for item in found if isinstance(item, Document)} == {
+        "a.csv#2": "two",
+        "a.csv#3": "three",
+    }
+    (skipped,) = [item for item in found if isinstance(item, Skipped)]
+    assert (skipped.source, skipped.reason) == ("a.csv:2", "not CSV: a quote that is not closed")
+    assert not skipped.gone
+    put(tmp_path, "a.csv", 'id,text\n1,"an end\nwithout a line end"')
+    assert [document.text for document in documents(tmp_path)] == ["an end\nwithout a line end"]
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "text"),
+    [
+        ("country,2020,2021", "Chile,5,6", "country: Chile\n2020: 5\n2021: 6"),
+        ("name,name,text", "a,b,Words.", "Words."),
+        (f"id,{'x' * 65},text", "1,b,Words.", "Words."),
+        ("sep=;\nname;role", "Ada;smith", "name: Ada\nrole: smith"),
+        ("nan,inf", "a,b", "nan: a\ninf: b"),
+    ],
+)
+def test_headers(tmp_path, head, row, text):
+    put(tmp_path, "a.csv", f"{head}\n{row}\n")
+    (document,) = documents(tmp_path)
+    assert document.text == text
+
+
+def test_rows_of_numbers_are_no_header(tmp_path):
+    put(tmp_path, "a.csv", "Berlin,3645000,1987\nParis,2100000,1990\n")
+    assert len(documents(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("title", ["__init__", "C*", "**kwargs", "[sic](was here)", "`a`"])
+def test_titles_of_records_are_no_markup(tmp_path, title):
+    put(tmp_path, "a.jsonl", json.dumps({"text": "One.", "title": title}))
+    assert [document.title for document in documents(tmp_path)] == [title]

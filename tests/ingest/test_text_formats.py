@@ -243,8 +243,12 @@ def test_stdin_json_lines(tmp_path):
     lines = '{"text": "One."}\n\n{"id": "x", "text": "Two."}\n'
     found = list(load(["-"], base=tmp_path, stdin=io.StringIO(lines)))
     assert [(item.source, item.text) for item in found] == [("stdin#L1", "One."), ("stdin#x", "Two.")]
-    (document,) = load(["-"], base=tmp_path, stdin=io.StringIO(lines + "and prose\n"))
-    assert document.text == lines + "and prose\n"
+    *same, broken = load(["-"], base=tmp_path, stdin=io.StringIO(lines + '{"id": "y", "te'))  # a pipe that broke off
+    assert same == found
+    assert isinstance(broken, Skipped)
+    assert not broken.gone
+    (document,) = load(["-"], base=tmp_path, stdin=io.StringIO(lines + "and prose\n" * 3))
+    assert document.text == lines + "and prose\n" * 3
 
 
 def test_stdin_that_cannot_be_used(tmp_path):

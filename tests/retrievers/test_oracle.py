@@ -57,6 +57,16 @@ def test_a_changed_file_is_read_again(tmp_path):
 GOOD = {"question": "q", "passages": [{"text": "a"}]}
 
 
+def test_an_id_of_two_questions_is_refused(tmp_path):
+    path = tmp_path / "o.jsonl"
+    one = {"id": "q1", "question": "First?", "passages": [{"id": "p1", "text": "One."}]}
+    write(path, one, {**one, "question": "Second?"})
+    assert len(Oracle(str(path)).retrieve([Query("First?", "q1")])[0]) == 1
+    write(path, one, {**one, "question": "Second?", "passages": [{"id": "p2", "text": "Two."}]})
+    with pytest.raises(IngestError, match="the id 'q1' has other passages"):
+        Oracle(str(path)).retrieve([Query("First?", "q1")])
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 _MARKUP = re.compile(r"!?\[([^\]]{0,400})\]\([^)]{0,400}\)")
+_CODE = re.compile(r"`+([^`]*)`+")
+_STRONG = re.compile(r"(\*\*|__)(?=\S)(.{1,300}?)(?<=\S)\1")
+_EMPHASIS = re.compile(r"(?<!\w)([*_])(?=\S)(.{1,300}?)(?<=\S)\1(?!\w)")
 _LONGEST_HEADING = 120
 
 
@@ -30,9 +33,17 @@ class Content:
 
 def heading(text: str) -> str:
     """A heading as it is shown in paths and titles: without markup, on one line, not too long."""
-    text = _MARKUP.sub(r"\1", text[:1000]).replace("`", "").replace("**", "").strip()
+    text = text[:1000].strip()
     text = text.rsplit("{#", 1)[0] if text.endswith("}") else text
-    text = " ".join(text.strip("*_ \t").split())
+    # every other part is code, whose stars and underscores are its own
+    parts = _CODE.split(_MARKUP.sub(r"\1", text))
+    parts[::2] = [_EMPHASIS.sub(r"\2", _STRONG.sub(r"\2", part)).replace("`", "") for part in parts[::2]]
+    return on_one_line("".join(parts))
+
+
+def on_one_line(text: str) -> str:
+    """A title as it is shown: on one line, not too long."""
+    text = " ".join(text[: 10 * _LONGEST_HEADING].split())
     return text if len(text) <= _LONGEST_HEADING else text[: _LONGEST_HEADING - 1].rstrip() + "…"
 
 

@@ -16,6 +16,7 @@ from ragzip.ingest.decode import Empty, Unreadable, too_big, whole
 from ragzip.ingest.formats.content import Content, heading, paths, quiet
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_MATHS = "{http://schemas.openxmlformats.org/officeDocument/2006/math}t"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _LEFT_OUT = (_FALLBACK, _W + "pPr", _W + "rPr", _W + "moveFrom")
 _HEADING = re.compile(r"heading (\d)$", re.IGNORECASE)
@@ -24,7 +25,9 @@ _MAX_PARTS = 20_000
 
 
 def read_docx(data: bytes, stem: str, max_bytes: int) -> Content:
-    """A document's body; headers, footers, comments and deleted text are left out.
+    """A document's body; headers, footers, notes, comments, symbols of symbol fonts and deleted text are left out.
+
+    Of formulas only the letters are read, in order.
 
     Raises:
         Unreadable: Not a Word document, encrypted, too big when unpacked, or without text.
@@ -126,7 +129,7 @@ def _text(paragraph: Any) -> str:
         element = next(stack[-1], None)
         if element is None:
             stack.pop()
-        elif element.tag == _W + "t":
+        elif element.tag in (_W + "t", _MATHS):
             out.append(element.text or "")
         elif element.tag in (_W + "tab", _W + "ptab"):
             out.append("\t")

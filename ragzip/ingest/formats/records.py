@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import json
 import math
+import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ragzip.ingest.decode import whole
 from ragzip.ingest.document import Document, Skipped
-from ragzip.ingest.formats.content import heading, reason
+from ragzip.ingest.formats.content import on_one_line, reason
 from ragzip.ingest.formats.lines import LONGEST_LINE, Line
 
 TEXT_FIELDS = ("text", "contents", "content", "body", "passage", "abstract")
@@ -25,6 +28,10 @@ RESERVED = frozenset({"source", "start", "end", "section", "page"})
 """Metadata that passages write themselves; a field of this name is kept with an underscore after it."""
 
 _LONGEST_ID = 200
+_LONGEST_NAME = 64
+_SEPARATOR = re.compile(r"sep=([,;|\t])\s*", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)*|[.,]\d+)(?:[eE][+-]?\d+)?%?")
+_YEAR = re.compile(r"[12]\d{3}")
 _LONGEST_VALUE = 256
 
 
@@ -43,10 +50,16 @@ def read_jsonl(lines: Iterable[Line], source: str, root: str) -> Iterator[Docume
                 yield _document(record, names, line.number, where, root)
 
 
-def is_jsonl(text: str) -> bool:
-    """Whether every line that is not empty is a JSON object, and there is one."""
+def mostly_jsonl(text: str) -> bool:
+    """Whether the first line that is not empty is a JSON object, and so are half of them at least.
+
+    A stream that broke off within a line is still one of records.
+    """
     lines = [line for line in text.split("\n") if line.strip()]
-    return bool(lines) and all(line.lstrip()[0] == "{" and not isinstance(_parse(line), str) for line in lines)
+    if not lines or isinstance(_parse(lines[0]), str):
+        return False
+    whole_ones = sum(line.lstrip()[0] == "{" and not isinstance(_parse(line), str) for line in lines)
+    return 2 * whole_ones >= len(lines)
 
 
 def _parse(text: str) -> dict[str, Any] | str:
@@ -91,36 +104,65 @@ def read_csv(lines: Iterable[Line], source: str, root: str, *, tabs: bool) -> It
 
 
 class _Feed:
-    """Lines for ``csv.reader``, remembering where the row began and what was wrong on the way."""
+    """Lines for ``csv.reader``, remembering those of a row, where it began and what was wrong on the way."""
 
     def __init__(self, lines: Iterable[Line]) -> None:
         self._lines = iter(lines)
-        self.peeked: Line | None = next(self._lines, None)
-        self.first = 0
+        self._ahead: deque[Line] = deque()
+        self._row: list[Line] = []
+        self.ended = False
         self.problem = ""
 
+    @property
+    def first(self) -> int:
+        """The number of the row's first line; 0 before it is read."""
+        return self._row[0].number if self._row else 0
+
+    @property
+    def text(self) -> str:
+        """The row, as it stands there."""
+        return "".join(line.text for line in self._row)
+
+    def peek(self) -> str:
+        """The next line, or "" at the end."""
+        line = next(self._lines, None) if not self._ahead else None
+        if line is not None:
+            self._ahead.append(line)
+        return self._ahead[0].text if self._ahead else ""
+
     def begin(self) -> None:
-        self.first, self.problem = 0, ""
+        self._row, self.problem = [], ""
+
+    def again(self) -> None:
+        """Gives the lines of the row behind its first one once more."""
+        self._ahead.extendleft(reversed(self._row[1:]))
+        del self._row[1:]
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line = self.peeked if self.peeked is not None else next(self._lines)
-        self.peeked = None
-        self.first = self.first or line.number
+        line = self._ahead.popleft() if self._ahead else next(self._lines, None)
+        if line is None:
+            self.ended = True
+            raise StopIteration
+        self._row.append(line)
         self.problem = self.problem or line.problem
         return line.text
 
 
 def _rows(feed: _Feed, tabs: bool) -> Iterator[list[str] | str]:
     """Rows, or the reason why one cannot be read."""
-    head = feed.peeked.text if feed.peeked is not None else ""
-    if tabs:
-        reader = csv.reader(feed, delimiter="\t", quoting=csv.QUOTE_NONE)
+    head = feed.peek()
+    named = None if tabs else _SEPARATOR.fullmatch(head)
+    if named:  # as Excel writes it
+        next(feed)
+        mark = named[1]
     else:
         counts = {mark: head.count(mark) for mark in ",;|"}
-        reader = csv.reader(feed, delimiter=max(counts, key=lambda mark: counts[mark]))
+        mark = "\t" if tabs else max(counts, key=lambda mark: counts[mark])
+    quoting: Any = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+    reader = csv.reader(feed, delimiter=mark, quoting=quoting)
     while True:
         feed.begin()
         # The limit is the csv module's own, for all readers: it is ours only while our reader runs.
@@ -134,7 +176,24 @@ def _rows(feed: _Feed, tabs: bool) -> Iterator[list[str] | str]:
             csv.field_size_limit(before)
         if row is None:
             return
+        if feed.ended and not tabs and _unclosed(feed.text, mark):
+            feed.again()
+            reader = csv.reader(feed, delimiter=mark)
+            yield "not CSV: a quote that is not closed"
+            continue
         yield [_unquoted(cell) for cell in row] if tabs else row
+
+
+def _unclosed(text: str, mark: str) -> bool:
+    """Whether a row, which the end of the file ended, is within quotes there."""
+    before = csv.field_size_limit(LONGEST_LINE)
+    try:
+        list(csv.reader(text.splitlines(keepends=True), delimiter=mark, strict=True))
+    except csv.Error as error:
+        return "unexpected end" in str(error)
+    finally:
+        csv.field_size_limit(before)
+    return False
 
 
 def _unquoted(cell: str) -> str:
@@ -148,18 +207,30 @@ def _header(row: list[str]) -> tuple[list[str], bool]:
     """Column names, and whether the row gave them."""
     cells = [cell.strip() for cell in row]
     named = [cell for cell in cells if cell]
-    is_header = len(set(named)) == len(named) and all(len(cell) <= 64 and not _number(cell) for cell in named)
+    known = {*TEXT_FIELDS, *ID_FIELDS, "title"}
+    is_header = any(cell.lower() in known for cell in named) or (
+        len(set(named)) == len(named)
+        and all(len(cell) <= _LONGEST_NAME for cell in named)
+        and (not any(map(_number, named)) or _years(named))
+    )
     if not is_header:
         return [f"column_{at + 1}" for at in range(len(row))], False
-    return [whole(cell) or f"column_{at + 1}" for at, cell in enumerate(cells)], True
+    names: dict[str, None] = {}
+    for at, cell in enumerate(cells):
+        name = whole(cell) or f"column_{at + 1}"
+        names[name if name not in names else f"{name}_{at + 1}"] = None
+    return list(names), True
 
 
 def _number(cell: str) -> bool:
-    try:
-        float(cell.replace(",", "."))
-    except ValueError:
-        return False
-    return True
+    return _NUMBER.fullmatch(cell) is not None
+
+
+def _years(cells: list[str]) -> bool:
+    """Whether numbers among column names are years one after the other, as of a table by year."""
+    found = [int(cell) for cell in cells if _YEAR.fullmatch(cell)]
+    steps = {after - before for before, after in itertools.pairwise(found)}
+    return len(found) == sum(map(_number, cells)) and len(steps) == 1 and not _number(cells[0])
 
 
 def _text_field(keys: Iterable[str]) -> str | None:
@@ -216,7 +287,7 @@ def _document(record: Mapping[str, Any], names: _Names, line: int, where: str, r
         if name not in (field, key) or (name == key and not isinstance(value, str)):
             name = whole(name)
             metadata[name + "_" if name in RESERVED else name] = _plain(value)
-    return Document(names.name(record, line), whole(text), whole(heading(title)), metadata, root=root)
+    return Document(names.name(record, line), whole(text), whole(on_one_line(title)), metadata, root=root)
 
 
 def _kind(value: Any) -> str:
