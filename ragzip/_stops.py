@@ -19,17 +19,18 @@ _AFTER_ORDINAL = re.compile(
     r"|Geburtstag|Lebensjahr|Kapitel|Auflage|Platz|Etage|Klasse|Bezirk|Spieltag|Armee|Wahlperiode)(?!\w)"
     r"|(?:Okt|Dez|Jhd?t?)\.)"
 )
+_GOES_ON = re.compile(r"(?:de[rsnm]|im|am|zum|bis|und|oder|sowie|bzw)\b")  # "zum 15. des Monats"
 _GERMAN_ORDINAL = re.compile(r"(?:\A|[\s(])(?:[Aa]m|[Dd]e[mnrs]|[Vv]om|[Zz]um|[Ii]m|[Ss]eit|[Bb]is|und)\s+\d{1,2}\.\Z")
 _SHARED = re.compile(
     r"(?:(?:April|August|September|November|Stock|Division|Runde|Tag|Mal)(?!\w)|(?:Jan|Feb|Aug|Sept?|Nov)\.)"
 )
 
 _COUNTED = re.compile(  # before a number
-    r"(?:\A|[\s(§])(?:Abs|Ziff|Kap|Bd|Rn|Rz|Sched|[Pp]aras?|[Cc]ls?|[Vv]ol|[Ff]igs?|[Aa]pprox|[Cc]a|[Nn]úms?|ул|д|стр|рис|гл)\.\Z"
+    r"(?:\A|[\s(§])(?:Abs|Ziff|Kap|Bd|Rn|Rz|Sched|[Pp]aras?|[Cc]ls?|[Vv]ol|[Ff]igs?|[Aa]pprox|[Cc]a|[Ee]qs?|[Tt]abs?|Nos|[Aa]vd?a?|[Nn]úms?|ул|д|стр|рис|гл)\.\Z"
 )
 _WEEKDAY = re.compile(r"(?:\A|[\s(])(?:Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\.\Z")
 _DATE = re.compile(r"\d{1,2}(?:st|nd|rd|th)?\.?\s+(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)")
-_NEVER = re.compile(r"(?:\A|[\s(])(?:[Vv]gl|[Bb]zw|[Ss]og|ул|просп|пл|им|св|проф|акад)\.\Z")
+_NEVER = re.compile(r"(?:\A|[\s(])(?:[Vv]gl|lit|[Bb]zw|[Ss]og|ул|просп|пл|им|св|проф|акад)\.\Z")
 _MILLIONS = re.compile(r"\d\s?(?:Mio|Mrd|Tsd)\.\Z")
 _MONEY = re.compile(r"(?:Euro|EUR|€|US-|USD|Dollar|\$|Franken|CHF|Mark|DM|Menschen|Einwohner|Tonnen|Stück)")
 _DOUBLED, _DOUBLED_HERE = re.compile(r"(?:\A|\s)([A-Z])\1\.\Z"), re.compile(r"([A-Z])\1\.")  # EE. UU.
@@ -51,6 +52,8 @@ def goes_on(text: str, start: int, end: int) -> bool:
         end: Behind it and the white space after it.
     """
     if text[end - 1] == "." and text[end].isascii() and text[end].isalnum() and _in_a_name(text, end):
+        return True
+    if text[end] in ":;," and text[end - 1].isspace():  # "Tel. : 12 34 56"; without a space it is where a note points
         return True
     told = text[max(start, end - _FAR) : end].rstrip()
     if not told.endswith(".") or (len(told) > _LONGEST and told[-_LONGEST:-1].isalpha()):
@@ -76,6 +79,8 @@ def _abbreviated(told: str, after: str) -> bool:
     if after[0].isdigit() or after[0] in "$€£¥§":
         return bool(_COUNTED.search(told) or (_WEEKDAY.search(told) and _DATE.match(after)))
     if _ORDINAL.search(told):
+        if _GOES_ON.match(after):
+            return True
         return bool(_AFTER_ORDINAL.match(after) or (_GERMAN_ORDINAL.search(told) and _SHARED.match(after)))
     return bool(
         (_MILLIONS.search(told) and _MONEY.match(after)) or (_DOUBLED.search(told) and _DOUBLED_HERE.match(after))

@@ -37,6 +37,13 @@ _MARK = "\u0300-\u036f\u20d0-\u20f0\u3099\u309a\ufe00-\ufe0f\U000e0100-\U000e01e
 _WORD = re.compile(f"[{_IDEOGRAPH}][{_MARK}]*|[^\\s{_IDEOGRAPH}]+")
 # What closes emphasis, brackets or an element goes with what it closes.
 _CLOSING = re.compile(r"[*_\"')\]”’»]+(?=\s|\Z)|(?:</\w{1,20}>|<br ?/?>)+")
+# And marks of notes with what they are on: "so it is.[^1] But", "so it is.[4]:12–14 But".
+_NOTES = re.compile(
+    r"(?:\[\^?[^\[\]\s]{1,20}(?: \d{1,3})?\](?!\()(?::\s?[\d–,-]{1,20})?|\{\{[^{}\n]{1,80}\}\}|:[\d–,-]{1,20})+"
+    r"(?=\s|\Z)"
+)
+_RECORD = re.compile(r"\{[\"'].*\},?\Z")  # a line that is one by itself
+_ELEMENT = re.compile(r"</?(?:table|t(?:head|body|foot|r|d|h)|[uod]l|li|d[td]|p|div|h[1-6]|pre)[\s>]", re.IGNORECASE)
 _FALLBACK = re.compile(r"[.!?…]+[\"')\]”’»]*\s+|[。！？｡।॥؟۔]+")
 
 
@@ -59,7 +66,7 @@ def sentences(text: str) -> list[Stretch]:
             continue
         first = start
         for stop in _ends(plain, body, end):
-            closing = _CLOSING.match(plain, stop, end)
+            closing = _NOTES.match(plain, stop, end) or _CLOSING.match(plain, stop, end)
             stop = max(closing.end() if closing else stop, first)
             _add(found, text, first, stop)
             first = stop
@@ -183,8 +190,14 @@ def _blocks(text: str) -> Iterator[tuple[int, int, int]]:
             continue
         line = text[left:right]
         item = _ITEM.match(line)
-        alone = line.startswith("|") or _HEADING.match(line) or number in rows
-        anew = item or alone or number in clauses or starts_apart(said[number - 1] if number else "", line)
+        alone = line.startswith("|") or _HEADING.match(line) or number in rows or _RECORD.match(line)
+        anew = (
+            item
+            or alone
+            or number in clauses
+            or _ELEMENT.match(line)
+            or starts_apart(said[number - 1] if number else "", line)
+        )
         if start >= 0 and (apart or in_code or anew):
             yield (start, end if in_code else body, end)
             start = -1

@@ -308,6 +308,17 @@ def test_sentences_with_no_space_between_are_still_two():
         ["डॉ. शर्मा आए।", "वे गए।"],
         ["ในปี พ.ศ. 2325 เป็นปี.", "ต่อมา."],
         ["<p>First sentence.</p>", "<p>Second sentence.</p><br/>", "Third."],
+        ["Die Miete ist bis zum 15. des Monats zu zahlen.", "Der Vermieter haftet nicht."],
+        ["Please contact our desk.", "Tel. : +44 20 7946 0958.", "Ask for Jane."],
+        [
+            "It answers on port 8080.[^1]",
+            "Never expose it.[2][3]",
+            "It is old.[note 2]",
+            "It is so.{{sfn|Li 2001}}",
+            "Yes.",
+        ],
+        ["As said in Stais.[4]:12–14", "The instrument is old.", "[A link](b.md) is here."],
+        ["See Eq. 2 and Tab. 4.", "Art. 5 Abs. 1 lit. a DSGVO gilt.", "Great! :-) Next one."],
     ],
 )
 def test_full_stops_that_end_no_sentence(said):
@@ -333,6 +344,8 @@ def test_full_stops_that_end_no_sentence(said):
         ["Mar  3 12:00:01 host sshd[1]: accepted", "Mar  3 12:00:02 host sshd[1]: closed"],
         ["id,name,age", "1,Bob,33", "2,Ann,45", "3,Eve,27"],
         ["id\tname", "1\tBob Jones", "2\tAnn"],
+        ["Said so", '{"name": "svc1", "port": 1}', '{"name": "svc2", "port": 2},', "And so on"],
+        ["<table>", "<tr><td>a", "<tr><td>b", "</table>", "<p>And so on"],
     ],
 )
 def test_lines_that_begin_anew_stand_alone(lines):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from ragzip.compressors._allocate import fit
@@ -42,7 +42,8 @@ class Structured(Compressor[TextSegment, TextSegment]):
     what it leaves fits and fills it (once, if it has no budget of its own). Where the structures alone are over the
     budget, they are dropped whole, those first of which the inner compressor, given everything, would have kept the
     smallest share; those of which it would have kept nothing come after the prose. Where none fits, those rows of
-    tables, with their header, and items of lists stay of which it would have kept something, as many as fit.
+    tables, with their header, and items of lists stay of which it would have kept something, as many as fit. The prose
+    is then asked for once more, with what is left of the budget.
 
     Attributes:
         inner: What compresses the prose: any compressor from text to text. Its ``keep`` and ``threshold`` speak of
@@ -91,13 +92,15 @@ class Structured(Compressor[TextSegment, TextSegment]):
         made = rejoin(left, counter)
         return made if counter.context(made) <= counter.context(before) else before
 
-    def _within(self, context: Context[TextSegment], limit: int) -> Context[Segment]:
-        """The context within a budget."""
+    def _within(self, context: Context[TextSegment], limit: int, *, once: bool = False) -> Context[Segment]:
+        """The context within a budget; with ``once`` nothing, where its structures alone are over that."""
         parts, counter = take_apart(context), counter_of(self.counter)
         if _plain(parts):
             return _cut(self._asker(context)(limit), [], limit, counter)
         shells = tuple(part.shell() for part in parts if part.kind != "prose")
         base = counter.context(Context(context.query, shells, context.passages))
+        if base > limit and once:
+            return Context(context.query, (), context.passages)
         if base > limit:
             return self._smaller(context, self._crowded(context, parts, limit))
         asked, all_of_it = Asked(context, parts), counter.context(_segments(context))
@@ -146,14 +149,21 @@ class Structured(Compressor[TextSegment, TextSegment]):
         }
         counter = counter_of(self.counter)
         found = _cut(left, sorted(wanted, key=lambda place: -wanted[place]), limit, counter, wanted)
-        whole = {id(left.segments[place]) for place in wanted}
-        if any(id(segment) in whole for segment in found.segments) or not any(wanted.values()):
-            return found
-        for share in _SHARES:  # beside a header, and with rows whole, less fits than the inner compressor may take
-            made = Cut(context, parts, asked.read(ask(int(share * limit)))).whole(limit, counter)
+        stays = {id(segment) for segment in found.segments}
+        chosen = {kept[place] for place, share in wanted.items() if share > 0 and id(left.segments[place]) in stays}
+        if not chosen and any(wanted.values()):
+            # beside a header, and with rows whole, less fits than the inner compressor may take
+            cuts = (Cut(context, parts, asked.read(ask(int(share * limit)))) for share in _SHARES)
+            cut = next((cut for cut in cuts if cut.whole(limit, counter)), None) or Cut(context, parts, answer)
+            made = cut.best(limit, counter)
             if made is not None:
-                return made
-        return Cut(context, parts, answer).within(limit, counter) or found
+                prose = Asked(context, parts)
+                again = prose.read(self._asker(prose.context)(limit - counter.context(cut.rows())))
+                return _larger(made, cut.rows(again), limit, counter)
+        # what was dropped was asked about, too: the prose may be given what that took
+        rest = tuple(part.segment for index, part in enumerate(parts) if index in chosen or part.kind == "prose")
+        again = self._within(replace(context, segments=rest), limit, once=True)
+        return _larger(found, again, limit, counter)
 
     def _asker(self, context: Context[TextSegment]) -> Callable[[int], Context[Segment]]:
         """Gives the inner compressor's answer within budgets; one that has no budget is asked once."""
@@ -170,6 +180,11 @@ class Structured(Compressor[TextSegment, TextSegment]):
             return Budget(limit, counter=self.counter).compress(found)[0]
 
         return ask
+
+
+def _larger(found: Context[Segment], other: Context[Segment], limit: int, counter: Counter) -> Context[Segment]:
+    """The other context if it is within the limit and has more tokens, else the first."""
+    return other if counter.context(found) < counter.context(other) <= limit else found
 
 
 def _budget_option(inner: Compressor[Any, Any]) -> str:

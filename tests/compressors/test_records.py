@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from ragzip.compressors._records import records
 from ragzip.compressors.bm25_sentences import BM25Sentences
+from ragzip.compressors.random_sentences import RandomSentences
 from ragzip.compressors.structured import Structured
 from ragzip.testing.contracts import count_words
 from ragzip.tokens import TokenCounter
@@ -18,6 +20,7 @@ from ragzip.types import Passage, Query, context_of
 COUNTER = TokenCounter(count_words)
 TABLE = "| Name | Port |\n| --- | --- |\n" + "\n".join(f"| host{n} | {8000 + n} |" for n in range(40))
 DATA = "name,port,owner\n" + "\n".join(f"host{n},{8000 + n},Ann{n} Lee" for n in range(40))
+CODE = "```python\n" + "\n".join(f"def things_{n}(x):\n    return matters(x, {n})" for n in range(60)) + "\n```"
 LIST = "\n".join(f"- About {w}\n  - more of {w} one\n  - more of {w} two" for w in ("ants", "bees", "cats", "dogs"))
 
 
@@ -53,6 +56,8 @@ def test_what_is_a_record(text, head, rows):
     [
         "```\na = 1\nb = 2\n```",
         "<table>\n<tr><td>1</td></tr>\n</table>",
+        "<table><tr><td><table><tr><td>1</td></tr></table></td></tr>\n<tr><td>2</td></tr></table>",
+        "<pre>\na\nb\n</pre>",
         '{"a": 1,\n"b": 2}',
         "+--+\n| a |\n+--+",
         "x = 1\ny = 2",
@@ -106,3 +111,40 @@ def test_time_is_linear(text):
     start = time.perf_counter()
     assert records(text) is not None
     assert time.perf_counter() - start < 3
+
+
+ROWS = "".join(f"<tr><td>host{n}</td><td>{8000 + n}</td></tr>\n" for n in range(20))
+HTML = f"<table class='x'>\n<thead><tr><th>Name</th><th>Port</th></tr></thead>\n<tbody>{ROWS}</tbody>\n</table>"
+LINES = "\n".join(f'{{"name": "svc{n}", "port": {8000 + n}, "owner": "Ann Lee"}}' for n in range(20))
+
+
+def test_rows_of_html_stay_within_their_table():
+    found = left(f"Ports:\n\n{HTML}\n\nThe end is near.", "host7", 90)
+    assert "<td>host7</td><td>8007</td>" in found
+    assert "host8" not in found
+    for tag in ("<table class='x'>", "<thead>", "<tr><th>Name</th>", "</thead>", "<tbody>", "</tbody>", "</table>"):
+        assert found.count(tag) == 1
+    assert found.index("<thead>") < found.index("host7") < found.index("</tbody>") < found.index("</table>")
+    half = "<table>" + "<tr><td>x" * 20_000 + "</table>"  # nothing is closed
+    started = time.perf_counter()
+    assert records(half) is None
+    assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize("budget", [30, 60, 100])
+def test_json_lines_are_kept_line_by_line(budget):
+    found = left(LINES, "port of svc2?", budget)
+    lines = found.splitlines()
+    assert any(json.loads(line)["name"] == "svc2" for line in lines)
+    assert len(lines) == len(set(lines))
+
+
+@pytest.mark.parametrize("inner", [BM25Sentences(), RandomSentences(seed=1)])
+@pytest.mark.parametrize("middle", [CODE, HTML, LINES, TABLE, "```yaml\n" + "key: value\n" * 90 + "```"])
+def test_a_structure_that_does_not_fit_leaves_its_budget_to_the_prose(inner, middle):
+    prose = " ".join(f"Sentence number {n} tells of things and matters." for n in range(30))
+    text = f"{prose}\n\n{middle}\n\n{prose}"
+    context = context_of(Query("things number 7"), (Passage("p", text),))
+    for budget in (60, 120, 200):
+        (made,) = Structured(inner=inner, budget=budget).bind(COUNTER).compress([context])
+        assert 0.7 * budget <= COUNTER.context(made) <= budget
