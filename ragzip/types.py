@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,11 +143,26 @@ class Context(Generic[S_co]):
 
         Raises:
             KeyError: There is no such passage.
+            ValueError: A span ends beyond its passage.
+            TypeError: It is nothing of these.
         """
         if isinstance(what, str):
             return self.passage(what).text
-        spans = (what,) if isinstance(what, Span) else what.sources
-        return "\n\n".join(self.passage(span.passage_id).text[span.start : span.end] for span in spans)
+        if not isinstance(what, Span | TextSegment | SoftSegment):
+            raise TypeError(f"a span, a segment or a passage's id can be expanded, not {what!r:.60}")
+        found = []
+        for span in (what,) if isinstance(what, Span) else what.sources:
+            text = self.passage(span.passage_id).text
+            if span.end > len(text):
+                raise ValueError(
+                    f"passage {span.passage_id!r} has {len(text)} characters; {span.end} is beyond its end"
+                )
+            found.append(text[span.start : span.end])
+        return "\n\n".join(found)
+
+    def __iter__(self) -> NoReturn:
+        """Refuses: compressors and pipelines take lists of contexts."""
+        raise TypeError("a context is no list of contexts: compress([context])")
 
 
 def context_of(query: Query, passages: tuple[Passage, ...]) -> Context[TextSegment]:
@@ -162,12 +177,17 @@ def context_of(query: Query, passages: tuple[Passage, ...]) -> Context[TextSegme
     """
     if not isinstance(query, Query):
         raise TypeError(f"a context needs a Query, not {query!r:.60}: Query(text)")
+    if not isinstance(query.text, str):
+        raise TypeError(f"a question is a text, not {query.text!r:.60}")
     if isinstance(passages, str | Passage):
         raise TypeError(f"a context needs a tuple of passages, not {passages!r:.60}")
     passages = tuple(passages)
     for passage in passages:
         if not isinstance(passage, Passage):
             raise TypeError(f"a context needs passages, not {passage!r:.60}: Passage(id, text)")
+        for name, value in (("id", passage.id), ("text", passage.text), ("title", passage.title)):
+            if not isinstance(value, str):
+                raise TypeError(f"the {name} of passage {passage.id!r:.60} is {value!r:.60}, not a text")
     segments = tuple(TextSegment(p.text, (Span(p.id, 0, len(p.text)),)) for p in passages)
     return Context(query, segments, passages)
 

@@ -4,6 +4,7 @@ import pickle
 import pytest
 import torch
 
+from ragzip.compressors.budget import Budget
 from ragzip.types import (
     CompressionResult,
     Context,
@@ -125,3 +126,30 @@ def test_passages_of_a_context_may_come_one_by_one():
     for wrong in ("", PASSAGES[0]):
         with pytest.raises(TypeError, match="a tuple of passages"):
             context_of(Query("q?"), wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: context_of(Query(None), PASSAGES),
+        lambda: context_of(Query("q?"), (Passage("a", "text", None),)),
+        lambda: context_of(Query("q?"), (Passage("a", None),)),
+        lambda: context_of(Query("q?"), (Passage(3, "text"),)),
+    ],
+)
+def test_what_is_no_text_is_refused_by_name(wrong):
+    with pytest.raises(TypeError, match=r"the (id|text|title) of passage|a question is a text"):
+        wrong()
+
+
+def test_only_what_is_there_is_expanded():
+    assert CONTEXT.expand(Span("a", 0, 4)) == "One."
+    with pytest.raises(ValueError, match="passage 'a' has 9 characters; 999 is beyond its end"):
+        CONTEXT.expand(Span("a", 0, 999))
+    with pytest.raises(TypeError, match="can be expanded, not 3"):
+        CONTEXT.expand(3)
+
+
+def test_a_context_in_the_place_of_a_list_is_told_so():
+    with pytest.raises(TypeError, match=r"compress\(\[context\]\)"):
+        Budget(3).compress(CONTEXT)

@@ -129,6 +129,11 @@ def _is_json(line: str, text: str) -> bool:
             value = json.loads(part)
         except (ValueError, RecursionError):
             continue
+        if isinstance(value, dict) and part is not line and "\n" in part.strip():
+            raise UsageError(
+                "standard input is one JSON object over several lines, not JSON lines",
+                hint="One object a line: jq -c ., or --format text",
+            )
         if isinstance(value, list):
             raise UsageError(
                 "standard input is a JSON array, not JSON lines",

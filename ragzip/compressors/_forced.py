@@ -39,15 +39,23 @@ _SCALES = (
 )
 _UNITS = (
     "(?:per[^\\S\\n]?cent|Prozent|kg|mg|µg|g|km|cm|mm|nm|m|ml|l|kB|[KMGT]B|[kMG]?Hz|kWh?|MW|GW|ms|mph|ft|lbs?|oz"
-    "|euros?|Euro|EUR|USD|GBP|CHF|dollars?|Dollar|pounds|yen|евро|руб)(?:/[a-zA-Zµ]{1,3})?"
+    "|euros?|Euro|EUR|USD|GBP|CHF|dollars?|Dollar|pounds|yen|евро|руб"
+    "|dl|cl|hl|t|tonnes?|tons?|miles?|ha|mbar|bar|[hkM]?Pa|K|kJ|J|kcal|[mk]?V|mA|mAh|[kM]?W|dB|rpm"
+    "|µs|ns|s|secs?|seconds?|min|mins|minutes?|h|hrs?|hours?|days?|weeks?|months?|years?"
+    "|Sekunden?|Minuten?|Stunden?|Tag(?:en?)?|Wochen?|Monat(?:en?)?|Jahr(?:en?)?"
+    "|secondes?|heures?|jours?|mois|ans?|segundos?|minutos?|horas?|días?|meses|años?|dagen|uur|weken|maanden|jaar)"
+    "(?:/[a-zA-Zµ]{1,3})?(?:[²³]|\\^[23])?"
 )
+_POWER = r"(?:\^[+\-−]?\d{1,4}|[⁺⁻]?[⁰¹²³⁴-⁹]{1,4})"
 _SHOWN = re.compile(r"\S")
 _APOSTROPHE = re.compile("['’ʼ]")
 _CODES = "EUR|USD|GBP|CHF|JPY|CNY|INR|CAD|AUD|NZD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|KRW|RUB|US(?=\\$)|Rs\\.?"
 _NUMBER = re.compile(
     rf"(?:(?<!\w)(?:{_CODES})[^\S\n]?(?=[+\-−–$€£¥₹\d]))?"
     rf"(?:[+\-−–±<>≤≥~≈][^\S\n]?)?(?:[$€£¥₹₽₩₪₺][^\S\n]?)?"
-    rf"{_DIGIT}(?:(?:{_DIGIT}|[.,:/'’\u00a0\u202f\-])*{_DIGIT})?"
+    rf"(?:(?<!\w)v(?=\d))?{_DIGIT}(?:(?:{_DIGIT}|[.,:/'’\u00a0\u202f\-])*{_DIGIT})?"
+    rf"(?:[eE][+\-−]?\d{{1,4}}(?!\w)|-(?:rc|alpha|beta|dev)\.?\d{{0,4}}(?!\w)|{_POWER})?"
+    rf"(?:[^\S\n]?[×·][^\S\n]?10{_POWER})?(?:[^\S\n]?×(?=[^\S\n]?\d))?(?:[kKMB](?!\w))?"
     rf"(?:[^\S\n]?[%‰°$€£¥₹₽₩₪₺])?"
     rf"(?:(?<=°)[CF]\b|[^\S\n]?(?:{_SCALES})(?![^\W\d_])|[^\S\n]?[百千万萬亿億兆만억조]+)?"
     rf"(?:[^\S\n]?(?:{_UNITS})(?![^\W\d_])|[年月日元円圓岁歲])?"
@@ -56,7 +64,7 @@ _WORD = re.compile(r"[^\W\d_](?:[\w\u0300-\u036f]|['’ʼ´](?=[^\W\d_]))*")
 _NEGATIONS = (
     # English, German, Dutch
     "no not never none nobody nothing nowhere neither nor cannot cant without doesnt didnt "
-    "isnt wasnt arent werent couldnt wouldnt shouldnt hasnt havent wont "
+    "dont isnt wasnt arent werent couldnt wouldnt shouldnt mustnt hasnt havent hadnt wont aint "
     "nicht kein keine keinen keinem keiner keines keins keinerlei keineswegs "
     "nie niemals niemand niemanden niemandem nichts nirgends weder ohne "
     "niet geen nooit niemand niets nergens zonder "

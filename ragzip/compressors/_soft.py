@@ -55,7 +55,8 @@ class PassageEncoder(Compressor[TextSegment, SoftSegment]):
         """What the weights or the store lack for these options, by option; nothing is loaded."""
         rate = getattr(self, "rate", None)
         try:
-            rates = read_soft_config(resolve(self.model), self.architecture).get("rates", ()) if self.space else ()
+            here = self.space or status(self.model)
+            rates = read_soft_config(resolve(self.model), self.architecture).get("rates", ()) if here else ()
             if rate is not None and rates and rate not in rates:
                 return [f"rate: {rate} was not trained for {self.model!r}, which has {', '.join(map(str, rates))}"]
             if self.store and self.space and status(self.space):

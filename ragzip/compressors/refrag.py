@@ -104,7 +104,7 @@ class REFRAG(Compressor[TextSegment, Segment]):
     def lacking(self) -> list[str]:
         """What weights, policy or store lack for these options, by option; nothing is loaded."""
         try:
-            config = read_soft_config(resolve(self.model), ARCHITECTURE) if self.space else {}
+            config = read_soft_config(resolve(self.model), ARCHITECTURE) if self.space or status(self.model) else {}
             if problem := lacks_encoder(config):
                 return [problem]
             if config and self.policy == "trained" and "policy.0.bias" not in config["tensors"]:

@@ -103,7 +103,7 @@ def judge(
         )
         for i, more in zip(others, again, strict=True):
             keep = np.maximum(found[i].keep, more.keep)
-            found[i] = Judged(found[i].offsets, keep, max(found[i].relevance, more.relevance))
+            found[i] = Judged(found[i].offsets, keep, float(np.maximum(found[i].relevance, more.relevance)))
     return found
 
 

@@ -62,7 +62,7 @@ def _state(path: Path) -> str:
 def _read(memory: Path) -> dict[str, str]:
     try:
         found = json.loads(memory.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}

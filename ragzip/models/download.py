@@ -16,7 +16,7 @@ from ragzip.errors import ModelError
 from ragzip.models import catalogue, hub
 from ragzip.models.cache import OnProgress, OnStatus, cache_dir, install, model_folder, trouble
 from ragzip.models.catalogue import ModelSpec
-from ragzip.models.locate import check, from_package, package_path, resolve
+from ragzip.models.locate import as_path, check, from_package, package_path, resolve
 
 _SECONDS = 3600
 
@@ -40,7 +40,8 @@ def fetch(name: str, *, on_progress: OnProgress | None = None, on_status: OnStat
     """
     spec = catalogue.find(name)
     if spec is None:
-        if "/" in name and not Path(name).expanduser().exists():
+        path = as_path(name)
+        if "/" in name and path is not None and not path.exists():
             return hub.download(name, on_progress=on_progress, on_status=on_status)
         return resolve(name, on_status=on_status)
     if not trouble(spec):

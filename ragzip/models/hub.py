@@ -33,6 +33,8 @@ def hub_cache() -> Path:
 def fetched(repo: str) -> Path | None:
     """The folder of a model that was fetched before, with whole weights, or None. Needs no network and no library."""
     name, _, revision = repo.partition("@")
+    if ".." in revision.split("/") or revision.startswith("/"):
+        return None
     folder = hub_cache() / f"models--{name.replace('/', '--')}"
     try:
         commit = (folder / "refs" / (revision or "main")).read_text("utf-8").strip()

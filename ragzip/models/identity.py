@@ -88,6 +88,6 @@ def _config(path: Path) -> str:
     try:
         config = json.loads(path.read_text("utf-8"))
         kept = {key: value for key, value in config.items() if key not in _NOISE}
-    except (OSError, ValueError, AttributeError) as error:
+    except (RecursionError, OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} cannot be read: {error}", hint="Get the model's files again.") from error
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

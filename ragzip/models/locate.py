@@ -84,8 +84,8 @@ def canonical(name: str) -> str:
     Two names with the same canonical spelling are the same model; soft segments are compared by it. Loads nothing.
     """
     whole, depth = layers.split(name)
-    path = Path(whole).expanduser()
-    if _path_like(whole) or (path / "config.json").is_file() or is_adapter(path):
+    path = as_path(whole)
+    if path is not None and (_path_like(whole) or (path / "config.json").is_file() or is_adapter(path)):
         return layers.joined(str(path.resolve()), depth)
     return name
 
@@ -162,19 +162,31 @@ def _path_like(name: str) -> bool:
         name.startswith(("/", "./", "../", "~", ".\\", "..\\"))
         or name in (".", "..")
         or Path(name).is_absolute()
-        or name.count("/") > 1
+        or name.partition("@")[0].count("/") > 1  # a revision has some, too: owner/name@refs/pr/1
         or (os.sep != "/" and os.sep in name)
     )
+
+
+def as_path(name: str) -> Path | None:
+    """The name as a path; None where it can be none: too long, or of a user that is not here."""
+    try:
+        path = Path(name).expanduser()
+        path.is_file()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return path
 
 
 def _local(name: str) -> Path | None:
     if not name.strip() or "\0" in name:
         raise ModelError(f"{name!r} is no model name", hint=_known())
-    path = Path(name).expanduser()
-    if (path / "config.json").is_file() or is_adapter(path):
+    path = as_path(name)
+    if path is not None and ((path / "config.json").is_file() or is_adapter(path)):
         return path.absolute()
-    if not _path_like(name):
+    if not _path_like(name) and path is not None:
         return None
+    if path is None:
+        raise ModelError(f"{name!r:.60} is no path, and no model name", hint=_known())
     if path.suffix == ".gguf" and path.is_file():
         raise ModelError(f"{name} is a GGUF file", hint="Give a folder with config.json and model.safetensors.")
     what = "has no config.json" if path.is_dir() else "is no folder" if path.exists() else "does not exist"

@@ -217,7 +217,7 @@ def _read(folder: Path) -> tuple[int, bool]:
 def _json(path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}", hint="Get the model's files again.") from error
     if not isinstance(found, dict):
         raise ModelError(f"{path} is no JSON object", hint="Get the model's files again.")

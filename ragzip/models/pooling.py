@@ -141,5 +141,5 @@ def read_json(path: Path) -> Any:
     """A JSON file of a model; ModelError where it cannot be read."""
     try:
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}", hint="Get the model's files again.") from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ragzip.errors import ModelError
 from ragzip.models.locate import canonical, resolve
 from ragzip.models.published_pruners import open_published
-from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept
+from ragzip.models.runtime import check_options, choose_device, choose_dtype, kept, state
 from ragzip.models.token_windows import batches, windows
 from ragzip.models.tokenizer import TextTokenizer, well_formed
 from ragzip.models.tuned import deciding_state, open_tuned, read_tuned_config
@@ -132,7 +132,7 @@ class Pruner:
             values, value = known[row.key]
             into = out[row.passage].keep[row.start : row.end]
             np.maximum(into, values[row.skip : row.skip + len(into)], out=into)
-            relevance[row.passage] = max(relevance[row.passage], value)
+            relevance[row.passage] = float(np.maximum(relevance[row.passage], value))  # max() loses what is no number
         return [Judged(j.offsets, j.keep, r) for j, r in zip(out, relevance, strict=True)]
 
     def room(self, question: str) -> int:
@@ -242,7 +242,8 @@ def load_pruner(name: str, *, dtype: str = "auto", device: str = "auto") -> Prun
     own = read_tuned_config(folder) is not None
     device = choose_device(device)
     number = choose_dtype(dtype, device)
-    files = deciding_state(folder)
+    told = (folder / name for name in ("tokenizer.json", "tokenizer_config.json"))
+    files = (*deciding_state(folder), *state(*(path for path in told if path.is_file())))
 
     def load() -> Pruner:
         if own:

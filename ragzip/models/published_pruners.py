@@ -273,7 +273,7 @@ def _named(config: Mapping[str, Any], tokenizer: Tokenizer, *names: str) -> int 
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}", hint=_HINT) from error
     if not isinstance(found, dict):
         raise ModelError(f"{path} is no JSON object", hint=_HINT)

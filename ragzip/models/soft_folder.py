@@ -110,6 +110,8 @@ def read_soft_config(folder: Path, architecture: str = "") -> dict[str, Any]:
     for key, kind in _NEEDED:
         if not isinstance(config.get(key), kind) or isinstance(config[key], bool):
             raise ModelError(f"{path} lacks {key!r}", hint=_HINT)
+    if not all(isinstance(name, str) for name in config["tensors"]) or not isinstance(config.get("rates", []), list):
+        raise ModelError(f"{path} holds no lists of names and rates", hint=_HINT)
     if architecture and config["architecture"] != architecture:
         raise ModelError(
             f"{folder} was trained to be a {config['architecture']}, not a {architecture}",

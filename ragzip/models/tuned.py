@@ -69,7 +69,7 @@ def read_tuned_config(folder: Path) -> dict[str, Any] | None:
     path = folder / "config.json"
     try:
         config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read: {error}", hint=_HINT) from error
     if not isinstance(config, dict) or "ragzip_format" not in config:
         return None

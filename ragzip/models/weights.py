@@ -55,7 +55,7 @@ def looks_complete(folder: Path) -> bool:
 def _shards(index: Path) -> list[str]:
     try:
         names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (RecursionError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{index} cannot be read: {error}", hint=_DAMAGED) from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
@@ -86,7 +86,7 @@ def _whole(path: Path) -> None:
                 raise ValueError("its header is longer than the file")
             header = json.loads(file.read(length))
         ends = [int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"]
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, struct.error) as error:
         what = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged: {error}"
         raise ModelError(f"{path} {what}", hint=_DAMAGED) from error
     want = 8 + length + max(ends, default=0)

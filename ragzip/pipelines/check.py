@@ -163,6 +163,9 @@ def _check_within(compressor: Compressor[Any, Any], path: str) -> None:
         if not current <= gives:
             problem = f"gives {_say(current - gives)} segments, but {name_of(compressor)!r} needs {_say(gives)} here"
             raise StackError(f"{path}.{name}", problem, hint="Use a text compressor.")
+        if SOFT in gives and SOFT not in current:
+            problem = f"gives no soft segments, which {name_of(compressor)!r} needs here"
+            raise StackError(f"{path}.{name}", problem, hint="Use a soft compressor: xrag, comp_llm, icae or refrag.")
 
 
 def _mismatch(

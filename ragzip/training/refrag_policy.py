@@ -19,13 +19,14 @@ from ragzip.models.soft_folder import open_soft, save_soft
 from ragzip.training.encoders import check_format
 from ragzip.training.identity import identity
 from ragzip.training.loop import LoopSettings, train
-from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport
+from ragzip.training.options import OnEvent, TrainingEvent, TrainingReport, trainer_config
 from ragzip.training.soft_data import ANSWERED, Asking, read_soft
 from ragzip.training.soft_fit import fitting
 from ragzip.training.soft_loop import SoftOutcome
 from ragzip.training.soft_losses import checksum, cycle, device_positions, nll
 from ragzip.training.soft_options import check_sets
 from ragzip.training.soft_prompts import Frames, Reader
+from ragzip.training.starts import same_split
 from ragzip.types import Context, Passage, Query, SoftSegment, context_of
 
 if TYPE_CHECKING:
@@ -160,8 +161,14 @@ class REFRAGPolicyTraining:
         if checksum(lm.model) != before:
             raise ModelError("the generator's parameters changed", hint="This is a defect of ragzip: please report it.")
         outcome = SoftOutcome(result, untrained, *floor)
-        write_soft_card(out, self, outcome, found, base=str(old.config["base"]))
+        write_soft_card(out, self, outcome, found, base=str(old.config["base"]), more=self._split())
         return TrainingReport(out, result.steps, result.seconds, result.metrics, result.stopped)
+
+    def _split(self) -> str:
+        """What the card has to say where the rows may have been trained on what is held out here."""
+        if same_split(self.model, trainer_config(self)):
+            return ""
+        return "Its rows may have been trained on some of the questions that are held out here."
 
 
 class _Policy:

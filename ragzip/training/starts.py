@@ -120,6 +120,16 @@ def _config(folder: Path, method: str) -> Mapping[str, Any] | None:
     return {"architecture": read_card(folder).method, "base": read_adapter(folder).base}
 
 
+def same_split(model: str, config: Mapping[str, Any]) -> bool:
+    """Whether weights are known, by their card, to hold out the questions that a training with this config does."""
+    try:
+        card = read_card(resolve(model))
+    except ModelError:
+        return False
+    names = ("sets", "most", "held_out", "seed")
+    return all(card.config.get(name) == config.get(name) for name in names)
+
+
 def went_on(start: str, digest: str, config: Mapping[str, Any]) -> str:
     """What weights training went on from, in words, and whether held-out examples were new to them.
 

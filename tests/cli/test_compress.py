@@ -123,6 +123,7 @@ def test_nothing_in_nothing_out(pipe) -> None:
         ('{"text": "a"}\n{"body": 3}', ["--query", "q"], "line 2"),
         ('{"text": "a"}\n[]', ["--query", "q"], "line 2"),
         ('[{"text": "a"}]', ["--query", "q"], "JSON array"),
+        ('{\n "text": "a"\n}\n', ["--query", "q"], "one JSON object over several lines"),
         ('{"id": 1}\n{"text": "a"}', ["--query", "q"], "line 1"),
         ('{"text": "a", "score": NaN}', ["--query", "q"], "NaN"),
         ('{"text": "a"}\n{"text": "a", "x": 1e999}', ["--query", "q"], "line 2: not JSON: 1e999 is larger"),

@@ -99,6 +99,20 @@ def test_a_broken_value_is_an_error_before_anything_is_generated(cls, tmp_path):
 
 
 @pytest.mark.parametrize("cls", [*FLAT, REFRAG])
+@pytest.mark.parametrize(
+    "change", [{"tensors": [{}]}, {"tensors": [0]}, {"rates": -1}, {"rates": "x"}, {"rates": True}]
+)
+def test_configs_that_are_none_are_refused(cls, change, tmp_path):
+    folder = tmp_path / "odd"
+    shutil.copytree(soft_model(NAMES[cls]), folder)
+    config = folder / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), **change}), "utf-8")
+    with pytest.raises(ModelError, match="no lists of names and rates"):
+        compress(cls(model=str(folder)), ALBA)
+    assert "no lists of names and rates" in cls(model=str(folder)).lacking()[0]
+
+
+@pytest.mark.parametrize("cls", [*FLAT, REFRAG])
 def test_missing_tensors_are_named(cls, tmp_path):
     from safetensors.torch import load_file, save_file
 

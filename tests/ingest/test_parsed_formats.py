@@ -11,8 +11,8 @@ import pytest
 
 from ragzip.indexes.graph.links import key, links
 from ragzip.ingest import Document, Skipped, Unchanged, load
+from ragzip.ingest.formats import _page as html_format
 from ragzip.ingest.formats import docx as docx_format
-from ragzip.ingest.formats import html as html_format
 from tests.ingest.tools import documents, items, only, pdf, put, why
 
 HTML = """<!DOCTYPE html><html><head><title>Bread &amp; Butter</title></head><body>

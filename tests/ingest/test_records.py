@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ragzip.ingest import Document, Skipped, load
-from ragzip.ingest.formats import lines, records
+from ragzip.ingest.formats import _rows, lines, records
 from tests.ingest.tools import documents, items, only, put, why
 
 
@@ -179,7 +179,7 @@ def test_csv_bad_rows(tmp_path):
 
 
 def test_quote_that_is_never_closed(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(_rows, "LONGEST_LINE", 1000)
     before = csv.field_size_limit()
     put(tmp_path, "a.csv", 'text,n\n"open,1\n' + "x,1\n" * 1000 + "last,2\n")
     found = items(tmp_path)

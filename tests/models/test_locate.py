@@ -83,6 +83,22 @@ def test_nonsense_is_no_name(own_cache, name):
     assert models.status(name) == ""
 
 
+@pytest.mark.parametrize("name", ["~nosuchuser99/model", "a" * 5000, "a/" + "b" * 5000, "x/y@" + "r" * 5000])
+def test_names_that_no_file_can_have_are_refused(nothing_here, name):
+    with pytest.raises(ModelError):
+        models.resolve(name)
+    assert models.status(name) == ""
+    assert locate.canonical(name) == name
+
+
+def test_a_revision_may_have_a_path_of_its_own(nothing_here, monkeypatch):
+    asked = []
+    monkeypatch.setattr(hub, "download", lambda repo, **_: asked.append(repo) or Path("here"))
+    assert models.resolve("owner/name@refs/pr/1") == Path("here")
+    assert asked == ["owner/name@refs/pr/1"]
+    assert hub.fetched("owner/name@../../elsewhere") is None
+
+
 def test_missing_folder_says_so(own_cache, tmp_path):
     with pytest.raises(ModelError, match="does not exist"):
         models.resolve(str(tmp_path / "nowhere"))

@@ -155,6 +155,13 @@ def test_offsets_of_odd_text_are_places_in_it(pruner, text):
     assert (found.keep > 0).all()
 
 
+def test_what_is_no_number_is_not_passed_over(pruner):
+    broken = dataclasses.replace(
+        pruner, _forward=lambda ids, mask, types: (value(ids), value(ids.sum(dim=1)) * torch.nan)
+    )
+    assert np.isnan([found.relevance for found in broken.judge("Who?", ["A b c.", "D e f."], ["", ""])]).all()
+
+
 def test_loaded_once_and_anew_when_the_file_changes(tmp_path, tiny_encoder_path):
     name = str(tiny_pruner(tmp_path, tiny_encoder_path, seed=1))
     first = load_pruner(name, dtype="fp32", device="cpu")
@@ -162,6 +169,9 @@ def test_loaded_once_and_anew_when_the_file_changes(tmp_path, tiny_encoder_path)
     assert (first.max_tokens, first.dtype, first.device, first.folder) == (64, "float32", "cpu", tmp_path)
     tiny_pruner(tmp_path, tiny_encoder_path, seed=2)
     assert load_pruner(name, dtype="fp32", device="cpu") is not first
+    second = load_pruner(name, dtype="fp32", device="cpu")
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert load_pruner(name, dtype="fp32", device="cpu") is not second
 
 
 def rewritten(folder, change):

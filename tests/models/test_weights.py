@@ -119,3 +119,11 @@ def test_fingerprint_sees_every_deciding_file(folder, name):
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     assert models.fingerprint(str(folder)) != before
+
+
+def test_a_header_that_is_nested_too_deeply_is_damage(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    header = b"[" * 100_000
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ModelError, match="is damaged"):
+        weight_files(tmp_path)

@@ -171,6 +171,12 @@ def test_rows_of_a_stack_within_text_then_soft_are_of_its_space() -> None:
     assert TextThenSoft(FirstWords() >> FirstWords(), budget=50).space == ""
 
 
+def test_text_then_soft_needs_a_soft_compressor_within() -> None:
+    for text in (FirstWords(), FirstWords() >> FirstWords()):
+        with pytest.raises(StackError, match="gives no soft segments, which 'text_then_soft' needs here"):
+            Pipeline(HuggingFace(model="tiny"), compressors=TextThenSoft(text, budget=50)).check()
+
+
 def test_caches_of_passages_do_not_go_with_soft_segments() -> None:
     read = HuggingFace(model="tiny", kv=(PrecomputedKV(),))
     Pipeline(read, compressors=FirstWords()).check()

@@ -7,31 +7,25 @@ file with none of these is read as ``column: value`` lines. ``title`` is the tit
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import itertools
 import json
 import math
-import re
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ragzip.ingest.decode import whole
 from ragzip.ingest.document import Document, Skipped
+from ragzip.ingest.formats._rows import Feed, header_of, rows
 from ragzip.ingest.formats.content import on_one_line, reason
-from ragzip.ingest.formats.lines import LONGEST_LINE, Line
+from ragzip.ingest.formats.lines import Line
 
 TEXT_FIELDS = ("text", "contents", "content", "body", "passage", "abstract")
 ID_FIELDS = ("id", "_id", "doc_id", "docid")
+_KNOWN = frozenset((*TEXT_FIELDS, *ID_FIELDS, "title"))
 RESERVED = frozenset({"source", "start", "end", "section", "page"})
 """Metadata that passages write themselves; a field of this name is kept with an underscore after it."""
 
 _LONGEST_ID = 200
-_LONGEST_NAME = 64
-_SEPARATOR = re.compile(r"sep=([,;|\t])\s*", re.IGNORECASE)
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)*|[.,]\d+)(?:[eE][+-]?\d+)?%?")
-_YEAR = re.compile(r"[12]\d{3}")
 _LONGEST_VALUE = 256
 
 
@@ -80,9 +74,9 @@ def read_csv(lines: Iterable[Line], source: str, root: str, *, tabs: bool) -> It
     ends: quotes around a whole field are taken off, all others are text.
     """
     names = _Names(source)
-    feed = _Feed(lines)
+    feed = Feed(lines)
     header: list[str] | None = None
-    for row in _rows(feed, tabs):
+    for row in rows(feed, tabs):
         where = f"{source}:{feed.first}"
         if isinstance(row, str):
             yield Skipped(where, row, root)
@@ -93,7 +87,7 @@ def read_csv(lines: Iterable[Line], source: str, root: str, *, tabs: bool) -> It
         if not any(cell.strip() for cell in row):
             continue
         if header is None:
-            header, is_header = _header(row)
+            header, is_header = header_of(row, _KNOWN)
             if is_header:
                 continue
         if any("\0" in cell for cell in row):
@@ -101,136 +95,6 @@ def read_csv(lines: Iterable[Line], source: str, root: str, *, tabs: bool) -> It
             continue
         record = {header[at] if at < len(header) else f"column_{at + 1}": cell for at, cell in enumerate(row) if cell}
         yield _document(record if _text_field(header) else _spelled(record), names, feed.first, where, root)
-
-
-class _Feed:
-    """Lines for ``csv.reader``, remembering those of a row, where it began and what was wrong on the way."""
-
-    def __init__(self, lines: Iterable[Line]) -> None:
-        self._lines = iter(lines)
-        self._ahead: deque[Line] = deque()
-        self._row: list[Line] = []
-        self.ended = False
-        self.problem = ""
-
-    @property
-    def first(self) -> int:
-        """The number of the row's first line; 0 before it is read."""
-        return self._row[0].number if self._row else 0
-
-    @property
-    def text(self) -> str:
-        """The row, as it stands there."""
-        return "".join(line.text for line in self._row)
-
-    def peek(self) -> str:
-        """The next line, or "" at the end."""
-        line = next(self._lines, None) if not self._ahead else None
-        if line is not None:
-            self._ahead.append(line)
-        return self._ahead[0].text if self._ahead else ""
-
-    def begin(self) -> None:
-        self._row, self.problem = [], ""
-
-    def again(self) -> None:
-        """Gives the lines of the row behind its first one once more."""
-        self._ahead.extendleft(reversed(self._row[1:]))
-        del self._row[1:]
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = self._ahead.popleft() if self._ahead else next(self._lines, None)
-        if line is None:
-            self.ended = True
-            raise StopIteration
-        self._row.append(line)
-        self.problem = self.problem or line.problem
-        return line.text
-
-
-def _rows(feed: _Feed, tabs: bool) -> Iterator[list[str] | str]:
-    """Rows, or the reason why one cannot be read."""
-    head = feed.peek()
-    named = None if tabs else _SEPARATOR.fullmatch(head)
-    if named:  # as Excel writes it
-        next(feed)
-        mark = named[1]
-    else:
-        counts = {mark: head.count(mark) for mark in ",;|"}
-        mark = "\t" if tabs else max(counts, key=lambda mark: counts[mark])
-    quoting: Any = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-    reader = csv.reader(feed, delimiter=mark, quoting=quoting)
-    while True:
-        feed.begin()
-        # The limit is the csv module's own, for all readers: it is ours only while our reader runs.
-        before = csv.field_size_limit(LONGEST_LINE)
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            yield f"not CSV: {error}"
-            continue
-        finally:
-            csv.field_size_limit(before)
-        if row is None:
-            return
-        if feed.ended and not tabs and _unclosed(feed.text, mark):
-            feed.again()
-            reader = csv.reader(feed, delimiter=mark)
-            yield "not CSV: a quote that is not closed"
-            continue
-        yield [_unquoted(cell) for cell in row] if tabs else row
-
-
-def _unclosed(text: str, mark: str) -> bool:
-    """Whether a row, which the end of the file ended, is within quotes there."""
-    before = csv.field_size_limit(LONGEST_LINE)
-    try:
-        list(csv.reader(text.splitlines(keepends=True), delimiter=mark, strict=True))
-    except csv.Error as error:
-        return "unexpected end" in str(error)
-    finally:
-        csv.field_size_limit(before)
-    return False
-
-
-def _unquoted(cell: str) -> str:
-    if len(cell) >= 2 and cell[0] == cell[-1] == '"':
-        inner = cell[1:-1].replace('""', "\0")
-        return cell if '"' in inner else inner.replace("\0", '"')
-    return cell
-
-
-def _header(row: list[str]) -> tuple[list[str], bool]:
-    """Column names, and whether the row gave them."""
-    cells = [cell.strip() for cell in row]
-    named = [cell for cell in cells if cell]
-    known = {*TEXT_FIELDS, *ID_FIELDS, "title"}
-    is_header = any(cell.lower() in known for cell in named) or (
-        len(set(named)) == len(named)
-        and all(len(cell) <= _LONGEST_NAME for cell in named)
-        and (not any(map(_number, named)) or _years(named))
-    )
-    if not is_header:
-        return [f"column_{at + 1}" for at in range(len(row))], False
-    names: dict[str, None] = {}
-    for at, cell in enumerate(cells):
-        name = whole(cell) or f"column_{at + 1}"
-        names[name if name not in names else f"{name}_{at + 1}"] = None
-    return list(names), True
-
-
-def _number(cell: str) -> bool:
-    return _NUMBER.fullmatch(cell) is not None
-
-
-def _years(cells: list[str]) -> bool:
-    """Whether numbers among column names are years one after the other, as of a table by year."""
-    found = [int(cell) for cell in cells if _YEAR.fullmatch(cell)]
-    steps = {after - before for before, after in itertools.pairwise(found)}
-    return len(found) == sum(map(_number, cells)) and len(steps) == 1 and not _number(cells[0])
 
 
 def _text_field(keys: Iterable[str]) -> str | None:
