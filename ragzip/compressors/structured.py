@@ -158,8 +158,8 @@ class Structured(Compressor[TextSegment, TextSegment]):
             made = cut.best(limit, counter)
             if made is not None:
                 prose = Asked(context, parts)
-                again = prose.read(self._asker(prose.context)(limit - counter.context(cut.rows())))
-                return _larger(made, cut.rows(again), limit, counter)
+                more = prose.read(self._asker(prose.context)(limit - counter.context(cut.rows())))
+                return _larger(made, cut.rows(more), limit, counter)
         # what was dropped was asked about, too: the prose may be given what that took
         rest = tuple(part.segment for index, part in enumerate(parts) if index in chosen or part.kind == "prose")
         again = self._within(replace(context, segments=rest), limit, once=True)
