@@ -25,9 +25,8 @@ def open_cached(path: str | Path) -> Index:
     Raises:
         StoreError: As ``Index.open``.
     """
-    root = Path(path)
-    # an index opens its files when it needs them, by the path it was given: of relative ones the folder counts, too
-    key = str(root.absolute()) if root.is_absolute() else f"{Path.cwd()}\0{root}"
+    root = Path(path).absolute()  # files are opened when they are needed: the process may be in another folder then
+    key = str(root)
     stamp = _stamp(root)
     with _lock:
         found = _opened.get(key)

@@ -147,6 +147,11 @@ def test_the_cache_opens_each_commit_once(tmp_path, monkeypatch):
     assert open_cached(str(kb)) is first
     monkeypatch.chdir(tmp_path)
     assert open_cached("kb") is first
+    make(tmp_path / "other", documents(3))
+    lazy = open_cached("other")
+    monkeypatch.chdir(tmp_path.parent)  # what is opened later is found all the same
+    assert open_cached(tmp_path / "other") is lazy
+    assert len(lazy.search_terms(["amber bridge"], 3)[0].rows)
     make(kb, documents(2))
     assert open_cached(kb) is first
     make(kb, documents(3))
