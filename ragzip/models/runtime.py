@@ -166,10 +166,13 @@ def _cpu_has_bf16() -> bool:
 
     What a processor says of its instructions does not tell: of two with vector instructions for bf16, one encoded and
     read 1.2 to 1.7 times as long in it as in fp32, and the other, which multiplies over four times as fast, two to
-    three times as fast. So it is tried, once a process, which takes well under a second.
+    three times as fast. So it is tried, once a machine, which takes well under a second: where the gain is close to
+    what decides, a second trial could say otherwise, and a run could not be gone on with.
     """
+    from ragzip.models.tried import tried
+
     settle_threads()
-    return has_matrix_units() or _gain_of_bf16() >= _WORTH
+    return has_matrix_units() or tried("gain of bf16", _gain_of_bf16) >= _WORTH
 
 
 def has_matrix_units() -> bool:

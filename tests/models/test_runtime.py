@@ -11,9 +11,11 @@ from ragzip.testing.models import tiny_causal_lm, tiny_encoder
 
 
 @pytest.fixture
-def fresh_probe():
+def fresh_probe(monkeypatch, tmp_path):
+    """A process on a machine where nothing was tried yet; gives its cache."""
+    monkeypatch.setenv("RAGZIP_CACHE", str(tmp_path))
     runtime._cpu_has_bf16.cache_clear()
-    yield
+    yield tmp_path
     runtime._cpu_has_bf16.cache_clear()
 
 
@@ -49,6 +51,25 @@ def test_the_processor_is_tried_once_and_leaves_the_random_numbers(monkeypatch, 
     chosen = {runtime.choose_dtype("auto", "cpu") for _ in range(3)}
     assert len(tried) == 1 and tried[0] > 0 and chosen == {torch.bfloat16 if tried[0] >= 2 else torch.float32}
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_second_process_decides_as_the_first_one_did(monkeypatch, fresh_probe):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+
+    def process(gain):
+        runtime._cpu_has_bf16.cache_clear()
+        monkeypatch.setattr(runtime, "_gain_of_bf16", lambda: gain)
+        return runtime.choose_dtype("auto", "cpu")
+
+    assert process(2.1) == process(1.8) == torch.bfloat16
+    for damaged in ("{", "[]", '{"gain of bf16": "much"}', "[" * 100_000):
+        (fresh_probe / "tried.json").write_text(damaged)
+        assert process(1.8) == process(2.1) == torch.float32
+    monkeypatch.setattr(torch, "__version__", "another")
+    assert process(2.1) == process(1.8) == torch.bfloat16
+    assert [path.name for path in fresh_probe.iterdir()] == ["tried.json"]
+    monkeypatch.setenv("RAGZIP_CACHE", str(fresh_probe / "tried.json" / "no folder"))  # then each process tries
+    assert (process(1.8), process(2.1)) == (torch.float32, torch.bfloat16)
 
 
 def test_a_processor_that_multiplies_faster_in_bf16_is_seen(monkeypatch):
