@@ -28,9 +28,10 @@ _SHARED = re.compile(
 _COUNTED = re.compile(  # before a number
     r"(?:\A|[\s(§])(?:Abs|Ziff|Kap|Bd|Rn|Rz|Sched|[Pp]aras?|[Cc]ls?|[Vv]ol|[Ff]igs?|[Aa]pprox|[Cc]a|[Ee]qs?|[Tt]abs?|Nos|[Aa]vd?a?|[Nn]úms?|ул|д|стр|рис|гл)\.\Z"
 )
+_LETTER = re.compile(r"[a-z](?!\w)")
 _WEEKDAY = re.compile(r"(?:\A|[\s(])(?:Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)\.\Z")
 _DATE = re.compile(r"\d{1,2}(?:st|nd|rd|th)?\.?\s+(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)")
-_NEVER = re.compile(r"(?:\A|[\s(])(?:[Vv]gl|lit|[Bb]zw|[Ss]og|ул|просп|пл|им|св|проф|акад)\.\Z")
+_NEVER = re.compile(r"(?:\A|[\s(])(?:[Vv]gl|[Bb]zw|[Ss]og|ул|просп|пл|им|св|проф|акад)\.\Z")
 _MILLIONS = re.compile(r"\d\s?(?:Mio|Mrd|Tsd)\.\Z")
 _MONEY = re.compile(r"(?:Euro|EUR|€|US-|USD|Dollar|\$|Franken|CHF|Mark|DM|Menschen|Einwohner|Tonnen|Stück)")
 _DOUBLED, _DOUBLED_HERE = re.compile(r"(?:\A|\s)([A-Z])\1\.\Z"), re.compile(r"([A-Z])\1\.")  # EE. UU.
@@ -53,7 +54,9 @@ def goes_on(text: str, start: int, end: int) -> bool:
     """
     if text[end - 1] == "." and text[end].isascii() and text[end].isalnum() and _in_a_name(text, end):
         return True
-    if text[end] in ":;," and text[end - 1].isspace():  # "Tel. : 12 34 56"; without a space it is where a note points
+    if (
+        text[end] in ":;," and text[end - 1].isspace() and text[end + 1 : end + 2].isspace()
+    ):  # "Tel. : 12 34 56"; without a space it is where a note points
         return True
     told = text[max(start, end - _FAR) : end].rstrip()
     if not told.endswith(".") or (len(told) > _LONGEST and told[-_LONGEST:-1].isalpha()):
@@ -75,6 +78,8 @@ def _in_a_name(text: str, end: int) -> bool:
 def _abbreviated(told: str, after: str) -> bool:
     """Whether a stop belongs to what is before it, by what follows: a number, a month, a currency."""
     if _NEVER.search(told) or _HYPHENED.search(told) or (_INITIAL.search(told) and _HYPHENED_HERE.match(after)):
+        return True
+    if told.endswith((" lit.", "(lit.")) and _LETTER.match(after):  # Art. 6 Abs. 1 lit. a
         return True
     if after[0].isdigit() or after[0] in "$€£¥§":
         return bool(_COUNTED.search(told) or (_WEEKDAY.search(told) and _DATE.match(after)))

@@ -39,7 +39,7 @@ _WORD = re.compile(f"[{_IDEOGRAPH}][{_MARK}]*|[^\\s{_IDEOGRAPH}]+")
 _CLOSING = re.compile(r"[*_\"')\]”’»]+(?=\s|\Z)|(?:</\w{1,20}>|<br ?/?>)+")
 # And marks of notes with what they are on: "so it is.[^1] But", "so it is.[4]:12–14 But".
 _NOTES = re.compile(
-    r"(?:\[\^?[^\[\]\s]{1,20}(?: \d{1,3})?\](?!\()(?::\s?[\d–,-]{1,20})?|\{\{[^{}\n]{1,80}\}\}|:[\d–,-]{1,20})+"
+    r"(?:\[(?:\^[^\[\]\s]{1,20}|\d{1,4}|[a-z]|[a-z]{1,6} \d{1,3})\](?!\()|\{\{[^{}\n]{1,80}\}\}|:\s?[\d–,-]{1,20})+"
     r"(?=\s|\Z)"
 )
 _RECORD = re.compile(r"\{[\"'].*\},?\Z")  # a line that is one by itself
@@ -66,7 +66,8 @@ def sentences(text: str) -> list[Stretch]:
             continue
         first = start
         for stop in _ends(plain, body, end):
-            closing = _NOTES.match(plain, stop, end) or _CLOSING.match(plain, stop, end)
+            apart = stop > 0 and plain[stop - 1].isspace()
+            closing = (None if apart else _NOTES.match(plain, stop, end)) or _CLOSING.match(plain, stop, end)
             stop = max(closing.end() if closing else stop, first)
             _add(found, text, first, stop)
             first = stop

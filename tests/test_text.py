@@ -318,7 +318,8 @@ def test_sentences_with_no_space_between_are_still_two():
             "Yes.",
         ],
         ["As said in Stais.[4]:12–14", "The instrument is old.", "[A link](b.md) is here."],
-        ["See Eq. 2 and Tab. 4.", "Art. 5 Abs. 1 lit. a DSGVO gilt.", "Great! :-) Next one."],
+        ["He left early.", "[He] was tired.", "[The] court held so.", "Great!", ":D Next one."],
+        ["See Eq. 2 and Tab. 4.", "Art. 5 Abs. 1 lit. a DSGVO gilt.", "The lamp was lit.", "He sat down."],
     ],
 )
 def test_full_stops_that_end_no_sentence(said):

@@ -23,6 +23,7 @@ _SHAPE = re.compile(r"\s*([^=<>!]*[^=<>!\s])\s*(==|!=|>=|<=|=|>|<)(.*)", re.DOTA
 _GLOB = re.compile(r"[*?[]")
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,1000}\s*")
 _DECIMAL = re.compile(r"\s*[+-]?(?:[0-9]{1,1000}\.[0-9]{0,1000}|\.[0-9]{1,1000})(?:[eE][+-]?[0-9]{1,4})?\s*")
+_POWER = re.compile(r"\s*[+-]?[0-9]{1,100}[eE][+-]?[0-9]{1,4}\s*")
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
@@ -99,24 +100,27 @@ def _equal(wanted: str, *, literal: bool) -> Callable[[Any], bool]:
 
 
 def _ordered(compare: Callable[[Any, Any], bool], wanted: str) -> Callable[[Any], bool]:
-    number = _number(wanted)
+    number = _number(wanted, powers=True)
 
     def test(value: Any) -> bool:
         if value is None or isinstance(value, bool):
             return False
-        if number is not None and (other := _number(value)) is not None:
+        if number is not None and (other := _number(value, powers=True)) is not None:
             return compare(other, number)
         return isinstance(value, str) and compare(value, wanted)
 
     return test
 
 
-def _number(value: Any) -> int | float | None:
-    """A finite number, as itself or as text; whole ones are exact, however long, as identifiers are."""
+def _number(value: Any, *, powers: bool = False) -> int | float | None:
+    """A finite number, as itself or as text; whole ones are exact, however long, as identifiers are.
+
+    With ``powers`` also "1e5", which may be an identifier.
+    """
     if isinstance(value, str):
         if _WHOLE.fullmatch(value):
             return int(value)
-        value = float(value) if _DECIMAL.fullmatch(value) else None
+        value = float(value) if _DECIMAL.fullmatch(value) or (powers and _POWER.fullmatch(value)) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if isinstance(value, int) or math.isfinite(value) else None

@@ -129,8 +129,13 @@ def by_rows(block, whole):
         return False
     head = [line for a, b in found.head for line in whole[a:b].split("\n")]
     lines = block.split("\n")
-    rest = iter(line for a, b in found.rows for line in whole[a:b].split("\n"))
-    return lines[: len(head)] == head and all(line in rest for line in lines[len(head) :])
+    rest, place = "\n".join(lines[len(head) :]), 0
+    for start, end in found.rows:
+        row = whole[start:end]
+        if rest.startswith(row, place):
+            place += len(row)
+            place += len(rest[place:]) - len(rest[place:].lstrip("\n"))
+    return lines[: len(head)] == head and place == len(rest)
 
 
 @settings(max_examples=80)

@@ -81,6 +81,9 @@ def test_long_identifiers_are_told_apart():
         assert not holds("tweet=1234567890123456780", {"tweet": one})
         assert holds("tweet>1234567890123456780", {"tweet": one})
     assert holds("n=2", {"n": 2.0})
+    assert holds("n>1e3", {"n": 5000})
+    assert holds("n<0.01", {"n": "1e-05"})
+    assert not holds("n>1e3", {"n": "5"})
     assert holds("n=0.5", {"n": 0.5})
     for wanted, value in (("1_2", "12"), ("1e5", "100000"), ("nan", "NaN"), ("١", "1")):
         assert not holds(f"sha={wanted}", {"sha": value})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -290,3 +291,18 @@ def test_rows_of_numbers_are_no_header(tmp_path):
 def test_titles_of_records_are_no_markup(tmp_path, title):
     put(tmp_path, "a.jsonl", json.dumps({"text": "One.", "title": title}))
     assert [document.title for document in documents(tmp_path)] == [title]
+
+
+@pytest.mark.parametrize(
+    "rows", ["Mozart,1756,1791\nBach,1685,1750\n", "Title,Alice,3\nMr,Bob,4\n", "17,id,foo\n18,x,bar\n"]
+)
+def test_data_with_words_or_years_of_headers_are_data(tmp_path, rows):
+    put(tmp_path, "a.csv", rows)
+    assert len(documents(tmp_path)) == 2
+
+
+def test_many_open_quotes_take_time_linear_in_the_file(tmp_path):
+    put(tmp_path, "a.csv", "id,text\n" + 'a","some words of a sentence here\n' * 8_000)
+    started = time.perf_counter()
+    assert len(items(tmp_path)) > 7_000
+    assert time.perf_counter() - started < 5

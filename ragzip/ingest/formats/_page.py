@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ragzip.ingest.formats._links import ELSEWHERE, as_links, marked
+
 _LINK = re.compile(  # as trafilatura writes them; code, in which brackets are its own, is passed over
     r"```.*?(?:```|\Z)|`[^`\n]*`|(?<=\w)\\_(?=\w)"
     r"|\[((?:\\.|[^\[\]\\]){0,1000})\]\((<[^<>\n]+>|[^()<>\s]+)\)",
     re.DOTALL,
 )
-_ELSEWHERE = re.compile(r"<?(?:#|\?|//|[a-z][a-z0-9+.-]*:)", re.IGNORECASE)
-_OPEN, _AT, _CLOSE = "\u2997", "\u2999", "\u2998"  # around the words of a link, which then count as words
-_MARKED = re.compile(f"{_OPEN}(\\d+){_AT}([^{_OPEN}{_CLOSE}]*){_CLOSE}")
-_MARKS = re.compile(f"[{_OPEN}{_AT}{_CLOSE}]")
-_FRAME = ("nav", "script", "style", "noscript", "template", "iframe", "button", "select", "form")
+_FRAME = ("nav", "script", "style", "noscript", "template", "iframe", "button", "select", "textarea", "input")
 _CALLED = ("id", "class", "role", "style", "itemprop", "rel")  # by which trafilatura tells a page's frame
+_PLAIN = ("aside", "footer", "header", "figcaption", "details", "summary", "form", "fieldset")
 _LEAST = 0.5  # share of a page's words below which a reading of it is not believed
 
 
@@ -23,16 +22,31 @@ def text_of(tree: Any) -> str:
     """The Markdown of a page."""
     import copy
 
-    import trafilatura
-
-    own = _own(tree)
-    if own is not None:
-        return _whole_of(own)
-    found = _extracted(copy.deepcopy(tree))
-    body = tree.find("body")
-    if body is not None and _words(found) < _LEAST * _words(_plain(body)):
+    clean = _clean(copy.deepcopy(tree))
+    body = clean.find("body")
+    body = clean if body is None else body
+    plain = " ".join(_plain(body).split())
+    own = _own(clean)
+    if own is not None and _words(_plain(own)) >= _LEAST * _words(plain):
+        return _whole_of(own) or plain
+    found = _extracted(tree)
+    if _words(found) < _LEAST * _words(plain):
         found = max(found, _whole_of(body), key=_words)
-    return found or str(trafilatura.html2txt(tree) or "")
+    return found or plain
+
+
+def _clean(tree: Any) -> Any:
+    """The page without what nobody reads: navigation, controls, and what is hidden."""
+    hidden = [e for e in tree.iter() if isinstance(e.tag, str) and _is_hidden(e)]
+    for element in [*tree.iter(*_FRAME), *hidden]:
+        if element.getparent() is not None:
+            element.drop_tree()
+    return tree
+
+
+def _is_hidden(element: Any) -> bool:
+    style = element.get("style") or ""
+    return element.get("hidden") is not None or "display:none" in style.replace(" ", "").lower()
 
 
 def _own(tree: Any) -> Any:
@@ -52,45 +66,22 @@ def _article_of(own: Any) -> Any:
 
 
 def _whole_of(own: Any) -> str:
-    """All of an element but its navigation, whatever its parts are called and however many links they have.
+    """All of an element, whatever its parts are called and however many links they have.
 
     A list of links is content here. So links are written as words, which are made links again behind.
     """
     from lxml import html
 
-    for element in [e for e in own.iter(*_FRAME) if e is not own]:
-        if element.getparent() is not None:
-            element.drop_tree()
-    targets: list[str] = []
-    marks = not _MARKS.search(_plain(own))
+    targets = marked(own)
     for element in own.iter():
-        if not isinstance(element.tag, str):
-            continue
-        for name in _CALLED:
-            element.attrib.pop(name, None)
-        if element.tag in ("aside", "footer", "header", "figcaption", "details", "summary"):
-            element.tag = "div"
-        if element.tag == "a":
-            target = element.attrib.pop("href", "")
-            element.tag = "span"
-            code = next(element.iterancestors("pre", "code"), None) is not None
-            if marks and target and not code and not _ELSEWHERE.match(target):
-                element.text = f"{_OPEN}{len(targets)}{_AT}{element.text or ''}"
-                targets.append(target)
-                if len(element):
-                    element[-1].tail = f"{element[-1].tail or ''}{_CLOSE}"
-                else:
-                    element.text += _CLOSE
+        if isinstance(element.tag, str):
+            for name in _CALLED:
+                element.attrib.pop(name, None)
+            element.tag = "div" if element.tag in _PLAIN else "span" if element.tag == "a" else element.tag
     page = html.document_fromstring("<html><body></body></html>")
     own.tag, own.tail = "article", None
     page.find("body").append(own)
-    text = _MARKED.sub(lambda link: _written(link[2].strip(), targets[int(link[1])]), _extracted(page))
-    return re.sub(f"{_OPEN}\\d+{_AT}|{_CLOSE}", "", text) if targets else text
-
-
-def _written(words: str, target: str) -> str:
-    target = f"<{target}>" if re.search(r"[()\s]", target) else target
-    return f"[{words}]({target})" if words and not re.search(r"[<>\n]", target[1:-1]) else words
+    return as_links(_extracted(page), targets)
 
 
 def _extracted(tree: Any) -> str:
@@ -108,13 +99,8 @@ def _extracted(tree: Any) -> str:
 
 
 def _plain(element: Any) -> str:
-    """The words of an element, without what nobody reads."""
-    return " ".join(
-        text
-        for node in element.iter()
-        for text in (node.text if node.tag not in _FRAME else None, node.tail if node is not element else None)
-        if text
-    )
+    """The words of an element."""
+    return " ".join(element.itertext())
 
 
 def _words(text: str) -> int:
@@ -125,4 +111,4 @@ def _kept(link: re.Match[str]) -> str:
     """A link to another document as it is, else its words; an underscore within a word needs no escape."""
     if link[0] == "\\_":
         return "_"
-    return link[1] if link[2] and _ELSEWHERE.match(link[2]) else link[0]
+    return link[1] if link[2] and ELSEWHERE.match(link[2]) else link[0]

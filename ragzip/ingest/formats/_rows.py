@@ -13,6 +13,7 @@ from ragzip.ingest.decode import whole
 from ragzip.ingest.formats.lines import LONGEST_LINE, Line
 
 _LONGEST_NAME = 64
+_AGAIN = 5  # rows with open quotes, behind which quotes are taken for text
 _SEPARATOR = re.compile(r"sep=([,;|\t])\s*", re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d*)*|[.,]\d+)(?:[eE][+-]?\d+)?%?")
 _YEAR = re.compile(r"[12]\d{3}")
@@ -76,6 +77,7 @@ def rows(feed: Feed, tabs: bool) -> Iterator[list[str] | str]:
     else:
         counts = {mark: head.count(mark) for mark in ",;|"}
         mark = "\t" if tabs else max(counts, key=lambda mark: counts[mark])
+    again = 0
     quoting: Any = csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
     reader = csv.reader(feed, delimiter=mark, quoting=quoting)
     while True:
@@ -91,9 +93,11 @@ def rows(feed: Feed, tabs: bool) -> Iterator[list[str] | str]:
             csv.field_size_limit(before)
         if row is None:
             return
-        if feed.ended and not tabs and _unclosed(feed.text, mark):
+        if feed.ended and quoting == csv.QUOTE_MINIMAL and _unclosed(feed.text, mark):
             feed.again()
-            reader = csv.reader(feed, delimiter=mark)
+            again += 1  # each time the rest of the file is read once more
+            quoting = csv.QUOTE_MINIMAL if again < _AGAIN else csv.QUOTE_NONE
+            reader = csv.reader(feed, delimiter=mark, quoting=quoting)
             yield "not CSV: a quote that is not closed"
             continue
         yield [_unquoted(cell) for cell in row] if tabs else row
@@ -122,11 +126,9 @@ def header_of(row: list[str], known: frozenset[str]) -> tuple[list[str], bool]:
     """Column names, and whether the row gave them."""
     cells = [cell.strip() for cell in row]
     named = [cell for cell in cells if cell]
-    is_header = any(cell.lower() in known for cell in named) or (
-        len(set(named)) == len(named)
-        and all(len(cell) <= _LONGEST_NAME for cell in named)
-        and (not any(map(_number, named)) or _years(named))
-    )
+    apart = len(set(named)) == len(named) and all(len(cell) <= _LONGEST_NAME for cell in named)
+    told = apart or any(cell.lower() in known for cell in named)
+    is_header = told and (not any(map(_number, named)) or _years(named))
     if not is_header:
         return [f"column_{at + 1}" for at in range(len(row))], False
     names: dict[str, None] = {}
@@ -144,4 +146,5 @@ def _years(cells: list[str]) -> bool:
     """Whether numbers among column names are years one after the other, as of a table by year."""
     found = [int(cell) for cell in cells if _YEAR.fullmatch(cell)]
     steps = {after - before for before, after in itertools.pairwise(found)}
-    return len(found) == sum(map(_number, cells)) and len(steps) == 1 and not _number(cells[0])
+    even = steps in ({1}, {-1}) or (len(found) > 2 and len(steps) == 1)  # two others may be when somebody lived
+    return even and len(found) == sum(map(_number, cells)) and not _number(cells[0])

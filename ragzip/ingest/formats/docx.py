@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ragzip.ingest.decode import Empty, Unreadable, too_big, whole
-from ragzip.ingest.formats.content import Content, heading, paths, quiet
+from ragzip.ingest.formats.content import Content, on_one_line, paths, quiet
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _MATHS = "{http://schemas.openxmlformats.org/officeDocument/2006/math}t"
@@ -37,7 +37,7 @@ def read_docx(data: bytes, stem: str, max_bytes: int) -> Content:
 
     with quiet("docx"):
         document = docx.Document(io.BytesIO(data))
-        title = heading(document.core_properties.title or "")
+        title = on_one_line(document.core_properties.title or "")
         levels = _heading_levels(document)
         parts: list[str] = []
         headings: list[tuple[int, int, str]] = []
@@ -48,9 +48,9 @@ def read_docx(data: bytes, stem: str, max_bytes: int) -> Content:
                 continue
             if level is not None and "\n" not in text:
                 if level == 0:
-                    title = title or heading(text)
+                    title = title or on_one_line(text)
                 else:
-                    headings.append((at, level, heading(text)))
+                    headings.append((at, level, on_one_line(text)))
             parts.append(text)
             at += len(text) + 2
     if not parts:

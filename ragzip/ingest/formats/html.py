@@ -1,9 +1,9 @@
 """HTML to Markdown with ``trafilatura``: the page's own text, without navigation; headings stay.
 
 So do links to other documents, for the graph of an index, as they do in Markdown files. Those to a place on the same
-page or to the web leave their words alone. Where a page says what its own part is (``main``, or a single ``article``),
-all of that is read, whatever its parts are called, but for its navigation; else what looks like the page's frame is
-left out, unless that is more than half of its words.
+page or to the web leave their words alone. Where a page says what its own part is (``main``, or a single ``article``, with
+half of its words at least), all of that is read, whatever its parts are called, but for its navigation; else what looks
+like the page's frame is left out, unless that is more than half of its words.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from ragzip.ingest.decode import Empty, Unreadable, decode, whole
 from ragzip.ingest.formats._page import text_of
-from ragzip.ingest.formats.content import Content, heading, quiet
+from ragzip.ingest.formats.content import Content, on_one_line, quiet
 from ragzip.ingest.formats.markup import markdown_sections
 
 _CHARSET = re.compile(
@@ -31,7 +31,7 @@ def read_html(data: bytes, stem: str, encoding: str | None) -> Content:
     page = _PROLOG.sub("", _decoded(data, encoding), count=1)
     with quiet("trafilatura", "htmldate", "courlan", "justext"):
         tree, deep = _parsed(page)
-        title = heading(tree.findtext(".//title") or "")
+        title = on_one_line(tree.findtext(".//title") or "")
         text = whole(text_of(tree).strip())
     if not text:
         raise Empty("no text found")
