@@ -7,19 +7,7 @@ import time
 import pytest
 
 from ragzip.ingest import Document, Skipped
-from tests.ingest.tools import items, only, put
-
-HTML = """<!DOCTYPE html><html><head><title>Bread &amp; Butter</title></head><body>
-<nav><a href="/">Home</a> <a href="/x">Elsewhere</a></nav>
-<article><h1>Baking bread</h1><p>{p1}</p><h2>The dough</h2><p>{p2}</p>
-<pre><code># not a heading
-x = 1
-</code></pre><table><tr><th>flour</th><th>water</th></tr><tr><td>500 g</td><td>330 g</td></tr></table>
-</article><script>alert('never');</script></body></html>"""
-HTML = HTML.format(
-    p1="Bread is made of flour, water, salt and yeast. It has been baked for thousands of years in many places.",
-    p2="The dough is kneaded for ten minutes. Then it rests until it has doubled its size, which takes an hour.",
-)
+from tests.ingest.tools import HTML, items, only, put
 
 
 @pytest.mark.parametrize("own", ["main", "article"])

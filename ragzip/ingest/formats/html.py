@@ -1,9 +1,9 @@
 """HTML to Markdown with ``trafilatura``: the page's own text, without navigation; headings stay.
 
 So do links to other documents, for the graph of an index, as they do in Markdown files. Those to a place on the same
-page or to the web leave their words alone. Where a page says what its own part is (``main``, or a single ``article``, with
-half of its words at least), all of that is read, whatever its parts are called, but for its navigation; else what looks
-like the page's frame is left out, unless that is more than half of its words.
+page or to the web leave their words alone. Where a page says what its own part is (``main``, or a single ``article``,
+with half of its words at least), all of that is read, whatever its parts are called, but for its navigation; else what
+looks like the page's frame is left out, unless that is more than half of its words.
 """
 
 from __future__ import annotations
