@@ -54,10 +54,8 @@ def goes_on(text: str, start: int, end: int) -> bool:
     """
     if text[end - 1] == "." and text[end].isascii() and text[end].isalnum() and _in_a_name(text, end):
         return True
-    if (
-        text[end] in ":;," and text[end - 1].isspace() and text[end + 1 : end + 2].isspace()
-    ):  # "Tel. : 12 34 56"; without a space it is where a note points
-        return True
+    if text[end] in ":;," and text[end - 1].isspace() and text[end + 1 : end + 2].isspace():
+        return True  # "Tel. : 12 34 56"; without the spaces it may be where a note points, or a smile
     told = text[max(start, end - _FAR) : end].rstrip()
     if not told.endswith(".") or (len(told) > _LONGEST and told[-_LONGEST:-1].isalpha()):
         return False  # no abbreviation is as long

@@ -181,12 +181,12 @@ def _local(name: str) -> Path | None:
     if not name.strip() or "\0" in name:
         raise ModelError(f"{name!r} is no model name", hint=_known())
     path = as_path(name)
-    if path is not None and ((path / "config.json").is_file() or is_adapter(path)):
-        return path.absolute()
-    if not _path_like(name) and path is not None:
-        return None
     if path is None:
         raise ModelError(f"{name!r:.60} is no path, and no model name", hint=_known())
+    if (path / "config.json").is_file() or is_adapter(path):
+        return path.absolute()
+    if not _path_like(name):
+        return None
     if path.suffix == ".gguf" and path.is_file():
         raise ModelError(f"{name} is a GGUF file", hint="Give a folder with config.json and model.safetensors.")
     what = "has no config.json" if path.is_dir() else "is no folder" if path.exists() else "does not exist"

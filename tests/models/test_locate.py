@@ -15,7 +15,7 @@ from tests.models import tools
 def nothing_here(own_cache, monkeypatch):
     """Packages that are not installed and a hub that is switched off."""
     monkeypatch.setattr(locate, "package_path", lambda spec: None)
-    import huggingface_hub
+    import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 

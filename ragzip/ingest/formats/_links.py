@@ -22,13 +22,14 @@ def marked(own: Any) -> list[str]:
     links = list(own.iter("a"))
     for link in links:
         target = link.get("href") or ""
-        if marks and link not in code and target and not ELSEWHERE.match(target) and not len(link):
-            link.text = f"{_OPEN}{len(targets)}{_AT}{link.text or ''}{_CLOSE}"
-            targets.append(target)
-        elif marks and link not in code and target and not ELSEWHERE.match(target) and _inline(link):
-            link.text = f"{_OPEN}{len(targets)}{_AT}{link.text or ''}"
+        if not (marks and target) or ELSEWHERE.match(target) or link in code or not _inline(link):
+            continue
+        link.text = f"{_OPEN}{len(targets)}{_AT}{link.text or ''}"
+        targets.append(target)
+        if len(link):
             link[-1].tail = f"{link[-1].tail or ''}{_CLOSE}"
-            targets.append(target)
+        else:
+            link.text += _CLOSE
     for parent in {link.getparent(): None for link in links if link.getparent() is not None}:
         _dissolve(parent)
     return targets
